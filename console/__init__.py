@@ -1,0 +1,1 @@
+"""Web pages: their source, their build, and the door that serves them."""

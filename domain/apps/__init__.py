@@ -1,0 +1,1 @@
+"""Apps, their deployments and their visitors' wallets."""

@@ -1,0 +1,1 @@
+"""One inference call: admitted, kept alive, settled."""

@@ -1,0 +1,1 @@
+"""The database functions, one file each, versioned by name; `migrate` installs them."""

@@ -1,0 +1,1 @@
+"""What was used: records, cells, and the one measuring query."""

@@ -1,0 +1,1 @@
+"""Deployed apps as their visitors get them, each on an origin of its own."""

@@ -1,0 +1,1 @@
+"""One migration for each change of the tables, never edited after it landed."""

@@ -1,0 +1,1 @@
+"""The inference road: routes, admission, and one relay that knows no dialect."""

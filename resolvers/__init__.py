@@ -1,0 +1,1 @@
+"""How a GraphQL field is answered: read the arguments and the caller, make one domain call."""

@@ -1,0 +1,1 @@
+"""The documented REST paths: one module for each document, and health."""

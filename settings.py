@@ -1,0 +1,91 @@
+"""What the environment says, as one frozen value; it refuses to be made when something is missing or unsafe."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+VERSION = "0.1.0"
+PLACEHOLDERS = ("changeme", "change-me", "placeholder", "example", "secret-goes-here")
+
+
+class SettingsError(Exception):
+    """The environment cannot be served from; the message is one line for each fault, for a person to read."""
+
+
+class Settings(BaseSettings):
+    """Every setting, with its environment name as alias, its default and its reason.
+
+    Secrets are `SecretStr`: they never print. A list is written as comma-separated values.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=False)
+
+    database_url: Annotated[SecretStr, Field(alias="DATABASE_URL", description="Postgres 18, as the application's role: postgresql://role:password@host/database.")]
+    migration_database_url: Annotated[
+        SecretStr | None,
+        Field(alias="MIGRATION_DATABASE_URL", description="The same database as the role that owns the tables; only `migrate` uses it."),
+    ] = None
+    redis_url: Annotated[SecretStr, Field(alias="REDIS_URL", description="Valkey 9 or Redis 6.2 and later: redis://host:6379/0, or unix:///path.")]
+    secret: Annotated[
+        SecretStr,
+        Field(alias="TALLYGATE_SECRET", min_length=32, description="At least 32 random characters; signs local sessions and invitations."),
+    ]
+    public_url: Annotated[str, Field(alias="TALLYGATE_PUBLIC_URL", description="The base address as clients see it.")] = "http://127.0.0.1:8000"
+    host: Annotated[str, Field(alias="HOST", description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(alias="PORT", ge=0, le=65535, description="The port to listen on.")] = 8000
+    data: Annotated[Path, Field(alias="TALLYGATE_DATA", description="The folder of embedded servers, mail that nobody sends, and demo.env.")] = Path(".tallygate")
+    config: Annotated[
+        Path | None, Field(alias="TALLYGATE_CONFIG", description="A TOML file that names upstreams, models and issuers of sessions; see docs/upstreams.md.")
+    ] = None
+    worker: Annotated[
+        Literal["inside", "apart"], Field(alias="TALLYGATE_WORKER", description="Whether jobs run in the server's process or in `manage.py worker`.")
+    ] = "apart"
+    signup: Annotated[
+        Literal["invite", "open"], Field(alias="TALLYGATE_SIGNUP", description="Whether a first log-in makes a workspace, or needs an invitation.")
+    ] = "invite"
+    local_issuer: Annotated[
+        bool, Field(alias="TALLYGATE_LOCAL_ISSUER", description="Whether sessions made by `manage.py login` are believed.")
+    ] = False
+    echo: Annotated[bool, Field(alias="TALLYGATE_ECHO", description="Whether the built-in model `echo` is offered.")] = True
+    smtp_url: Annotated[
+        SecretStr | None, Field(alias="SMTP_URL", description="smtp://user:password@host:587; without it, mail is written to the data folder.")
+    ] = None
+    mail_from: Annotated[str, Field(alias="TALLYGATE_MAIL_FROM", description="The sender of mail.")] = "tallygate@localhost"
+    metrics_token: Annotated[
+        SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
+    ] = None
+    database_pool: Annotated[int, Field(alias="TALLYGATE_DATABASE_POOL", ge=2, le=200, description="Database connections of one process.")] = 12
+    batch: Annotated[
+        int, Field(alias="TALLYGATE_BATCH", ge=1, le=2000, description="The most admissions or settlements in one commit; 1 switches batching off.")
+    ] = 500
+    hold_seconds: Annotated[
+        int, Field(alias="TALLYGATE_HOLD_SECONDS", ge=4, le=3600, description="How long a hold lives without a sign of life of its call.")
+    ] = 60
+    instalment_tokens: Annotated[
+        int, Field(alias="TALLYGATE_INSTALMENT_TOKENS", ge=1, le=1_000_000, description="Output tokens that a stream's hold reserves ahead.")
+    ] = 4096
+    on_client_loss: Annotated[
+        Literal["cancel", "drain"],
+        Field(alias="TALLYGATE_ON_CLIENT_LOSS", description="Whether an upstream is cancelled when its client leaves, or read to its end."),
+    ] = "cancel"
+
+    @model_validator(mode="after")
+    def refuse_placeholders(self) -> Self:
+        """Raise ValueError when a secret is an obvious placeholder."""
+        if any(word in self.secret.get_secret_value().lower() for word in PLACEHOLDERS):
+            raise ValueError("TALLYGATE_SECRET is a placeholder: generate one with `openssl rand -base64 48`")
+        return self
+
+
+def load() -> Settings:
+    """Read the environment once.
+
+    Raises SettingsError, with one line for each variable that is missing or malformed, and never with its value.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # every field comes from the environment
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}" for fault in error.errors(include_input=False)]
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,1 @@
+"""The promises, tested through the doors."""

@@ -1,0 +1,1 @@
+"""The contract this product keeps: SDL, operations, examples."""
