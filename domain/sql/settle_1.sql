@@ -1,0 +1,170 @@
+-- settle_1(calls, wait): close each call's hold, charge it, record what was used and queue it for the cells, in one statement.
+--
+-- Locks go holds first (in call order), then cash accounts (in workspace order). A hold that is closed already is answered and left alone,
+-- so that a settlement may be sent again; one that the sweep closed while its call went on gets the difference as a `late` transfer and event.
+-- The charge is quantised here and nowhere else: micros = floor((carry + picos) / 10^6), the rest is carried to the workspace's next charge.
+-- A balance never goes below its floor: what is not there is posted from `write_offs`, so that revenue always gets the whole charge.
+--
+-- Results: 'settled', 'late', 'done' (closed before), 'busy' (without `wait`: the account is locked; come again), 'alive' (`by` is 'sweep' and
+-- the call gave a sign of life meanwhile), 'unknown'.
+DO $$ BEGIN
+  IF to_regtype('settlement_1') IS NULL THEN
+    CREATE TYPE settlement_1 AS (
+      n int, workspace_id uuid, call_id uuid, by text, result text, account_id uuid, amount bigint, mode text,
+      charge_picousd bigint, list_picousd bigint, charge bigint, list bigint, paid bigint, item jsonb);
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION settle_1(p_calls jsonb, p_wait boolean)
+RETURNS TABLE (n int, result text, charge_microusd bigint, balance_microusd bigint, available_microusd bigint)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz := clock_timestamp();
+  v_items settlement_1[];
+  v_locked uuid[];
+BEGIN
+  PERFORM FROM hold h
+    JOIN jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid) ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
+   ORDER BY h.call_id FOR NO KEY UPDATE OF h;
+
+  IF p_wait THEN
+    SELECT array_agg(l.workspace_id) INTO v_locked FROM (
+      SELECT a.workspace_id FROM account a WHERE a.kind = 'cash' AND a.workspace_id IN (SELECT c.workspace_id FROM jsonb_to_recordset(p_calls) AS c (workspace_id uuid))
+      ORDER BY a.workspace_id FOR NO KEY UPDATE) l;
+  ELSE
+    SELECT array_agg(l.workspace_id) INTO v_locked FROM (
+      SELECT a.workspace_id FROM account a WHERE a.kind = 'cash' AND a.workspace_id IN (SELECT c.workspace_id FROM jsonb_to_recordset(p_calls) AS c (workspace_id uuid))
+      ORDER BY a.workspace_id FOR NO KEY UPDATE SKIP LOCKED) l;
+  END IF;
+
+  -- Where each stands; a call that is named twice is settled once. For a late one, the picos are the difference.
+  SELECT array_agg(ROW(x.n, x.workspace_id, x.call_id, x.by,
+           CASE
+             WHEN x.state IS NULL THEN 'unknown'
+             WHEN x.twin > 1 THEN 'done'
+             WHEN NOT x.workspace_id = ANY (coalesce(v_locked, '{}')) THEN 'busy'
+             WHEN x.state = 'open' AND x.by = 'sweep' AND x.expires_at > v_now THEN 'alive'
+             WHEN x.state = 'open' THEN 'settled'
+             WHEN x.closed_by = 'sweep' AND x.by <> 'sweep' THEN 'late'
+             ELSE 'done'
+           END,
+           x.account_id, x.amount, x.mode,
+           CASE WHEN x.mode = 'live' THEN x.charge_picousd - CASE WHEN x.state <> 'open' THEN coalesce(x.charged_picousd, 0) ELSE 0 END ELSE 0 END,
+           CASE WHEN x.mode = 'live' THEN x.list_picousd - CASE WHEN x.state <> 'open' THEN coalesce(x.listed_picousd, 0) ELSE 0 END ELSE 0 END,
+           0, 0, 0, x.item)::settlement_1 ORDER BY x.n)
+    INTO v_items
+    FROM (SELECT c.*, e.value AS item, h.state, h.closed_by, h.account_id, h.amount, h.expires_at, h.charge_picousd AS charged_picousd,
+                 v.list_picousd AS listed_picousd, k.mode, row_number() OVER (PARTITION BY c.workspace_id, c.call_id ORDER BY c.n) AS twin
+            FROM jsonb_array_elements(p_calls) e,
+                 LATERAL jsonb_to_record(e.value) AS c (n int, workspace_id uuid, call_id uuid, by text, charge_picousd bigint, list_picousd bigint)
+            LEFT JOIN hold h ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
+            LEFT JOIN "call" k ON k.workspace_id = c.workspace_id AND k.id = c.call_id
+            LEFT JOIN usage_event v ON v.workspace_id = c.workspace_id AND v.id = c.call_id AND h.state <> 'open') x;
+
+  -- Whole micros, in order, with one carry for each workspace; and what is there to pay them.
+  SELECT array_agg(ROW(i.n, i.workspace_id, i.call_id, i.by, i.result, i.account_id, i.amount, i.mode, i.charge_picousd, i.list_picousd,
+           coalesce(q.charge, 0), coalesce(q.list, 0),
+           CASE WHEN q.charge < 0 THEN q.charge ELSE coalesce(greatest(0, least(q.charge, q.there - q.before)), 0) END, i.item)::settlement_1 ORDER BY i.n)
+    INTO v_items
+    FROM unnest(v_items) i
+    LEFT JOIN (
+      SELECT m.*, coalesce(sum(m.charge) OVER (PARTITION BY m.workspace_id ORDER BY m.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+        FROM (SELECT j.n, j.workspace_id, a.credits - a.debits - a.floor AS there,
+                     div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w) - div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w - j.charge_picousd) AS charge,
+                     div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w) - div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w - j.list_picousd) AS list
+                FROM unnest(v_items) j JOIN account a ON a.workspace_id = j.workspace_id AND a.kind = 'cash'
+               WHERE j.result IN ('settled', 'late')
+              WINDOW w AS (PARTITION BY j.workspace_id ORDER BY j.n)) m) q ON q.n = i.n;
+
+  -- The transfers: what the balance pays, what nobody can pay, what a late settlement gives back.
+  INSERT INTO transfer (workspace_id, id, debit_id, credit_id, amount, kind, ref, call_id, actor_kind, actor_name, debit_balance_after, debit_seq, credit_balance_after, credit_seq, created_at)
+  SELECT i.workspace_id, uuidv7(),
+         CASE WHEN i.paid > 0 THEN a.id ELSE r.id END, CASE WHEN i.paid > 0 THEN r.id ELSE a.id END,
+         abs(i.paid), CASE i.result WHEN 'late' THEN 'late' ELSE 'charge' END, i.call_id::text, i.call_id, 'system', 'settlement',
+         CASE WHEN i.paid > 0 THEN a.credits - a.debits - i.so_far END, CASE WHEN i.paid > 0 THEN a.version + i.place END,
+         CASE WHEN i.paid < 0 THEN a.credits - a.debits - i.so_far END, CASE WHEN i.paid < 0 THEN a.version + i.place END, v_now
+    FROM (SELECT j.*, sum(j.paid) OVER w AS so_far, row_number() OVER w AS place FROM unnest(v_items) j WHERE j.paid <> 0
+          WINDOW w AS (PARTITION BY j.workspace_id ORDER BY j.n)) i
+    JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
+    JOIN account r ON r.workspace_id = i.workspace_id AND r.kind = 'revenue';
+  INSERT INTO transfer (workspace_id, id, debit_id, credit_id, amount, kind, ref, call_id, actor_kind, actor_name, created_at)
+  SELECT i.workspace_id, uuidv7(), o.id, r.id, i.charge - i.paid, 'write_off', i.call_id::text || CASE i.result WHEN 'late' THEN ':late' ELSE '' END, i.call_id, 'system', 'settlement', v_now
+    FROM unnest(v_items) i
+    JOIN account o ON o.workspace_id = i.workspace_id AND o.kind = 'write_offs'
+    JOIN account r ON r.workspace_id = i.workspace_id AND r.kind = 'revenue'
+   WHERE i.charge > i.paid AND i.result IN ('settled', 'late');
+
+  UPDATE account a
+     SET held = a.held - x.released, debits = a.debits + x.debited, credits = a.credits + x.credited, version = a.version + x.moves,
+         carry_picousd = a.carry_picousd + x.charge_picousd - x.charge * 1000000, list_carry_picousd = a.list_carry_picousd + x.list_picousd - x.list * 1000000,
+         updated_at = v_now
+    FROM (SELECT i.workspace_id, coalesce(sum(i.amount) FILTER (WHERE i.result = 'settled' AND i.account_id IS NOT NULL), 0)::bigint AS released,
+                 coalesce(sum(i.paid) FILTER (WHERE i.paid > 0), 0)::bigint AS debited, coalesce(-sum(i.paid) FILTER (WHERE i.paid < 0), 0)::bigint AS credited,
+                 count(*) FILTER (WHERE i.paid <> 0) AS moves, sum(i.charge)::bigint AS charge, sum(i.list)::bigint AS list,
+                 sum(i.charge_picousd)::bigint AS charge_picousd, sum(i.list_picousd)::bigint AS list_picousd
+            FROM unnest(v_items) i WHERE i.result IN ('settled', 'late') GROUP BY i.workspace_id) x
+   WHERE a.workspace_id = x.workspace_id AND a.kind = 'cash'
+     AND (x.released, x.debited, x.credited, x.charge_picousd, x.list_picousd) <> (0, 0, 0, 0, 0);
+
+  -- The bounds give back what was held and keep what was spent.
+  UPDATE bound_window w SET held = w.held - x.held, spent = w.spent + x.spent
+    FROM (SELECT i.workspace_id, b.bound_id, b.scope, sum(CASE WHEN i.result = 'settled' THEN b.held ELSE 0 END)::bigint AS held,
+                 sum(CASE d.measure WHEN 'money' THEN i.charge
+                                    WHEN 'tokens' THEN CASE WHEN i.result = 'settled' THEN (i.item ->> 'tokens')::bigint ELSE 0 END ELSE 0 END)::bigint AS spent
+            FROM unnest(v_items) i
+            JOIN hold h ON h.workspace_id = i.workspace_id AND h.call_id = i.call_id
+            CROSS JOIN LATERAL unnest(h.bound_ids, h.bound_scopes, h.bound_held) AS b (bound_id, scope, held)
+            JOIN bound d ON d.workspace_id = i.workspace_id AND d.id = b.bound_id
+           WHERE i.result IN ('settled', 'late') AND h.bound_ids IS NOT NULL
+           GROUP BY 1, 2, 3) x
+   WHERE w.workspace_id = x.workspace_id AND w.bound_id = x.bound_id AND w.scope = x.scope;
+
+  -- What was used. A late event carries differences, so that a record is always the sum of its events.
+  INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
+      api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
+      input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
+      charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, latency_ms, first_token_ms, token_source, needs_review)
+  SELECT i.workspace_id, CASE i.result WHEN 'late' THEN uuidv7() ELSE i.call_id END, i.call_id, CASE i.result WHEN 'late' THEN 'late' ELSE 'call' END, k.mode,
+      k.created_at, v_now, k.key_id, k.user_id, k.client_token_id, k.app_id, k.end_user, k.conversation, coalesce(c.language, k.language), k.tags,
+      k.api_name, k.endpoint, k.preset, k.requested_model, c.model, c.provider, k.streamed, c.outcome, c.http_status, c.error_code,
+      CASE i.result WHEN 'late' THEN 0 ELSE 1 END, (c.outcome = 'failed')::int - coalesce(v.errors, 0),
+      c.tokens - coalesce(v.units, 0),
+      c.input_tokens - coalesce(v.input_tokens, 0), c.output_tokens - coalesce(v.output_tokens, 0), c.cache_read_tokens - coalesce(v.cache_read_tokens, 0),
+      c.cache_write_5m_tokens - coalesce(v.cache_write_5m_tokens, 0), c.cache_write_1h_tokens - coalesce(v.cache_write_1h_tokens, 0),
+      c.reasoning_tokens - coalesce(v.reasoning_tokens, 0), c.other_buckets, c.characters - coalesce(v.characters, 0), c.lines - coalesce(v.lines, 0),
+      i.charge, i.list, i.charge_picousd, i.list_picousd, c.upstream_cost_picousd - coalesce(v.upstream_cost_picousd, 0), c.price_id, c.latency_ms, c.first_token_ms,
+      c.token_source, c.needs_review
+    FROM unnest(v_items) i
+    JOIN "call" k ON k.workspace_id = i.workspace_id AND k.id = i.call_id
+    LEFT JOIN usage_event v ON i.result = 'late' AND v.workspace_id = i.workspace_id AND v.id = i.call_id
+    CROSS JOIN LATERAL jsonb_to_record(i.item) AS c (language text, model text, provider text, outcome text, http_status int, error_code text, tokens bigint,
+      input_tokens bigint, output_tokens bigint, cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, reasoning_tokens bigint,
+      other_buckets jsonb, characters bigint, lines bigint, upstream_cost_picousd bigint, price_id uuid, latency_ms int, first_token_ms int,
+      token_source text, needs_review boolean)
+   WHERE i.result IN ('settled', 'late');
+  INSERT INTO usage_pending (workspace_id, event_id)
+  SELECT v.workspace_id, v.id FROM unnest(v_items) i JOIN usage_event v ON v.workspace_id = i.workspace_id AND v.record_id = i.call_id AND v.created_at = v_now
+   WHERE i.result IN ('settled', 'late') AND v.mode = 'live';
+  INSERT INTO attempt (workspace_id, id, call_id, number, upstream, model, outcome, http_status, error_code, usage, cost_picousd, started_at, first_byte_at, finished_at)
+  SELECT i.workspace_id, t.id, i.call_id, t.number, t.upstream, t.model, t.outcome, t.http_status, t.error_code, t.usage, t.cost_picousd, t.started_at, t.first_byte_at, t.finished_at
+    FROM unnest(v_items) i
+    CROSS JOIN LATERAL jsonb_to_recordset(i.item -> 'attempts') AS t (id uuid, number int, upstream text, model text, outcome text, http_status int, error_code text,
+      usage jsonb, cost_picousd bigint, started_at timestamptz, first_byte_at timestamptz, finished_at timestamptz)
+   WHERE i.result IN ('settled', 'late')
+      ON CONFLICT DO NOTHING;
+
+  UPDATE hold h
+     SET state = CASE WHEN h.state <> 'open' THEN h.state WHEN (i.item ->> 'delivered')::boolean THEN 'settled' ELSE 'released' END,
+         closed_at = coalesce(h.closed_at, v_now), closed_by = CASE i.result WHEN 'late' THEN 'late' ELSE i.by END,
+         charge_picousd = coalesce(h.charge_picousd, 0) + i.charge_picousd, charge_microusd = coalesce(h.charge_microusd, 0) + i.charge
+    FROM unnest(v_items) i
+   WHERE h.workspace_id = i.workspace_id AND h.call_id = i.call_id AND i.result IN ('settled', 'late');
+
+  RETURN QUERY SELECT i.n, i.result, CASE WHEN i.result = 'done' THEN h.charge_microusd ELSE i.charge END, a.credits - a.debits,
+                      greatest(a.credits - a.debits - a.held - a.floor, 0)
+                 FROM unnest(v_items) i
+                 LEFT JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
+                 LEFT JOIN hold h ON h.workspace_id = i.workspace_id AND h.call_id = i.call_id
+                ORDER BY i.n;
+END $$;

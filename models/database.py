@@ -1,0 +1,76 @@
+"""The one way to the database besides the ORM: plain statements on the same pool, and transactions that know when one is open."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import asyncpg
+from tortoise import Tortoise
+from tortoise.connection import get_connection
+from tortoise.transactions import in_transaction
+
+from models.config import config
+
+_open: ContextVar[bool] = ContextVar("transaction_open", default=False)
+
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What the driver raises when the server is away, is starting, or went away in the middle: worth trying again, outcome unknown."""
+
+CONTENDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""What the driver raises when others were in the way: nothing was written, and trying again is right."""
+
+
+async def open_pool(url: str, *, pool: int) -> None:
+    """Open the process's only pool; every task of the process then finds it."""
+    await Tortoise.init(config=config(url, pool=pool), _enable_global_fallback=True)
+
+
+async def close_pool() -> None:
+    """Close the pool; what is under way has ten seconds."""
+    await Tortoise.close_connections()
+
+
+def transaction_is_open() -> bool:
+    """Tell whether this task is inside `transaction()`."""
+    return _open.get()
+
+
+@contextlib.asynccontextmanager
+async def transaction() -> AsyncIterator[None]:
+    """Make everything inside one transaction: committed at the end, rolled back by any exception."""
+    token = _open.set(True)
+    try:
+        async with in_transaction("default"):
+            yield
+    finally:
+        _open.reset(token)
+
+
+async def fetch(sql: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+    """Run one statement and return its rows, in the open transaction if there is one."""
+    async with get_connection("default").acquire_connection() as connection:
+        rows: Sequence[asyncpg.Record] = await connection.fetch(sql, *arguments)
+        return rows
+
+
+async def fetch_row(sql: str, *arguments: Any) -> asyncpg.Record | None:
+    """Run one statement and return its first row."""
+    async with get_connection("default").acquire_connection() as connection:
+        row: asyncpg.Record | None = await connection.fetchrow(sql, *arguments)
+        return row
+
+
+async def fetch_value(sql: str, *arguments: Any) -> Any:
+    """Run one statement and return the first column of its first row."""
+    async with get_connection("default").acquire_connection() as connection:
+        return await connection.fetchval(sql, *arguments)

@@ -1,0 +1,95 @@
+"""The ledger's accounts and transfers, and the versions of prices."""
+
+from typing import Any
+
+from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.models import Model
+
+from models.enums import ActorKind, LedgerAccountKind, TransferKind
+from models.ids import uuid7
+
+
+class Account(Model):
+    """An account of a workspace's ledger, in microdollars.
+
+    Spendable kinds (cash, grant, wallet) carry a running balance, `credits - debits`; the service's own kinds carry none, because they
+    would be hot, and are summed from transfers. The cash row is the lock of everything that its workspace spends.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    kind = fields.CharEnumField(LedgerAccountKind, max_length=16)
+    credits = fields.BigIntField(default=0)
+    debits = fields.BigIntField(default=0)
+    held = fields.BigIntField(default=0)
+    floor = fields.BigIntField(default=0)
+    version = fields.BigIntField(default=0)
+    carry_picousd = fields.BigIntField(default=0)
+    list_carry_picousd = fields.BigIntField(default=0)
+    updated_at = fields.DatetimeField()
+
+    class Meta:
+        table = "account"
+
+
+class Transfer(Model):
+    """One posting: `amount` leaves `debit_id` and enters `credit_id`. Never changed, never deleted."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    debit_id = fields.UUIDField()
+    credit_id = fields.UUIDField()
+    amount = fields.BigIntField()
+    kind = fields.CharEnumField(TransferKind, max_length=20)
+    ref = fields.CharField(max_length=255)
+    call_id = fields.UUIDField(null=True)
+    reason = fields.TextField(null=True)
+    actor_kind = fields.CharEnumField(ActorKind, max_length=16)
+    actor_id = fields.UUIDField(null=True)
+    actor_name = fields.CharField(max_length=200)
+    debit_balance_after = fields.BigIntField(null=True)
+    debit_seq = fields.BigIntField(null=True)
+    credit_balance_after = fields.BigIntField(null=True)
+    credit_seq = fields.BigIntField(null=True)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "transfer"
+
+
+class CatalogueModel(Model):
+    """A model of language as clients name it."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    name = fields.CharField(max_length=200, unique=True)
+    display_name = fields.CharField(max_length=200)
+    aliases = ArrayField(element_type="text")
+    vendor = fields.CharField(max_length=100, null=True)
+    context_window = fields.IntField(null=True)
+    max_output_tokens = fields.IntField(null=True)
+    capabilities = ArrayField(element_type="text")
+    created_at = fields.DatetimeField()
+    retires_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "catalogue_model"
+
+
+class Price(Model):
+    """One immutable version of a model's prices; `rows` is a list of `domain.money.catalogue.PriceRow` as JSON."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    model = fields.CharField(max_length=200)
+    upstream = fields.CharField(max_length=100, null=True)
+    rows: list[dict[str, Any]] = fields.JSONField()
+    effective_from = fields.DatetimeField()
+    source = fields.CharField(max_length=300)
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "price"
+        indexes = (("model", "effective_from"),)

@@ -1,0 +1,91 @@
+"""Inference calls: what was admitted, what is held, and every upstream try. Partitioned by ranges of the call's uuidv7."""
+
+from typing import Any
+
+from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.models import Model
+
+from models.enums import ApiKeyKind, ApiKeyMode, HoldState, UsageOutcome
+
+
+class Call(Model):
+    """One inference request as it was admitted; never changed."""
+
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    key_id = fields.UUIDField(null=True)
+    key_kind = fields.CharEnumField(ApiKeyKind, max_length=16)
+    mode = fields.CharEnumField(ApiKeyMode, max_length=8)
+    user_id = fields.UUIDField(null=True)
+    client_token_id = fields.UUIDField(null=True)
+    app_id = fields.UUIDField(null=True)
+    end_user = fields.CharField(max_length=255, null=True)
+    conversation = fields.CharField(max_length=255, null=True)
+    language = fields.CharField(max_length=35, null=True)
+    tags: dict[str, str] | None = fields.JSONField(null=True)
+    api_name = fields.CharField(max_length=64)
+    endpoint = fields.CharField(max_length=100)
+    dialect = fields.CharField(max_length=16)
+    preset = fields.CharField(max_length=64, null=True)
+    requested_model = fields.CharField(max_length=200)
+    model = fields.CharField(max_length=200)
+    upstream = fields.CharField(max_length=100)
+    price_id = fields.UUIDField(null=True)
+    streamed = fields.BooleanField()
+    input_tokens = fields.BigIntField()
+    requested_max_output = fields.BigIntField(null=True)
+    granted_output = fields.BigIntField()
+    clamped = fields.BooleanField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "call"
+
+
+class Hold(Model):
+    """What a call has set aside, and how far it is: the one row of a call that changes, until it is closed once."""
+
+    call_id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    account_id = fields.UUIDField(null=True)
+    amount = fields.BigIntField()
+    state = fields.CharEnumField(HoldState, max_length=10)
+    held_output = fields.BigIntField()
+    extensions = fields.IntField(default=0)
+    bound_ids = ArrayField(element_type="uuid", null=True)
+    bound_scopes = ArrayField(element_type="text", null=True)
+    bound_held = ArrayField(element_type="bigint", null=True)
+    progress: Any = fields.JSONField(null=True)
+    progress_at = fields.DatetimeField(null=True)
+    expires_at = fields.DatetimeField()
+    created_at = fields.DatetimeField()
+    closed_at = fields.DatetimeField(null=True)
+    closed_by = fields.CharField(max_length=10, null=True)
+    charge_picousd = fields.BigIntField(null=True)
+    charge_microusd = fields.BigIntField(null=True)
+
+    class Meta:
+        table = "hold"
+
+
+class Attempt(Model):
+    """One upstream try of a call, with its own usage and cost."""
+
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    call_id = fields.UUIDField()
+    number = fields.IntField()
+    upstream = fields.CharField(max_length=100)
+    model = fields.CharField(max_length=200)
+    outcome = fields.CharEnumField(UsageOutcome, max_length=10)
+    http_status = fields.IntField(null=True)
+    error_code = fields.CharField(max_length=64, null=True)
+    usage: Any = fields.JSONField()
+    cost_picousd = fields.BigIntField()
+    started_at = fields.DatetimeField()
+    first_byte_at = fields.DatetimeField(null=True)
+    finished_at = fields.DatetimeField()
+
+    class Meta:
+        table = "attempt"

@@ -1,0 +1,107 @@
+"""What was used: append-only events, the queue of those not yet folded, and the cells that reports read."""
+
+from typing import Any
+
+from tortoise import fields
+from tortoise.models import Model
+
+from models.enums import ApiKeyMode, TokenCountSource, UsageEventKind, UsageOutcome
+
+
+class UsageEvent(Model):
+    """One fact of usage. A call's first event has its call's id; what changes it later is a new event with differences."""
+
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    record_id = fields.UUIDField()
+    kind = fields.CharEnumField(UsageEventKind, max_length=12)
+    mode = fields.CharEnumField(ApiKeyMode, max_length=8)
+    at = fields.DatetimeField()
+    created_at = fields.DatetimeField()
+    key_id = fields.UUIDField(null=True)
+    user_id = fields.UUIDField(null=True)
+    client_token_id = fields.UUIDField(null=True)
+    app_id = fields.UUIDField(null=True)
+    end_user = fields.CharField(max_length=255, null=True)
+    conversation = fields.CharField(max_length=255, null=True)
+    language = fields.CharField(max_length=35, null=True)
+    tags: Any = fields.JSONField(null=True)
+    api_name = fields.CharField(max_length=64)
+    endpoint = fields.CharField(max_length=100)
+    preset = fields.CharField(max_length=64, null=True)
+    requested_model = fields.CharField(max_length=200, null=True)
+    model = fields.CharField(max_length=200, null=True)
+    provider = fields.CharField(max_length=100, null=True)
+    streamed = fields.BooleanField()
+    outcome = fields.CharEnumField(UsageOutcome, max_length=10)
+    http_status = fields.IntField(null=True)
+    error_code = fields.CharField(max_length=64, null=True)
+    requests = fields.IntField()
+    errors = fields.IntField()
+    units = fields.BigIntField()
+    input_tokens = fields.BigIntField()
+    output_tokens = fields.BigIntField()
+    cache_read_tokens = fields.BigIntField()
+    cache_write_5m_tokens = fields.BigIntField()
+    cache_write_1h_tokens = fields.BigIntField()
+    reasoning_tokens = fields.BigIntField()
+    other_buckets: Any = fields.JSONField(null=True)
+    characters = fields.BigIntField()
+    lines = fields.BigIntField()
+    charge_microusd = fields.BigIntField()
+    list_microusd = fields.BigIntField()
+    charge_picousd = fields.BigIntField()
+    list_picousd = fields.BigIntField()
+    upstream_cost_picousd = fields.BigIntField()
+    price_id = fields.UUIDField(null=True)
+    latency_ms = fields.IntField(null=True)
+    first_token_ms = fields.IntField(null=True)
+    token_source = fields.CharEnumField(TokenCountSource, max_length=10)
+    needs_review = fields.BooleanField()
+    api_key_used = fields.CharField(max_length=64, null=True)
+    reason = fields.TextField(null=True)
+    actor_kind = fields.CharField(max_length=16, null=True)
+    actor_id = fields.UUIDField(null=True)
+    actor_name = fields.CharField(max_length=200, null=True)
+
+    class Meta:
+        table = "usage_event"
+
+
+class UsagePending(Model):
+    """An event that is in no cell yet; written in the event's transaction, deleted in that of the fold."""
+
+    event_id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+
+    class Meta:
+        table = "usage_pending"
+
+
+class UsageCell(Model):
+    """Folded usage of a quarter of an hour, at one of three levels: the workspace, a model, or an app with a key and an outcome."""
+
+    at = fields.DatetimeField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    level = fields.SmallIntField()
+    model = fields.CharField(max_length=200)
+    app_id = fields.UUIDField()
+    key_id = fields.UUIDField()
+    outcome = fields.CharField(max_length=10)
+    requests = fields.BigIntField()
+    errors = fields.BigIntField()
+    units = fields.BigIntField()
+    input_tokens = fields.BigIntField()
+    output_tokens = fields.BigIntField()
+    cache_read_tokens = fields.BigIntField()
+    cache_write_5m_tokens = fields.BigIntField()
+    cache_write_1h_tokens = fields.BigIntField()
+    reasoning_tokens = fields.BigIntField()
+    characters = fields.BigIntField()
+    lines = fields.BigIntField()
+    charge_microusd = fields.BigIntField()
+    list_microusd = fields.BigIntField()
+    upstream_cost_picousd = fields.BigIntField()
+
+    class Meta:
+        table = "usage_cell"
