@@ -85,7 +85,7 @@ def load() -> Settings:
     Raises SettingsError, with one line for each variable that is missing or malformed, and never with its value.
     """
     try:
-        return Settings()  # type: ignore[call-arg]  # every field comes from the environment
+        return Settings()
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}" for fault in error.errors(include_input=False)]
         raise SettingsError("\n".join(lines)) from None

@@ -1,7 +1,7 @@
 """The one way to the database besides the ORM: plain statements on the same pool, and transactions that know when one is open."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,6 +13,7 @@ from tortoise.transactions import in_transaction
 from models.config import config
 
 _open: ContextVar[bool] = ContextVar("transaction_open", default=False)
+_later: ContextVar[list[Callable[[], Awaitable[None]]] | None] = ContextVar("after_commit", default=None)
 
 UNREACHABLE = (
     OSError,
@@ -47,13 +48,28 @@ def transaction_is_open() -> bool:
 
 @contextlib.asynccontextmanager
 async def transaction() -> AsyncIterator[None]:
-    """Make everything inside one transaction: committed at the end, rolled back by any exception."""
-    token = _open.set(True)
+    """Make everything inside one transaction: committed at the end, rolled back by any exception; a nested one joins the outer one."""
+    if _open.get():
+        async with in_transaction("default"):
+            yield
+        return
+    later: list[Callable[[], Awaitable[None]]] = []
+    opened, noted = _open.set(True), _later.set(later)
     try:
         async with in_transaction("default"):
             yield
     finally:
-        _open.reset(token)
+        _open.reset(opened)
+        _later.reset(noted)
+    for callback in later:
+        await callback()
+
+
+def after_commit(callback: Callable[[], Awaitable[None]]) -> None:
+    """Await `callback` once the open transaction has committed; never when it is rolled back. It must be safe to lose: the process may die."""
+    later = _later.get()
+    assert later is not None, "after_commit is called inside transaction()"
+    later.append(callback)
 
 
 async def fetch(sql: str, *arguments: Any) -> Sequence[asyncpg.Record]:

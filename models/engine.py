@@ -24,7 +24,7 @@ class SafeTransaction(TransactionContextPooled):
         await self.ensure_connection()
         pool: asyncpg.Pool[Any] = self.client._parent._pool  # type: ignore[assignment]  # ensured above
         connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
-        self.client._connection = connection
+        self.client._connection = connection  # type: ignore[assignment]  # Tortoise names the class that the proxy stands for
         try:
             await self.client.begin()
         except BaseException:
@@ -44,10 +44,10 @@ class SafeTransaction(TransactionContextPooled):
         finally:
             pool = self.client._parent._pool
             if pool:
-                await pool.release(self.client._connection)
+                await pool.release(self.client._connection)  # type: ignore[arg-type]  # as above
 
 
-class PatientAcquire(PoolConnectionWrapper):
+class PatientAcquire(PoolConnectionWrapper):  # type: ignore[type-arg]  # generic in its stub only
     """An acquired connection, waited for at most ACQUIRE_SECONDS."""
 
     async def __aenter__(self) -> Any:

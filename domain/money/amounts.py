@@ -39,7 +39,7 @@ def parse_decimal(text: str, *, places: int) -> int:
     assert isinstance(exponent, int)
     if len(digits) > 40 or abs(exponent) > 40:
         raise ValueError("out of range")
-    scaled = int("".join(map(str, digits))) * 10 ** max(exponent + places, 0)
+    scaled: int = int("".join(map(str, digits))) * 10 ** max(exponent + places, 0)
     if exponent + places < 0:
         scaled, rest = divmod(scaled, 10 ** -(exponent + places))
         if rest:

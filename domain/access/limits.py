@@ -1,0 +1,146 @@
+"""Bounds: the most that a workspace, a member or a key may spend or call in a window. Admission enforces them; this sets and shows them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from domain import periods
+from domain.errors import InvalidInput, OutOfRange
+from domain.money.amounts import LARGEST_MICROUSD
+from models import database
+from models.enums import LimitPer, Measure, SubjectKind
+from models.ids import uuid7
+
+MOST_BOUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BoundInput:
+    """A bound to set: microdollars for money, a count otherwise."""
+
+    measure: Measure
+    window: str
+    most: int
+    per: LimitPer = LimitPer.TOGETHER
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundView:
+    """A bound and where its current window stands; the numbers are None for a bound on each end user or address."""
+
+    measure: Measure
+    window: str
+    most: int
+    per: LimitPer
+    model: str | None
+    spent: int | None
+    held: int | None
+    started_at: datetime | None
+    ends_at: datetime | None
+
+
+def check(bounds: Sequence[BoundInput], *, path: str) -> None:
+    """Raise InvalidInput or OutOfRange, naming the entry, for a bound that cannot be kept."""
+    if len(bounds) > MOST_BOUNDS:
+        raise OutOfRange(f"At most {MOST_BOUNDS} at once.", minimum=0, maximum=MOST_BOUNDS, too_large=True, path=(path,))
+    seen = set()
+    for index, bound in enumerate(bounds):
+        here = (path, str(index))
+        periods.check_window(bound.window, path=(*here, "window"))
+        if (bound.window == "concurrent") != (bound.measure is Measure.CONCURRENT):
+            raise InvalidInput("Only calls can be bounded at any one time.", path=(*here, "window"))
+        if not 0 <= bound.most <= LARGEST_MICROUSD:
+            raise OutOfRange(
+                "A bound is 0 or more.", minimum=0, maximum=LARGEST_MICROUSD, too_large=bound.most > 0, path=(*here, "limit")
+            )
+        if bound.model is not None and not 1 <= len(bound.model) <= 200:
+            raise InvalidInput("A model's name has 1 to 200 characters.", path=(*here, "model"))
+        identity = (bound.measure, bound.window, bound.per, bound.model)
+        if identity in seen:
+            raise InvalidInput("The same window is bounded twice.", path=(*here, "window"))
+        seen.add(identity)
+
+
+async def replace(
+    workspace_id: UUID, subject_kind: SubjectKind, subject_id: UUID, measures: Sequence[Measure], bounds: Sequence[BoundInput], *, at: datetime
+) -> None:
+    """Make `bounds` the subject's only ones of these measures; one that stays keeps what its window has spent.
+
+    Call it in a transaction. It takes the workspace's money lock, so that no admission sees half of the change.
+    """
+    await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)
+    rows = await database.fetch(
+        """
+        SELECT id, measure, "window", per, model FROM bound
+         WHERE workspace_id = $1 AND subject_kind = $2 AND subject_id = $3 AND measure = ANY ($4) AND removed_at IS NULL
+        """,
+        workspace_id,
+        subject_kind.value,
+        subject_id,
+        [measure.value for measure in measures],
+    )
+    old = {(row["measure"], row["window"], row["per"], row["model"]): row["id"] for row in rows}
+    for position, bound in enumerate(bounds):
+        same = old.pop((bound.measure.value, bound.window, bound.per.value, bound.model), None)
+        if same is not None:
+            await database.fetch(
+                "UPDATE bound SET most = $3, position = $4 WHERE workspace_id = $1 AND id = $2", workspace_id, same, bound.most, position
+            )
+        else:
+            await database.fetch(
+                """
+                INSERT INTO bound (workspace_id, id, subject_kind, subject_id, measure, "window", most, per, model, position, created_at)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                """,
+                workspace_id,
+                uuid7(),
+                subject_kind.value,
+                subject_id,
+                bound.measure.value,
+                bound.window,
+                bound.most,
+                bound.per.value,
+                bound.model,
+                position,
+                at,
+            )
+    if old:
+        await database.fetch(
+            "UPDATE bound SET removed_at = $3 WHERE workspace_id = $1 AND id = ANY ($2)", workspace_id, list(old.values()), at
+        )
+
+
+async def of_subjects(workspace_id: UUID, subject_ids: Sequence[UUID]) -> dict[UUID, list[BoundView]]:
+    """Return the bounds in force of each subject, in the order given; a window that is over counts as empty."""
+    rows = await database.fetch(
+        """
+        SELECT b.subject_id, b.measure, b."window", b.most, b.per, b.model, w.spent, w.held, w.started_at, w.ends_at,
+               coalesce(w.ends_at <= clock_timestamp(), false) AS over
+          FROM bound b LEFT JOIN bound_window w ON w.workspace_id = b.workspace_id AND w.bound_id = b.id AND w.scope = '' AND b.per = 'together'
+         WHERE b.workspace_id = $1 AND b.subject_id = ANY ($2) AND b.removed_at IS NULL
+         ORDER BY b.subject_id, b.position, b.id
+        """,
+        workspace_id,
+        list(subject_ids),
+    )
+    found: dict[UUID, list[BoundView]] = defaultdict(list)
+    for row in rows:
+        together = row["per"] == LimitPer.TOGETHER
+        current = together and not row["over"]
+        found[row["subject_id"]].append(
+            BoundView(
+                measure=Measure(row["measure"]),
+                window=row["window"],
+                most=row["most"],
+                per=LimitPer(row["per"]),
+                model=row["model"],
+                spent=((row["spent"] or 0) if current else 0) if together else None,
+                held=(row["held"] or 0) if together else None,
+                started_at=row["started_at"] if current else None,
+                ends_at=row["ends_at"] if current else None,
+            )
+        )
+    return found

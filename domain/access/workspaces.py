@@ -1,0 +1,150 @@
+"""Tenants: made, found, changed. A workspace is born with its accounts of the ledger."""
+
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from domain import idempotency, periods
+from domain.errors import InvalidInput, NotFound, OutOfRange
+from models import database
+from models.enums import LedgerAccountKind, Role
+from models.ids import uuid7
+
+if TYPE_CHECKING:
+    from domain.access.callers import Caller
+
+LONGEST_NAME = 200
+ONE_EACH = tuple(kind for kind in LedgerAccountKind if kind not in (LedgerAccountKind.GRANT, LedgerAccountKind.WALLET))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceView:
+    """A tenant."""
+
+    id: UUID
+    name: str
+    default_timezone: str
+    retention_days: int | None
+    stopped_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A workspace and the role that somebody has in it."""
+
+    workspace: WorkspaceView
+    role: Role
+
+
+_COLUMNS = "id, name, default_timezone, retention_days, stopped_at, created_at"
+
+
+def parse_id(text: str) -> UUID | None:
+    """Return a workspace's id from text, None when it is none."""
+    with contextlib.suppress(ValueError):
+        return UUID(text)
+    return None
+
+
+def check_name(name: str, *, path: tuple[str, ...] = ("name",)) -> str:
+    """Return a display name without spaces around it; raises OutOfRange or InvalidInput."""
+    name = name.strip()
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise OutOfRange(f"A name has 1 to {LONGEST_NAME} characters.", minimum=1, maximum=LONGEST_NAME, too_large=len(name) > LONGEST_NAME, path=path)
+    if not name.isprintable():
+        raise InvalidInput("A name has printable characters only.", path=path)
+    return name
+
+
+async def exists(workspace_id: UUID) -> bool:
+    """Tell whether there is such a workspace."""
+    return bool(await database.fetch_value("SELECT EXISTS (SELECT FROM workspace WHERE id = $1)", workspace_id))
+
+
+async def find(workspace_id: UUID) -> WorkspaceView:
+    """Return a workspace; the caller has been let into it. Raises NotFound."""
+    row = await database.fetch_row(f"SELECT {_COLUMNS} FROM workspace WHERE id = $1", workspace_id)
+    if row is None:
+        raise NotFound("workspace")
+    return WorkspaceView(**row)
+
+
+async def of_user(user_id: UUID) -> list[Place]:
+    """Return where a person is a member, the own workspace first: owned before others, oldest before newer."""
+    rows = await database.fetch(
+        f"""
+        SELECT m.role, {", ".join(f"w.{column}" for column in _COLUMNS.split(", "))}
+          FROM member m JOIN workspace w ON w.id = m.workspace_id
+         WHERE m.user_id = $1 AND m.joined_at IS NOT NULL AND m.removed_at IS NULL
+         ORDER BY m.role <> 'owner', m.joined_at, m.id
+        """,
+        user_id,
+    )
+    return [Place(WorkspaceView(**{key: value for key, value in row.items() if key != "role"}), Role(row["role"])) for row in rows]
+
+
+async def create(caller: "Caller", name: str, timezone: str, idempotency_key: str | None) -> WorkspaceView:
+    """Make a workspace that the signed-in person owns.
+
+    Raises Forbidden for a key, InvalidInput for a bad name or zone, IdempotencyConflict for a key used with another input.
+    """
+    person = caller.person()
+    name = check_name(name)
+    periods.check_zone(timezone, path=("defaultTimezone",))
+    workspace_id = uuid7()
+    async with database.transaction():
+        if idempotency_key is not None:
+            first = await idempotency.claim(person, "workspaceCreate", idempotency_key, [name, timezone], workspace_id)
+            if first is not None:
+                return await find(first)
+        await _insert(workspace_id, name, timezone, at=caller.at)
+        await _insert_owner(workspace_id, person, at=caller.at)
+    return await find(workspace_id)
+
+
+async def create_first(user_id: UUID, person_name: str, *, at: datetime) -> None:
+    """Make a person's own workspace on the first log-in; two log-ins at once make one."""
+    async with database.transaction():
+        await database.fetch("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+        if not await of_user(user_id):
+            workspace_id = uuid7()
+            await _insert(workspace_id, f"{person_name}'s workspace"[:LONGEST_NAME], "UTC", at=at)
+            await _insert_owner(workspace_id, user_id, at=at)
+
+
+async def create_for(owner_id: UUID | None, name: str, timezone: str, *, at: datetime) -> WorkspaceView:
+    """Make a workspace by the operator's command, with an owner or without; raises InvalidInput for a bad name or zone."""
+    workspace_id = uuid7()
+    async with database.transaction():
+        await _insert(workspace_id, check_name(name), periods.check_zone(timezone, path=("timezone",)), at=at)
+        if owner_id is not None:
+            await _insert_owner(workspace_id, owner_id, at=at)
+    return await find(workspace_id)
+
+
+async def _insert(workspace_id: UUID, name: str, timezone: str, *, at: datetime) -> None:
+    await database.fetch(
+        "INSERT INTO workspace (id, name, default_timezone, created_at) VALUES ($1, $2, $3, $4)", workspace_id, name, timezone, at
+    )
+    await database.fetch(
+        """
+        INSERT INTO account (workspace_id, id, kind, credits, debits, held, floor, version, carry_picousd, list_carry_picousd, updated_at)
+        SELECT $1, uuidv7(), kind, 0, 0, 0, 0, 0, 0, 0, $3 FROM unnest($2::text[]) AS kind
+        """,
+        workspace_id,
+        [kind.value for kind in ONE_EACH],
+        at,
+    )
+
+
+async def _insert_owner(workspace_id: UUID, user_id: UUID, *, at: datetime) -> None:
+    await database.fetch(
+        "INSERT INTO member (workspace_id, id, user_id, role, joined_at, created_at) VALUES ($1, $2, $3, 'owner', $4, $4)",
+        workspace_id,
+        uuid7(),
+        user_id,
+        at,
+    )

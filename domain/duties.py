@@ -1,0 +1,140 @@
+"""Duties: a row in the transaction of the fact that caused it, then a nudge, and a sweep for what was never nudged.
+
+The queue carries ids only, so whatever happens to it loses nothing. A handler claims its row and does its work in one transaction, so it may
+run twice, at once, or stop half-way; work outside the database carries the row's id as its idempotency key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from models import database
+from models.ids import uuid7
+
+LEASE_SECONDS = 60
+MOST_TRIES = 20
+SLOWEST_RETRY_SECONDS = 600
+
+log = structlog.get_logger()
+
+
+class Queue(Protocol):
+    """What nudges a worker."""
+
+    async def nudge(self, job_id: UUID, tries: int) -> None:
+        """Tell a worker about a job; may be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """A job that this worker has claimed."""
+
+    id: UUID
+    workspace_id: UUID | None
+    kind: str
+    payload: dict[str, Any]
+    tries: int
+
+
+_queue: Queue | None = None
+
+
+def connect(queue: Queue | None) -> None:
+    """Let this process nudge workers through `queue`; without one every duty waits for a sweep."""
+    global _queue
+    _queue = queue
+
+
+async def owe(kind: str, payload: dict[str, Any], *, workspace_id: UUID | None, at: datetime) -> UUID:
+    """Write a duty in the open transaction; a worker hears of it after the commit."""
+    job_id = uuid7()
+    await database.fetch(
+        "INSERT INTO job (id, workspace_id, kind, payload, status, tries, next_at, created_at) VALUES ($1, $2, $3, $4, 'queued', 0, $5, $5)",
+        job_id,
+        workspace_id,
+        kind,
+        msgspec.json.encode(payload).decode(),
+        at,
+    )
+
+    async def nudge() -> None:
+        await _nudge(job_id, 0)
+
+    database.after_commit(nudge)
+    return job_id
+
+
+async def _nudge(job_id: UUID, tries: int) -> None:
+    if _queue is None:
+        return
+    try:
+        await _queue.nudge(job_id, tries)
+    except Exception as error:  # the row is the memory; a sweep will find it
+        log.warning("nudge lost", job=str(job_id), error=type(error).__name__)
+
+
+async def claim(job_id: UUID) -> Duty | None:
+    """Take a job for LEASE_SECONDS; None when it is done, taken, or not due."""
+    row = await database.fetch_row(
+        """
+        UPDATE job SET status = 'running', tries = tries + 1, leased_until = clock_timestamp() + make_interval(secs => $2),
+               next_at = clock_timestamp() + make_interval(secs => $2)
+         WHERE id = $1 AND status IN ('queued', 'running') AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+        RETURNING id, workspace_id, kind, payload, tries
+        """,
+        job_id,
+        LEASE_SECONDS,
+    )
+    if row is None:
+        return None
+    return Duty(row["id"], row["workspace_id"], row["kind"], msgspec.json.decode(row["payload"]), row["tries"])
+
+
+async def done(duty: Duty) -> bool:
+    """Mark a job done, in the transaction of its effects; False when another worker took it over meanwhile, whose effects then count."""
+    return (
+        await database.fetch_row(
+            "UPDATE job SET status = 'succeeded', finished_at = clock_timestamp(), leased_until = NULL WHERE id = $1 AND tries = $2 AND status = 'running' RETURNING id",
+            duty.id,
+            duty.tries,
+        )
+        is not None
+    )
+
+
+async def failed(duty: Duty, reason: str) -> None:
+    """Put a job back with a growing delay, or give it up, visibly, after MOST_TRIES."""
+    delay = min(2**duty.tries, SLOWEST_RETRY_SECONDS)
+    await database.fetch(
+        """
+        UPDATE job SET status = CASE WHEN tries >= $3 THEN 'failed' ELSE 'queued' END, leased_until = NULL, failure = $4,
+               next_at = clock_timestamp() + make_interval(secs => $5), finished_at = CASE WHEN tries >= $3 THEN clock_timestamp() END
+         WHERE id = $1 AND tries = $2 AND status = 'running'
+        """,
+        duty.id,
+        duty.tries,
+        MOST_TRIES,
+        reason[:500],
+        delay,
+    )
+
+
+async def sweep(most: int = 100) -> Sequence[UUID]:
+    """Nudge jobs that are due and that nobody seems to have, and return their ids; any process may do so at any time."""
+    rows = await database.fetch(
+        """
+        UPDATE job j SET next_at = clock_timestamp() + interval '10 seconds'
+          FROM (SELECT id FROM job WHERE status IN ('queued', 'running') AND next_at <= clock_timestamp()
+                   AND (leased_until IS NULL OR leased_until <= clock_timestamp()) ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+         WHERE j.id = due.id RETURNING j.id, j.tries
+        """,
+        most,
+    )
+    for row in rows:
+        await _nudge(row["id"], row["tries"])
+    return [row["id"] for row in rows]

@@ -1,0 +1,374 @@
+"""Models and what they cost: one function for every price, integers in picodollars for a unit, versions that never change."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from domain.access.callers import Actor
+from domain.errors import InvalidInput
+from domain.money.amounts import parse_decimal
+from domain.pages import Page, PageOf
+from models import database
+from models.enums import ActorKind, Bucket, ModelCapability
+from models.ids import uuid7
+
+PICO_PLACES = 12
+DEAREST_USD = 1_000_000
+"""No unit of anything costs a million dollars; more is a slip of the pen, and would overflow."""
+INPUT_BUCKETS = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.AUDIO_INPUT)
+TOKEN_BUCKETS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
+STANDARD_TIERS = (None, "", "standard", "default", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """One price: `picousd` for one unit; `usd` for `per` units is the same as it was written."""
+
+    bucket: Bucket
+    picousd: int
+    usd: str
+    per: int = 1_000_000
+    above_input_tokens: int | None = None
+    service_tier: str | None = None
+    geography: str | None = None
+
+    def fits(self, prompt_tokens: int, service_tier: str | None, geography: str | None) -> bool:
+        """Tell whether the row may hold for a call."""
+        return (
+            (self.above_input_tokens is None or prompt_tokens > self.above_input_tokens)
+            and (self.service_tier is None or self.service_tier == service_tier)
+            and (self.geography is None or self.geography == geography)
+        )
+
+    @property
+    def particularity(self) -> tuple[bool, bool, int]:
+        """What makes one fitting row hold before another."""
+        return (self.service_tier is not None, self.geography is not None, self.above_input_tokens or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceVersion:
+    """An immutable version of a model's prices; `effective_until` is the next version's beginning."""
+
+    id: UUID
+    model: str
+    upstream: str | None
+    rows: tuple[PriceRow, ...]
+    effective_from: datetime
+    effective_until: datetime | None
+    source: str
+    creator: Actor
+    created_at: datetime
+
+    def standard(self, bucket: Bucket) -> PriceRow | None:
+        """Return the row of a bucket that holds when nothing is particular."""
+        return next(
+            (row for row in self.rows if row.bucket is bucket and row.above_input_tokens is None and row.service_tier is None and row.geography is None), None
+        )
+
+    def dearest(self, buckets: Iterable[Bucket], *, prompt_tokens: int) -> int:
+        """Return the most that a unit of any of these buckets may cost, in picodollars, for a prompt of about this length.
+
+        A prompt is counted by a heuristic before the call, so a long-context row counts when the prompt might reach it.
+        """
+        wanted = set(buckets)
+        reach = prompt_tokens + prompt_tokens // 2
+        return max(
+            (row.picousd for row in self.rows if row.bucket in wanted and (row.above_input_tokens is None or reach > row.above_input_tokens)), default=0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model as clients name it."""
+
+    id: UUID
+    name: str
+    display_name: str
+    aliases: tuple[str, ...]
+    vendor: str | None
+    context_window: int | None
+    max_output_tokens: int | None
+    capabilities: tuple[ModelCapability, ...]
+    created_at: datetime
+    retires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteLine:
+    """What one bucket of a call costs."""
+
+    bucket: Bucket
+    quantity: int
+    row: PriceRow
+    picousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a call costs: `needs_review` when a bucket had no row and was priced at the dearest one instead."""
+
+    price_id: UUID | None
+    lines: tuple[QuoteLine, ...]
+    picousd: int
+    needs_review: bool
+
+
+FREE = Quote(price_id=None, lines=(), picousd=0, needs_review=False)
+
+
+def quote(price: PriceVersion, quantities: Mapping[Bucket, int], *, service_tier: str | None, geography: str | None) -> Quote:
+    """Price what a call used; the only place that multiplies.
+
+    Reasoning is a part of output and costs apart only where it has a row. A bucket, or a service tier, without a row is priced at the
+    dearest row that could be meant, and marked: never free by accident.
+    """
+    tier = None if service_tier in STANDARD_TIERS else service_tier
+    place = geography or None
+    amounts = {bucket: quantities.get(bucket, 0) for bucket in Bucket}
+    priced = {row.bucket for row in price.rows}
+    reasoning = min(amounts[Bucket.REASONING], amounts[Bucket.OUTPUT])
+    if Bucket.REASONING in priced:
+        amounts[Bucket.OUTPUT] -= reasoning
+        amounts[Bucket.REASONING] = reasoning
+    else:
+        amounts[Bucket.REASONING] = 0
+    prompt_tokens = sum(amounts[bucket] for bucket in INPUT_BUCKETS)
+    known_tier = tier is None or any(row.service_tier == tier for row in price.rows)
+    lines, review = [], not known_tier
+    for bucket, quantity in amounts.items():
+        if quantity <= 0 or (bucket is Bucket.CALLS and bucket not in priced):
+            continue
+        of_bucket = [row for row in price.rows if row.bucket is bucket]
+        fitting = [row for row in of_bucket if row.fits(prompt_tokens, tier, place)]
+        if fitting and known_tier:
+            row = max(fitting, key=lambda row: row.particularity)
+        else:
+            review = True
+            row = max(of_bucket or [row for row in price.rows if row.bucket in TOKEN_BUCKETS] or price.rows, key=lambda row: row.picousd)
+        lines.append(QuoteLine(bucket, quantity, row, quantity * row.picousd))
+    return Quote(price_id=price.id, lines=tuple(lines), picousd=sum(line.picousd for line in lines), needs_review=review)
+
+
+def make_row(
+    bucket: Bucket,
+    usd: str,
+    per: int = 1_000_000,
+    above_input_tokens: int | None = None,
+    service_tier: str | None = None,
+    geography: str | None = None,
+    *,
+    path: tuple[str, ...] = ("rows",),
+) -> PriceRow:
+    """Return a price row; raises InvalidInput for a negative, non-finite, absurd or inexact price."""
+    if not 1 <= per <= 10**9:
+        raise InvalidInput("`per` is 1 to a thousand million units.", path=(*path, "per"))
+    try:
+        scaled = parse_decimal(usd, places=PICO_PLACES)
+    except ValueError as error:
+        raise InvalidInput(f"This is no price: {error}.", path=(*path, "usd")) from None
+    picousd, rest = divmod(scaled, per)
+    if scaled < 0 or picousd > DEAREST_USD * 10**PICO_PLACES:
+        raise InvalidInput("A price is 0 or more, and sane.", path=(*path, "usd"))
+    if rest:
+        raise InvalidInput("A unit must cost a whole number of picodollars: at most 6 decimals for a million.", path=(*path, "usd"))
+    if above_input_tokens is not None and above_input_tokens < 1:
+        raise InvalidInput("A long-context row begins above at least one token.", path=(*path, "aboveInputTokens"))
+    return PriceRow(bucket, picousd, usd, per, above_input_tokens, service_tier, geography)
+
+
+class Book:
+    """Every model and price version, in memory, as of its last `refresh`."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelView] = {}
+        self._names: dict[str, str] = {}
+        self._prices: dict[tuple[str, str | None], list[PriceVersion]] = {}
+        self._by_id: dict[UUID, PriceVersion] = {}
+        self._stamp: tuple[Any, ...] | None = None
+
+    async def refresh(self) -> None:
+        """Read what is new; one cheap statement when nothing is."""
+        row = await database.fetch_row(
+            """
+            SELECT (SELECT count(*) FROM price) AS prices, (SELECT max(id::text) FROM price) AS newest,
+                   (SELECT md5(string_agg(m::text, '' ORDER BY m.name)) FROM catalogue_model m) AS models
+            """
+        )
+        assert row is not None
+        stamp = tuple(row)
+        if stamp == self._stamp:
+            return
+        models = [
+            ModelView(
+                id=row["id"],
+                name=row["name"],
+                display_name=row["display_name"],
+                aliases=tuple(row["aliases"]),
+                vendor=row["vendor"],
+                context_window=row["context_window"],
+                max_output_tokens=row["max_output_tokens"],
+                capabilities=tuple(ModelCapability(name) for name in row["capabilities"]),
+                created_at=row["created_at"],
+                retires_at=row["retires_at"],
+            )
+            for row in await database.fetch("SELECT * FROM catalogue_model ORDER BY name")
+        ]
+        prices: dict[tuple[str, str | None], list[PriceVersion]] = {}
+        for row in await database.fetch("SELECT * FROM price ORDER BY model, upstream, effective_from, id"):
+            version = PriceVersion(
+                id=row["id"],
+                model=row["model"],
+                upstream=row["upstream"],
+                rows=tuple(_row(entry) for entry in msgspec.json.decode(row["rows"])),
+                effective_from=row["effective_from"],
+                effective_until=None,
+                source=row["source"],
+                creator=Actor(ActorKind(row["creator_kind"]), row["creator_id"], row["creator_name"]),
+                created_at=row["created_at"],
+            )
+            prices.setdefault((version.model, version.upstream), []).append(version)
+        self._prices = {key: _dated(versions) for key, versions in prices.items()}
+        self._by_id = {version.id: version for versions in self._prices.values() for version in versions}
+        self._models = {model.name: model for model in models}
+        self._names = {alias: model.name for model in models for alias in model.aliases} | {model.name: model.name for model in models}
+        self._stamp = stamp
+
+    def models(self) -> list[ModelView]:
+        """Return every model, by name."""
+        return list(self._models.values())
+
+    def find(self, name: str) -> ModelView | None:
+        """Return the model of a name or alias; None when there is none."""
+        return self._models.get(self._names.get(name, ""))
+
+    def price(self, model: str, at: datetime, upstream: str | None = None) -> PriceVersion | None:
+        """Return the version that holds at an instant: what customers pay, or what an upstream charges."""
+        for version in reversed(self._prices.get((model, upstream), [])):
+            if version.effective_from <= at:
+                return version
+        return None
+
+    def price_by_id(self, price_id: UUID) -> PriceVersion | None:
+        """Return a version by its id."""
+        return self._by_id.get(price_id)
+
+    def versions(self, model: str, page: Page) -> PageOf[PriceVersion]:
+        """Return a page of a model's versions, newest first."""
+        rows = list(reversed(self._prices.get((model, None), [])))
+        places = {version.id: index for index, version in enumerate(rows)}
+        start = places.get(page.after, -1) + 1 if page.after else 0
+        end = places.get(page.before, len(rows)) if page.before else len(rows)
+        window = rows[start:end]
+        items = window[-page.size :] if page.backwards else window[: page.size]
+        return PageOf(items=items, has_next=bool(items) and items[-1] is not rows[-1], has_previous=bool(items) and items[0] is not rows[0])
+
+
+def _row(entry: dict[str, Any]) -> PriceRow:
+    return PriceRow(
+        Bucket(entry["bucket"]), entry["picousd"], entry["usd"], entry["per"], entry["above_input_tokens"], entry["service_tier"], entry["geography"]
+    )
+
+
+def _dated(versions: list[PriceVersion]) -> list[PriceVersion]:
+    ends: list[datetime | None] = [later.effective_from for _, later in pairwise(versions)]
+    return [
+        PriceVersion(v.id, v.model, v.upstream, v.rows, v.effective_from, end, v.source, v.creator, v.created_at)
+        for v, end in zip(versions, [*ends, None], strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model to offer, as a price file has it."""
+
+    name: str
+    display_name: str
+    vendor: str | None
+    rows: tuple[PriceRow, ...]
+    aliases: tuple[str, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: tuple[ModelCapability, ...] = (ModelCapability.STREAMING, ModelCapability.TOOLS)
+
+
+async def enter(entry: ModelEntry, *, source: str, effective_from: datetime, actor: Actor, at: datetime) -> bool:
+    """Offer a model, and enter its prices as a new version unless the newest one says the same; True when a version was entered.
+
+    A version may begin now or later, never in the past: what was charged stays explained. Raises InvalidInput.
+    """
+    if not entry.rows:
+        raise InvalidInput(f"{entry.name} has no price rows.", path=("rows",))
+    if len({(row.bucket, row.above_input_tokens, row.service_tier, row.geography) for row in entry.rows}) != len(entry.rows):
+        raise InvalidInput(f"{entry.name} prices the same thing twice.", path=("rows",))
+    rows = msgspec.json.encode(sorted((msgspec.to_builtins(row) for row in entry.rows), key=str)).decode()
+    async with database.transaction():
+        await database.fetch("SELECT pg_advisory_xact_lock(hashtextextended('catalogue', 0))")
+        await database.fetch(
+            """
+            INSERT INTO catalogue_model (id, name, display_name, aliases, vendor, context_window, max_output_tokens, capabilities, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                ON CONFLICT (name) DO UPDATE SET display_name = excluded.display_name, aliases = excluded.aliases, vendor = excluded.vendor,
+                   context_window = excluded.context_window, max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities
+            """,
+            uuid7(),
+            entry.name,
+            entry.display_name,
+            list(entry.aliases),
+            entry.vendor,
+            entry.context_window,
+            entry.max_output_tokens,
+            [capability.value for capability in entry.capabilities],
+            at,
+        )
+        same = await database.fetch_value(
+            "SELECT rows = $2::jsonb FROM price WHERE model = $1 AND upstream IS NULL ORDER BY effective_from DESC, id DESC LIMIT 1", entry.name, rows
+        )
+        if same:
+            return False
+        await database.fetch(
+            """
+            INSERT INTO price (id, model, rows, effective_from, source, creator_kind, creator_id, creator_name, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            """,
+            uuid7(),
+            entry.name,
+            rows,
+            max(effective_from, at),
+            source,
+            actor.kind.value,
+            actor.id,
+            actor.name[:200],
+            at,
+        )
+    return True
+
+
+def entries_of(document: Mapping[str, Any]) -> Sequence[ModelEntry]:
+    """Return the models of a price file: a table `model` for each, with its rows in dollars; raises InvalidInput naming the model."""
+    entries = []
+    for index, table in enumerate(document.get("model", [])):
+        path = ("model", str(table.get("name", index)))
+        try:
+            rows = [make_row(Bucket(bucket), str(usd), path=path) for bucket, usd in table.get("usd_per_million", {}).items()]
+            rows += [make_row(**{**row, "bucket": Bucket(row["bucket"]), "usd": str(row["usd"])}, path=path) for row in table.get("row", [])]
+            entries.append(
+                ModelEntry(
+                    name=table["name"],
+                    display_name=table.get("display_name", table["name"]),
+                    vendor=table.get("vendor"),
+                    rows=tuple(rows),
+                    aliases=tuple(table.get("aliases", ())),
+                    context_window=table.get("context_window"),
+                    max_output_tokens=table.get("max_output_tokens"),
+                    capabilities=tuple(ModelCapability(name) for name in table.get("capabilities", ("streaming", "tools"))),
+                )
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise InvalidInput(f"The price file is malformed at {'.'.join(path)}: {error}.", path=path) from None
+    return entries

@@ -1,0 +1,332 @@
+"""The ledger: one function moves money, and a few read what moved. Nothing here is ever changed or taken back, only posted against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from domain import idempotency
+from domain.access.callers import Actor, Caller
+from domain.errors import InsufficientCredit, InvalidInput, NotFound, OutOfRange
+from domain.pages import Page, PageOf, cut, newest_first
+from models import database
+from models.enums import ActorKind, LedgerAccountKind, Scope, TransferKind
+from models.ids import uuid7
+
+SPENDABLE = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
+LARGEST_ADJUSTMENT_MICROUSD = 1_000_000_000_000
+LONGEST_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A workspace's prepaid credit in microdollars: `available` is what can be spent, never below zero."""
+
+    balance: int
+    cash: int
+    granted: int
+    held: int
+    available: int
+    carry_picousd: int
+    write_off_bound: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account; balance and floor are None-free only for spendable kinds, the others are summed from transfers."""
+
+    id: UUID
+    workspace_id: UUID
+    kind: LedgerAccountKind
+    balance: int
+    held: int
+    floor: int | None
+
+    @property
+    def name(self) -> str:
+        """A name to show."""
+        return self.kind.value.replace("_", " ").capitalize()
+
+
+@dataclass(frozen=True, slots=True)
+class TransferView:
+    """One posting: `amount` microdollars, above zero, left `debit_id` and entered `credit_id`."""
+
+    id: UUID
+    workspace_id: UUID
+    kind: TransferKind
+    ref: str
+    amount: int
+    debit_id: UUID
+    credit_id: UUID
+    call_id: UUID | None
+    reason: str | None
+    actor: Actor
+    created_at: datetime
+
+    @property
+    def idempotency_key(self) -> str:
+        """Kind and reference in one: a fact that comes twice is booked once."""
+        return f"{self.kind.value}:{self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A transfer as one account sees it: what it added, and the balance after it."""
+
+    transfer: TransferView
+    change: int
+    balance_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementFilter:
+    """Narrows a statement; None matches all."""
+
+    kinds: tuple[TransferKind, ...] | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+_COLUMNS = "t.id, t.workspace_id, t.kind, t.ref, t.amount, t.debit_id, t.credit_id, t.call_id, t.reason, t.actor_kind, t.actor_id, t.actor_name, t.created_at"
+
+
+def _transfer(row: asyncpg.Record) -> TransferView:
+    return TransferView(
+        id=row["id"],
+        workspace_id=row["workspace_id"],
+        kind=TransferKind(row["kind"]),
+        ref=row["ref"],
+        amount=row["amount"],
+        debit_id=row["debit_id"],
+        credit_id=row["credit_id"],
+        call_id=row["call_id"],
+        reason=row["reason"],
+        actor=Actor(ActorKind(row["actor_kind"]), row["actor_id"], row["actor_name"]),
+        created_at=row["created_at"],
+    )
+
+
+async def post(
+    workspace_id: UUID,
+    kind: TransferKind,
+    ref: str,
+    *,
+    debit: LedgerAccountKind,
+    credit: LedgerAccountKind,
+    amount_microusd: int,
+    reason: str | None,
+    actor: Actor,
+    call_id: UUID | None = None,
+    lower_floor: bool = False,
+) -> TransferView:
+    """Move an amount once for each (kind, ref): a repeat returns the first transfer.
+
+    Raises InsufficientCredit when a spendable account would fall below its floor, unless `lower_floor`.
+    """
+    try:
+        row = await database.fetch_row(
+            "SELECT * FROM post_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            workspace_id,
+            kind.value,
+            ref,
+            debit.value,
+            credit.value,
+            amount_microusd,
+            lower_floor,
+            reason,
+            actor.kind.value,
+            actor.id,
+            actor.name[:200],
+            call_id,
+        )
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != "P0402":
+            raise
+        available = (await balance(workspace_id)).available
+        raise InsufficientCredit("There is too little credit.", available_microusd=available, required_microusd=amount_microusd) from None
+    assert row is not None
+    return (await _transfers("t.workspace_id = $1 AND t.id = $2", workspace_id, row["transfer_id"]))[0]
+
+
+async def adjust(caller: Caller, workspace_id: UUID | None, amount_microusd: int, reason: str, idempotency_key: str) -> TransferView:
+    """Correct a workspace's cash by hand: positive adds, negative takes away, below zero if need be.
+
+    Operators only; the transfer names the actor and the reason. Raises NotFound, OutOfRange, InvalidInput, IdempotencyConflict.
+    """
+    own = caller.require(Scope.OPERATOR)
+    target = workspace_id or own
+    reason = check_reason(reason)
+    if amount_microusd == 0 or abs(amount_microusd) > LARGEST_ADJUSTMENT_MICROUSD:
+        raise OutOfRange(
+            "An adjustment is at most a million dollars either way, and not zero.",
+            minimum=-LARGEST_ADJUSTMENT_MICROUSD,
+            maximum=LARGEST_ADJUSTMENT_MICROUSD,
+            too_large=amount_microusd > 0,
+            path=("amount",),
+        )
+    if not await database.fetch_value("SELECT EXISTS (SELECT FROM workspace WHERE id = $1)", target):
+        raise NotFound("workspace", path=("workspaceId",))
+    adds = amount_microusd > 0
+    async with database.transaction():
+        first = await idempotency.claim(target, "creditsAdjust", idempotency_key, [amount_microusd, reason], uuid7())
+        transfer = await post(
+            target,
+            TransferKind.ADJUSTMENT,
+            f"adjust:{idempotency_key}",
+            debit=LedgerAccountKind.ADJUSTMENTS if adds else LedgerAccountKind.CASH,
+            credit=LedgerAccountKind.CASH if adds else LedgerAccountKind.ADJUSTMENTS,
+            amount_microusd=abs(amount_microusd),
+            reason=reason,
+            actor=caller.actor,
+            lower_floor=True,
+        )
+        assert first is None or transfer.amount == abs(amount_microusd), "the same input under the same key is the same transfer"
+    return transfer
+
+
+async def give(workspace_id: UUID, amount_microusd: int, reason: str, ref: str, actor: Actor) -> TransferView:
+    """Add credit to a workspace by the operator's command; the same `ref` adds once. Raises OutOfRange, InvalidInput."""
+    if not 0 < amount_microusd <= LARGEST_ADJUSTMENT_MICROUSD:
+        raise OutOfRange(
+            "Credit is above zero and at most a million dollars.", minimum=1, maximum=LARGEST_ADJUSTMENT_MICROUSD, too_large=amount_microusd > 0, path=("amount",)
+        )
+    return await post(
+        workspace_id,
+        TransferKind.ADJUSTMENT,
+        f"give:{ref}",
+        debit=LedgerAccountKind.ADJUSTMENTS,
+        credit=LedgerAccountKind.CASH,
+        amount_microusd=amount_microusd,
+        reason=check_reason(reason),
+        actor=actor,
+    )
+
+
+def check_reason(reason: str) -> str:
+    """Return a reason without spaces around it; raises InvalidInput when there is none, or too much of it."""
+    reason = reason.strip()
+    if not 1 <= len(reason) <= LONGEST_REASON or "\x00" in reason:
+        raise InvalidInput(f"A reason has 1 to {LONGEST_REASON} characters.", path=("reason",))
+    return reason
+
+
+async def balance(workspace_id: UUID) -> Balance:
+    """Return a workspace's credit in one snapshot; the caller has been let in to see it."""
+    row = await database.fetch_row(
+        """
+        SELECT sum(credits - debits)::bigint AS balance, coalesce(sum(credits - debits) FILTER (WHERE kind = 'cash'), 0)::bigint AS cash,
+               coalesce(sum(credits - debits) FILTER (WHERE kind = 'grant'), 0)::bigint AS granted, sum(held)::bigint AS held,
+               greatest(sum(credits - debits - held - floor), 0)::bigint AS available, max(carry_picousd) FILTER (WHERE kind = 'cash') AS carry_picousd,
+               max(updated_at) AS updated_at,
+               (SELECT coalesce(sum(h.amount), 0) FROM hold h WHERE h.workspace_id = $1 AND h.state = 'open')::bigint AS write_off_bound
+          FROM account WHERE workspace_id = $1 AND kind IN ('cash', 'grant')
+        """,
+        workspace_id,
+    )
+    if row is None or row["balance"] is None:
+        raise NotFound("workspace")
+    return Balance(**row)
+
+
+async def statement(caller: Caller, page: Page, wanted: StatementFilter | None = None) -> PageOf[Entry]:
+    """Return a page of what changed the caller's credit, newest first; it adds up to the balance."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    return await entries(workspace_id, account_id, page, wanted or StatementFilter())
+
+
+async def statement_count(caller: Caller, wanted: StatementFilter | None = None) -> int:
+    """Return how many transfers the statement has."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    return int(
+        await database.fetch_value(
+            f"SELECT count(*) FROM transfer t WHERE {_FILTER}", workspace_id, account_id, *_filter_arguments(wanted or StatementFilter())
+        )
+    )
+
+
+_FILTER = """
+    t.workspace_id = $1 AND (t.debit_id = $2 OR t.credit_id = $2) AND ($3::text[] IS NULL OR t.kind = ANY ($3))
+    AND ($4::timestamptz IS NULL OR t.created_at >= $4) AND ($5::timestamptz IS NULL OR t.created_at < $5)
+"""
+
+
+def _filter_arguments(wanted: StatementFilter) -> tuple[list[str] | None, datetime | None, datetime | None]:
+    return (None if wanted.kinds is None else [kind.value for kind in wanted.kinds], wanted.start, wanted.end)
+
+
+async def entries(workspace_id: UUID, account_id: UUID, page: Page, wanted: StatementFilter) -> PageOf[Entry]:
+    """Return a page of an account's transfers, newest first, with what each changed."""
+    keyset = newest_first(page, column="t.id", offset=5)
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM transfer t WHERE {_FILTER} {keyset.where} {keyset.order}",
+        workspace_id,
+        account_id,
+        *_filter_arguments(wanted),
+        *keyset.arguments,
+    )
+    return cut(
+        [
+            Entry(_transfer(row), -row["amount"], row["debit_balance_after"] or 0)
+            if row["debit_id"] == account_id
+            else Entry(_transfer(row), row["amount"], row["credit_balance_after"] or 0)
+            for row in rows
+        ],
+        page,
+    )
+
+
+async def find_transfers(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, TransferView]:
+    """Return those of the workspace's transfers that have these ids, by id."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    return {transfer.id: transfer for transfer in await _transfers("t.workspace_id = $1 AND t.id = ANY ($2)", workspace_id, list(ids))}
+
+
+async def of_calls(caller: Caller, call_ids: Sequence[UUID]) -> dict[UUID, list[TransferView]]:
+    """Return what moved for each call, oldest first, by the call's id."""
+    found: dict[UUID, list[TransferView]] = {}
+    for transfer in await _transfers("t.workspace_id = $1 AND t.call_id = ANY ($2) ORDER BY t.id", caller.workspace(), list(call_ids)):
+        assert transfer.call_id is not None
+        found.setdefault(transfer.call_id, []).append(transfer)
+    return found
+
+
+async def _transfers(where: str, *arguments: object) -> list[TransferView]:
+    return [_transfer(row) for row in await database.fetch(f"SELECT {_COLUMNS} FROM transfer t WHERE {where}", *arguments)]
+
+
+async def accounts(workspace_id: UUID, ids: Sequence[UUID] | None = None) -> list[AccountView]:
+    """Return accounts of a workspace: those with these ids, or all that it can spend from."""
+    rows = await database.fetch(
+        """
+        SELECT a.id, a.workspace_id, a.kind, a.held, CASE WHEN a.kind IN ('cash', 'grant', 'wallet') THEN a.floor END AS floor,
+               CASE WHEN a.kind IN ('cash', 'grant', 'wallet') THEN a.credits - a.debits
+                    ELSE coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.workspace_id = a.workspace_id AND t.credit_id = a.id), 0)
+                       - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.workspace_id = a.workspace_id AND t.debit_id = a.id), 0) END::bigint AS balance
+          FROM account a WHERE a.workspace_id = $1 AND CASE WHEN $2::uuid[] IS NULL THEN a.kind IN ('cash', 'grant') ELSE a.id = ANY ($2) END
+         ORDER BY a.kind, a.id
+        """,
+        workspace_id,
+        None if ids is None else list(ids),
+    )
+    return [AccountView(**{**row, "kind": LedgerAccountKind(row["kind"])}) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """One broken invariant of the books."""
+
+    broken: str
+    workspace_id: UUID
+    subject: str
+    difference_microusd: int | None
+
+
+async def audit() -> list[Broken]:
+    """Return every broken invariant of the books, in one snapshot; a sound installation has none."""
+    return [Broken(**row) for row in await database.fetch("SELECT * FROM audit")]
