@@ -1,0 +1,1 @@
+"""The web pages: their build, the door that serves them, and what their sources may name."""
