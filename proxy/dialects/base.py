@@ -75,11 +75,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a whole answer says: its usage, and the size of its text in code points and in lines."""
+    """What a whole answer says: its usage, and the size of its text in code points and in lines.
+
+    `complete` is False when the body is no answer of its dialect (not JSON, an error body, no content): nothing is charged then.
+    """
 
     usage: Usage
     characters: int
     lines: int
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
