@@ -32,23 +32,27 @@ class Body:
             raise BadRequest(f"{name}: Input cannot be read as JSON", name) from None
         return decoded
 
-    def length(self, names: Iterable[str]) -> int:
-        """Add up the bytes of the fields' values as they are written; an absent field has none."""
-        return sum(self.spans[name].end - self.spans[name].start for name in names if name in self.spans)
+    def raw(self, names: Iterable[str]) -> list[bytes]:
+        """Give the fields' values as they are written; an absent field has none."""
+        return [self.text[span.start : span.end] for span in map(self.spans.get, names) if span is not None]
 
     def model(self) -> str:
         """Read `model`: a printable name of 1 to `MODEL_LIMIT_CHARACTERS` characters."""
-        model = self._required("model")
+        model = self.value("model")
+        if model is None:
+            raise BadRequest("model: Field required", "model")
         if not isinstance(model, str) or not 0 < len(model) <= MODEL_LIMIT_CHARACTERS or not model.isprintable():
             raise BadRequest("model: Input should be the name of a model", "model")
         return model
 
-    def messages(self) -> list[object]:
-        """Read `messages`: an array; what is in it is left to the upstream."""
-        messages = self._required("messages")
-        if not isinstance(messages, list):
+    def messages(self) -> bytes:
+        """Give `messages` as they are written: an array; what is in it is left to the upstream."""
+        span = self.spans.get("messages")
+        if span is None:
+            raise BadRequest("messages: Field required", "messages")
+        if not self.text.startswith(b"[", span.start):
             raise BadRequest("messages: Input should be a valid array", "messages")
-        return messages
+        return self.text[span.start : span.end]
 
     def boolean(self, name: str) -> bool:
         """Read a boolean; False when absent or null."""
@@ -72,12 +76,6 @@ class Body:
         """Read an object that only informs; empty when the field is anything else."""
         value = self.value(name)
         return value if isinstance(value, dict) else {}
-
-    def _required(self, name: str) -> object:
-        value = self.value(name)
-        if value is None:
-            raise BadRequest(f"{name}: Field required", name)
-        return value
 
 
 def identity(value: object) -> str | None:

@@ -1,11 +1,15 @@
 """How many tokens a text may have, without a tokenizer.
 
-The rule: one token for every four bytes of UTF-8, over every key and every string that the model is shown, so that the keys stand for the
-tokens that a provider spends on structure. What cannot be read as text has a size of its own: an image `IMAGE_TOKENS`, a file that is
-only named `FILE_TOKENS`, base64 of a file a token for `FILE_BASE64_BYTES_PER_TOKEN` bytes, of sound for
-`AUDIO_BASE64_BYTES_PER_TOKEN`. Signatures and encrypted reasoning, which are not the prompt, count nothing. It errs on the high side for
-English and code, by some tenths; text is never free.
+The rule: one token for every four bytes of the JSON that the model is shown, as the client wrote it: keys, punctuation and escapes stand
+for the tokens that a provider spends on structure. What is no text has a size of its own in place of its length: an image
+`IMAGE_TOKENS`, a file that is only named `FILE_TOKENS`, base64 of a file a token for `FILE_BASE64_BYTES_PER_TOKEN` bytes, of sound for
+`AUDIO_BASE64_BYTES_PER_TOKEN`. Signatures and encrypted reasoning, which are not the prompt, count nothing. It errs on the high side
+for English and code, by some tenths; text is never free, and more text is never fewer tokens.
 """
+
+from collections.abc import Iterable
+
+import msgspec
 
 BYTES_PER_TOKEN = 4
 CHARACTERS_PER_TOKEN = 4
@@ -14,14 +18,48 @@ FILE_TOKENS = 3_000
 FILE_BASE64_BYTES_PER_TOKEN = 20
 AUDIO_BASE64_BYTES_PER_TOKEN = 1_000
 
-_SCALAR_BYTES = 4
 _IMAGES = frozenset({"image", "image_url", "input_image"})
-_OPAQUE = frozenset({"signature", "encrypted_content", "encrypted_index"})
+_NOTHING = msgspec.Raw()
 
 
-def input_tokens(shown: object, raw_bytes: int = 0) -> int:
-    """Estimate the tokens of decoded JSON and of `raw_bytes` bytes of JSON shown as it is; at least 1, linear in the input."""
-    return max(1, -(-(_shown_bytes(shown) + raw_bytes) // BYTES_PER_TOKEN))
+class _Sized(msgspec.Struct):
+    """An object that holds something with a size of its own: the source of an image or document, a file, a sound."""
+
+    type: str = ""
+    data: msgspec.Raw = _NOTHING
+    url: msgspec.Raw = _NOTHING
+    file_data: msgspec.Raw = _NOTHING
+    file_id: msgspec.Raw = _NOTHING
+
+
+class _Block(msgspec.Struct):
+    """A piece of a message; its text is not decoded, for its length is known already."""
+
+    type: str = ""
+    data: msgspec.Raw = _NOTHING
+    signature: msgspec.Raw = _NOTHING
+    encrypted_content: msgspec.Raw = _NOTHING
+    encrypted_index: msgspec.Raw = _NOTHING
+    source: _Sized | None = None
+    image_url: msgspec.Raw = _NOTHING
+    file: _Sized | None = None
+    input_audio: _Sized | None = None
+    content: "str | list[_Block] | _Block | None" = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[_Block] | None = None
+
+
+_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGE = msgspec.json.Decoder(_Message)
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def input_tokens(messages: bytes, others: Iterable[bytes]) -> int:
+    """Estimate the tokens of a JSON array of messages and of other JSON that is shown to a model; at least 1, linear in the input."""
+    shown_bytes = len(messages) + sum(map(len, others)) + sum(map(_message_correction_bytes, _decoded(messages)))
+    return max(1, -(-shown_bytes // BYTES_PER_TOKEN))
 
 
 def output_tokens(characters: int) -> int:
@@ -29,51 +67,60 @@ def output_tokens(characters: int) -> int:
     return -(-characters // CHARACTERS_PER_TOKEN)
 
 
-def _shown_bytes(shown: object) -> int:
+def _decoded(messages: bytes) -> Iterable[_Message]:
+    try:
+        return _MESSAGES.decode(messages)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return filter(None, map(_decoded_alone, _ELEMENTS.decode(messages)))
+
+
+def _decoded_alone(message: msgspec.Raw) -> _Message | None:
+    """Decode a message, or give None for one of an unknown shape: then every byte of it counts as text."""
+    try:
+        return _MESSAGE.decode(message)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _message_correction_bytes(message: _Message) -> int:
+    """Give what the parts of a message that are no text count beyond their length, or below it: their sizes replace their lengths."""
     total = 0
-    waiting = [shown]
+    waiting = list(message.content) if isinstance(message.content, list) else []
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            total += len(value) if value.isascii() else len(value.encode())
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, dict):
-            total += _object_bytes(value, waiting)
-        else:
-            total += _SCALAR_BYTES
-    return total
-
-
-def _object_bytes(value: dict[str, object], waiting: list[object]) -> int:
-    kind = value.get("type")
-    if isinstance(kind, str):
-        if kind in _IMAGES:
-            return IMAGE_TOKENS * BYTES_PER_TOKEN
-        if kind == "base64":
-            return _encoded_bytes(value.get("data"), FILE_BASE64_BYTES_PER_TOKEN)
-        if kind == "redacted_thinking":
-            return _SCALAR_BYTES
-        if kind == "url":
-            return FILE_TOKENS * BYTES_PER_TOKEN
-    total = 0
-    for key, inner in value.items():
-        total += len(key)
-        if key in _OPAQUE:
+        block = waiting.pop()
+        if block.type == "text":
             continue
-        if key == "file_data":
-            total += _encoded_bytes(inner, FILE_BASE64_BYTES_PER_TOKEN)
-        elif key == "file_id":
-            total += FILE_TOKENS * BYTES_PER_TOKEN
-        elif key == "input_audio" and isinstance(inner, dict):
-            total += _encoded_bytes(inner.get("data"), AUDIO_BASE64_BYTES_PER_TOKEN)
-        elif isinstance(inner, str):
-            total += len(inner) if inner.isascii() else len(inner.encode())
+        total -= _length(block.data) + _length(block.signature) + _length(block.encrypted_content) + _length(block.encrypted_index)
+        if block.type in _IMAGES:
+            total += IMAGE_TOKENS * BYTES_PER_TOKEN - _length(block.image_url)
+            if block.source is not None:
+                total -= _length(block.source.data) + _length(block.source.url)
         else:
-            waiting.append(inner)
+            total += _sized_bytes(block.source) + _sized_bytes(block.file)
+            if block.input_audio is not None:
+                total += _encoded_bytes(block.input_audio.data, AUDIO_BASE64_BYTES_PER_TOKEN)
+        if isinstance(block.content, list):
+            waiting.extend(block.content)
+        elif isinstance(block.content, _Block):
+            waiting.append(block.content)
     return total
 
 
-def _encoded_bytes(data: object, bytes_per_token: int) -> int:
-    length = len(data) if isinstance(data, str) else 0
-    return -(-length * BYTES_PER_TOKEN // bytes_per_token)
+def _sized_bytes(sized: _Sized | None) -> int:
+    if sized is None:
+        return 0
+    total = _encoded_bytes(sized.file_data, FILE_BASE64_BYTES_PER_TOKEN)
+    if sized.type == "base64":
+        total += _encoded_bytes(sized.data, FILE_BASE64_BYTES_PER_TOKEN)
+    if _length(sized.file_id) or sized.type == "url":
+        total += FILE_TOKENS * BYTES_PER_TOKEN
+    return total
+
+
+def _encoded_bytes(data: msgspec.Raw, bytes_per_token: int) -> int:
+    length = _length(data)
+    return -(-length * BYTES_PER_TOKEN // bytes_per_token) - length
+
+
+def _length(value: msgspec.Raw) -> int:
+    return memoryview(value).nbytes

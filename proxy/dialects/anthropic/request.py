@@ -10,7 +10,7 @@ from proxy.dialects.counting import input_tokens
 
 _PASSED = frozenset({b"accept", b"content-type", b"user-agent"})
 _SECRETS = (b"key", b"token", b"auth", b"cookie")
-_SHOWN_AS_WRITTEN = ("tools", "output_config", "output_format")
+_SHOWN = ("system", "tools", "output_config", "output_format")
 
 
 def parse(body: bytes) -> Ask:
@@ -67,7 +67,7 @@ def _passes(name: bytes) -> bool:
 
 
 def _count(read: Body) -> int:
-    return input_tokens([read.value("system"), read.messages()], read.length(_SHOWN_AS_WRITTEN))
+    return input_tokens(read.messages(), read.raw(_SHOWN))
 
 
 def _identities(user: object) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from proxy.dialects.counting import input_tokens
 
 CHOICES_LIMIT = 128
 _BOUNDS = ("max_completion_tokens", "max_tokens")
-_SHOWN_AS_WRITTEN = ("tools", "functions", "response_format")
+_SHOWN = ("tools", "functions", "response_format")
 _PASSED = frozenset({b"accept", b"content-type", b"user-agent", b"openai-beta"})
 
 
@@ -77,7 +77,7 @@ def _passes(name: bytes) -> bool:
 
 
 def _count(read: Body) -> int:
-    return input_tokens(read.messages(), read.length(_SHOWN_AS_WRITTEN))
+    return input_tokens(read.messages(), read.raw(_SHOWN))
 
 
 def _stream_options(read: Body, body: bytes) -> Body:

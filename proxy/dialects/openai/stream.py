@@ -224,7 +224,8 @@ class OpenAIMeter(LineMeter):
         if report is not None:
             return line if says_more else None
         if line.count(b'"usage"') == 1:
-            return _NULL_USAGE.sub(b"", line, count=1)
+            plain = line.replace(b',"usage":null', b"", 1)
+            return plain if len(plain) != len(line) else _NULL_USAGE.sub(b"", line, count=1)
         try:
             return line[:5] + splice.drop(line[5:], "usage")
         except splice.NotAnObject:
