@@ -1,1 +1,11 @@
 """Anthropic Messages."""
+
+from proxy.dialects.anthropic.errors import refuse, response_headers
+from proxy.dialects.anthropic.request import count, parse, request_headers, rewrite
+from proxy.dialects.anthropic.stream import meter
+from proxy.dialects.anthropic.usage import read
+
+name = "anthropic"
+upstream_path = "/v1/messages"
+
+__all__ = ["count", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "upstream_path"]

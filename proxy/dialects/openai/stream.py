@@ -1,0 +1,248 @@
+"""Streams of the Chat Completions API.
+
+Chunks, then one with usage and no choices, then `[DONE]`. Seen besides: usage on the chunk that finishes, cumulative usage on every
+chunk, a first chunk without choices (Azure), comments, no `[DONE]`.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from proxy import splice, sse
+from proxy.dialects.base import Ask, Refusal, StreamError, Usage
+from proxy.dialects.numbers import Unsound, word
+from proxy.dialects.openai import errors
+from proxy.dialects.openai.request import CHOICES_LIMIT
+from proxy.dialects.openai.usage import estimated, hidden_characters, reported, shown, written
+from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
+
+# What an upstream says of the operator's account: it is not the customer's.
+_OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
+_STATUSES = {"401": "authentication_error", "402": "billing_error", "403": "permission_error"}
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,?')
+
+
+class _Function(msgspec.Struct):
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    audio: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = UNSET
+    error: Any = None
+    prompt_filter_results: Any = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_ANY_CHUNK = msgspec.json.Decoder(dict[str, Any])
+
+
+class OpenAIMeter(LineMeter):
+    """Reads a stream of the Chat Completions API; see `proxy.dialects.base.Meter`.
+
+    When the client did not ask for usage, which we always do, the chunk that has only usage and every null `usage` field are taken out:
+    clients index `choices[0]`. Nothing else ever changes.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._report: object = None
+        self._id: str | None = None
+        self._created: int | None = None
+        self._model: str | None = None
+        self._tier: str | None = None
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._dropped = False
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer used so far; nothing at all before something was delivered."""
+        if self.complete:
+            try:
+                return reported(self._report, self._model, self._tier)
+            except Unsound:
+                pass
+        elif not self.first_token_seen and self._report is None:
+            return Usage()
+        return estimated(self._report, self._model, self._tier, self.ask, self.delivered_characters)
+
+    def fail(self, refusal: Refusal) -> bytes:
+        """Give the error chunk after which no `[DONE]` comes."""
+        return self._ending(errors.event(refusal))
+
+    def conclude(self) -> bytes:
+        """Finish every open choice as one that has reached its token limit, show usage to who asked, and end the stream."""
+        unfinished = sorted((self._seen or {0}) - self._finished)
+        events = b"".join(self._chunk([{"index": index, "delta": {}, "finish_reason": "length"}]) for index in unfinished)
+        if self.ask.include_usage:
+            events += self._chunk([], usage=written(self.usage))
+        return self._ending(events + sse.event(b"[DONE]"))
+
+    def _chunk(self, choices: list[dict[str, object]], **more: object) -> bytes:
+        head = {"id": self._id or "chatcmpl-concluded", "object": "chat.completion.chunk", "created": self._created or 0}
+        return sse.event(msgspec.json.encode({**head, "model": self._model or self.ask.model, "choices": choices, **more}))
+
+    def _read(self, lines: bytes) -> tuple[bytes, bytes]:
+        parts = lines.split(b"\n")
+        if not parts[-1]:
+            parts.pop()
+        kept: list[bytes] | None = None
+        for order, line in enumerate(parts):
+            passing: bytes | None = line
+            if line.startswith(b"data:"):
+                passing = self._read_data(line)
+                self._dropped = passing is None
+                if self.ended:
+                    before = sum(map(len, parts[:order])) + order
+                    return lines[:before] if kept is None else _joined(kept), self._held_end(lines[before:])
+            elif self._dropped:
+                # The empty line that ended a dropped event goes with it.
+                self._dropped = False
+                passing = line if line.strip() else None
+            if passing is not line and kept is None:
+                kept = parts[:order]
+            if kept is not None and passing is not None:
+                kept.append(passing)
+        return lines if kept is None else _joined(kept), b""
+
+    def _held_end(self, end: bytes) -> bytes:
+        if self.error is None or self.error.type not in _OPERATOR_ERRORS:
+            return end
+        error = {"message": OPERATOR_ERROR_MESSAGE, "type": "server_error", "param": None, "code": "upstream_failed"}
+        return sse.event(msgspec.json.encode({"error": error}))
+
+    def _read_data(self, line: bytes) -> bytes | None:
+        """Read a data line; give it as it may pass, or None when its event may not."""
+        try:
+            chunk = _CHUNK.decode(line[5:])
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return self._read_odd(line)
+        if chunk.choices:
+            for choice in chunk.choices:
+                delta = choice.delta
+                if delta is not None:
+                    self._read_delta(choice.index, delta)
+                self._read_choice(choice.index, choice.finish_reason)
+        if self._id is None:
+            self._id, self._created = chunk.id, chunk.created
+        self._model = chunk.model or self._model
+        self._tier = chunk.service_tier or self._tier
+        if chunk.error:
+            self._read_error(chunk.error)
+        if chunk.usage is UNSET:
+            return line
+        return self._read_usage(line, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+
+    def _read_odd(self, line: bytes) -> bytes | None:
+        """Read a line whose shape is not the known one for what matters to the books; what is no JSON object passes."""
+        if line[5:].strip() == b"[DONE]":
+            self.ended = self.complete = True
+            return line
+        try:
+            chunk = _ANY_CHUNK.decode(line[5:])
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return line
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index")
+            number = index if isinstance(index, int) else 0
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                for piece in shown(delta):
+                    self._text.add(piece, number)
+                self._other_characters += hidden_characters(delta)
+                self.first_token_seen = self.first_token_seen or self.delivered_characters > 0
+            self._read_choice(number, word(choice.get("finish_reason")))
+        if chunk.get("error"):
+            self._read_error(chunk["error"])
+        return self._read_usage(line, chunk["usage"], bool(choices)) if "usage" in chunk else line
+
+    def _read_delta(self, index: int, delta: _Delta) -> None:
+        text = delta.content or delta.refusal
+        if text:
+            self._text.add(text, index)
+            self.first_token_seen = True
+            return
+        thought = delta.reasoning_content or delta.reasoning
+        if thought:
+            self._other_characters += len(thought)
+            self.first_token_seen = True
+        if delta.tool_calls:
+            self._other_characters += sum(len(call.function.arguments or "") for call in delta.tool_calls if call.function)
+            self.first_token_seen = True
+        if delta.audio is not None or delta.function_call is not None:
+            rare = {"audio": delta.audio, "function_call": delta.function_call}
+            for piece in shown(rare):
+                self._text.add(piece, index)
+            self._other_characters += hidden_characters(rare)
+            self.first_token_seen = True
+
+    def _read_choice(self, index: int, finish_reason: str | None) -> None:
+        if len(self._seen) < CHOICES_LIMIT:
+            self._seen.add(index)
+        if finish_reason and index in self._seen:
+            self._finished.add(index)
+            self.complete = self.complete or len(self._finished) >= self.ask.choices
+
+    def _read_usage(self, line: bytes, report: object, says_more: bool) -> bytes | None:
+        """Note a report; give the line as a client who did not ask for it may see it."""
+        if report is not None:
+            self._report = report
+            if not says_more and self._finished:
+                self.complete = True
+        if self.ask.include_usage:
+            return line
+        if report is not None:
+            return line if says_more else None
+        if line.count(b'"usage"') == 1:
+            plain = line.replace(b',"usage":null', b"", 1)
+            return plain if len(plain) != len(line) else _NULL_USAGE.sub(b"", line, count=1)
+        try:
+            return line[:5] + splice.drop(line[5:], "usage")
+        except splice.NotAnObject:
+            return line
+
+    def _read_error(self, error: object) -> None:
+        told = error if isinstance(error, dict) else {"message": error}
+        kinds = {word(told.get("type")), word(told.get("code")), _STATUSES.get(str(told.get("code")))}
+        kind = next(iter(kinds & _OPERATOR_ERRORS), None) or word(told.get("type")) or word(told.get("code")) or "server_error"
+        self.error = StreamError(kind, str(told.get("message") or ""))
+        self.ended = True
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join([line + b"\n" for line in lines])
+
+
+def meter(ask: Ask) -> OpenAIMeter:
+    """Make the meter of one streamed answer."""
+    return OpenAIMeter(ask)

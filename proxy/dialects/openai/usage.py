@@ -1,0 +1,105 @@
+"""Usage of the Chat Completions API: what its numbers mean, and what is assumed where they are missing.
+
+Sources: the Chat Completions API reference and the SDK's types (openai 2.x: `CompletionUsage`).
+"""
+
+from dataclasses import replace
+
+import msgspec
+
+from proxy.dialects.base import Ask, Reading, Usage
+from proxy.dialects.counting import output_tokens
+from proxy.dialects.numbers import Unsound, count, part, word
+from proxy.dialects.text import TextSize
+
+
+def read(body: bytes, ask: Ask) -> Reading:
+    """Read a whole answer that came with status 200; never raises.
+
+    Without sound usage, input is the counted one and output a quarter of the characters; without choices, nothing.
+    """
+    text = TextSize()
+    delivered = 0
+    try:
+        completion = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        completion = None
+    choices = completion.get("choices") if isinstance(completion, dict) else None
+    if not isinstance(choices, list):
+        return Reading(Usage(), 0, 0, complete=False)
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            for piece in shown(message):
+                text.add(piece)
+            text.end_line()
+            delivered += hidden_characters(message)
+    model, tier = word(completion.get("model")), word(completion.get("service_tier"))
+    try:
+        usage = reported(completion.get("usage"), model, tier)
+    except Unsound:
+        usage = estimated(None, model, tier, ask, text.characters + delivered)
+    return Reading(usage, text.characters, text.lines, complete=True)
+
+
+def shown(message: dict[str, object]) -> list[str]:
+    """Give the pieces of text in a message or a delta that a reader sees: content, refusal, transcript."""
+    content = message.get("content")
+    parts = [piece.get("text") for piece in content if isinstance(piece, dict)] if isinstance(content, list) else [content]
+    audio = message.get("audio")
+    found = [*parts, message.get("refusal"), audio.get("transcript") if isinstance(audio, dict) else None]
+    return [piece for piece in found if isinstance(piece, str)]
+
+
+def hidden_characters(message: dict[str, object]) -> int:
+    """Count the code points of a message or a delta that a reader does not see: reasoning, and arguments of calls."""
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    texts = [function.get("arguments") for function in [*functions, message.get("function_call")] if isinstance(function, dict)]
+    texts.append(message.get("reasoning_content") or message.get("reasoning"))
+    return sum(len(piece) for piece in texts if isinstance(piece, str))
+
+
+def reported(report: object, model: str | None, tier: str | None) -> Usage:
+    """Read a report. Raises Unsound when it is none, a number is no count, or input or output is missing.
+
+    Cached, written and audio tokens are inside `prompt_tokens`; reasoning, rejected predictions and audio inside `completion_tokens`.
+    Details that exceed their total are cut to it, so that the buckets add up to it. Cache writes have one lifetime and stand under 5m.
+    """
+    if not isinstance(report, dict) or report.get("prompt_tokens") is None or report.get("completion_tokens") is None:
+        raise Unsound("usage")
+    prompt, completion = count(report, "prompt_tokens"), count(report, "completion_tokens")
+    of_prompt, of_completion = part(report, "prompt_tokens_details"), part(report, "completion_tokens_details")
+    cache_read = min(count(of_prompt, "cached_tokens"), prompt)
+    cache_write = min(count(of_prompt, "cache_write_tokens"), prompt - cache_read)
+    audio_input = min(count(of_prompt, "audio_tokens"), prompt - cache_read - cache_write)
+    audio_output = min(count(of_completion, "audio_tokens"), completion)
+    output = completion - audio_output
+    return Usage(
+        input_tokens=prompt - cache_read - cache_write - audio_input,
+        cache_read_tokens=cache_read,
+        cache_write_5m_tokens=cache_write,
+        output_tokens=output,
+        reasoning_tokens=min(count(of_completion, "reasoning_tokens"), output),
+        audio_input_tokens=audio_input,
+        audio_output_tokens=audio_output,
+        model=model,
+        service_tier=tier,
+        reported=True,
+    )
+
+
+def estimated(report: object, model: str | None, tier: str | None, ask: Ask, delivered_characters: int) -> Usage:
+    """Estimate the usage of an answer: input as a report so far says, or counted; output the larger of what was said and delivered."""
+    try:
+        usage = reported(report, model, tier)
+    except Unsound:
+        usage = Usage(input_tokens=ask.input_tokens, model=model, service_tier=tier)
+    return replace(usage, output_tokens=max(usage.output_tokens, output_tokens(delivered_characters)), reported=False)
+
+
+def written(usage: Usage) -> dict[str, int]:
+    """Write usage as a report, for a stream that the gateway ends itself."""
+    prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_5m_tokens + usage.audio_input_tokens
+    completion = usage.output_tokens + usage.audio_output_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

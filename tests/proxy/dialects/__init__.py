@@ -1,0 +1,1 @@
+"""Wire formats: what is read, what is rewritten, what is refused."""
