@@ -193,7 +193,7 @@ class Postgres:
 
     def _launch(self, bin_folder: Path) -> None:
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        place = ["-D", self.data, "-k", self.socket_folder, "-p", PORT]
+        place: list[str | Path] = ["-D", self.data, "-k", self.socket_folder, "-p", PORT]
         command: list[str | Path] = [*self._identity.prefix, bin_folder / "postgres", *place, *options]
         until = time.monotonic() + PREDECESSOR_SECONDS
         while True:
