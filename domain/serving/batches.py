@@ -1,0 +1,103 @@
+"""Group commit: requests that arrive together share one database call, and each gets its own answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from models import database
+from models.database import CONTENDED, UNREACHABLE
+
+Item = dict[str, Any]
+Answer = asyncpg.Record
+Run = Callable[[str, bool], Awaitable[Sequence[Answer]]]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    item: Item
+    future: "asyncio.Future[Answer]"
+    passed_over: int = 0
+
+
+class Batch:
+    """One queue of like requests, of which at most `most` are in one statement, and one statement is under way at a time.
+
+    `run` takes the items as a JSON array, each with its place `n`, and whether to wait for locks, and answers a row for each. An answer
+    'busy' means that its account was locked by another batch: it goes to the head of the next one, which waits. A statement that fails
+    is tried again item by item, so that one bad item harms no other. A batch decides nothing that single calls would decide otherwise.
+    """
+
+    def __init__(self, run: Run, *, most: int) -> None:
+        self._run = run
+        self._most = most
+        self._waiting: deque[_Waiting] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Answer:
+        """Return the item's answer; raises what its statement raised.
+
+        A cancelled submission may have been carried out: whoever cancels must look.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(item, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+        finally:
+            self._worker = None
+            for entry in self._waiting:  # only when this task itself is killed
+                entry.future.cancel()
+
+    async def _commit(self, batch: list[_Waiting], *, wait: bool) -> None:
+        try:
+            text = msgspec.json.encode([{**entry.item, "n": place} for place, entry in enumerate(batch)]).decode()
+            rows = await self._run(text, wait)
+        except UNREACHABLE as error:
+            self._fail(batch, error)
+        except (asyncpg.PostgresError, ValueError, TypeError) as error:
+            if len(batch) == 1:
+                entry = batch[0]
+                if isinstance(error, CONTENDED) and entry.passed_over < 5:
+                    entry.passed_over += 1
+                    self._waiting.appendleft(entry)
+                else:
+                    self._fail(batch, error)
+            else:
+                for entry in batch:
+                    await self._commit([entry], wait=True)
+        else:
+            busy = []
+            for entry, row in zip(batch, rows, strict=True):
+                if row.get("verdict", row.get("result")) == "busy":
+                    entry.passed_over += 1
+                    busy.append(entry)
+                elif not entry.future.done():
+                    entry.future.set_result(row)
+            self._waiting.extendleft(reversed(busy))
+
+    @staticmethod
+    def _fail(batch: list[_Waiting], error: BaseException) -> None:
+        for entry in batch:
+            if not entry.future.done():
+                entry.future.set_exception(error)
+
+
+def statement(sql: str) -> Run:
+    """Return a `run` for a function of (calls, wait)."""
+
+    async def run(items: str, wait: bool) -> Sequence[Answer]:
+        return await database.fetch(sql, items, wait)
+
+    return run

@@ -1,0 +1,410 @@
+"""The life of a call in the books: admitted with a hold, kept alive, settled once, and swept when nobody settled it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from domain import errors
+from domain.money.amounts import usd
+from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
+from domain.serving.batches import Answer, Batch, Item, statement
+from models import database
+from models.database import UNREACHABLE
+from models.enums import Bucket, TokenCountSource, UsageOutcome
+
+SWEEP_AT_ONCE = 200
+SLOWEST_RETRY_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A call that asks to be let in.
+
+    `max_output_tokens` is the most it may put out over all its choices, `instalment_tokens` how much of that is held at first; `price` is None for a
+    model that is free by nature (`echo` with a test key still has a price, and is not charged).
+    """
+
+    id: UUID
+    fingerprint: str
+    road: Literal["generic", "tool"]
+    endpoint: str
+    api_name: str
+    dialect: str
+    requested_model: str
+    model: str
+    echo: bool
+    upstream: str
+    price: PriceVersion
+    streamed: bool
+    input_tokens: int
+    requested_max_output: int | None
+    max_output_tokens: int
+    instalment_tokens: int
+    created_at: datetime
+    end_user: str | None = None
+    conversation: str | None = None
+    language: str | None = None
+    tags: Mapping[str, str] | None = None
+    preset: str | None = None
+    origin: str | None = None
+    address: str | None = None
+
+    @property
+    def input_picousd(self) -> int:
+        """The most that the counted input may cost."""
+        return self.input_tokens * self.price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens) + self.price.dearest((Bucket.CALLS,), prompt_tokens=0)
+
+    @property
+    def output_picousd(self) -> int:
+        """The most that a token of output may cost."""
+        return self.price.dearest((Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT), prompt_tokens=self.input_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that was let in: its hold is durable, and covers `output_tokens`."""
+
+    call_id: UUID
+    workspace_id: UUID
+    key_id: UUID
+    hold_microusd: int
+    output_tokens: int
+    clamped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What a call has used so far: kept with its hold every two seconds, and final at its settlement."""
+
+    model: str | None = None
+    quantities: dict[str, int] = field(default_factory=dict)
+    service_tier: str | None = None
+    geography: str | None = None
+    reported: bool = False
+    characters: int = 0
+    lines: int = 0
+    first_token_ms: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """All tokens: input, output, cache reads and writes, audio."""
+        return sum(self.quantities.get(bucket.value, 0) for bucket in (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT))
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMade:
+    """One upstream try, over."""
+
+    id: UUID
+    number: int
+    upstream: str
+    model: str
+    outcome: UsageOutcome
+    http_status: int | None
+    error_code: str | None
+    started_at: datetime
+    first_byte_at: datetime | None
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended: everything that its settlement records."""
+
+    workspace_id: UUID
+    call_id: UUID
+    model: str
+    provider: str
+    price: PriceVersion
+    consumption: Consumption
+    outcome: UsageOutcome
+    http_status: int | None
+    error_code: str | None
+    latency_ms: int | None
+    attempts: tuple[AttemptMade, ...] = ()
+
+    def quote(self) -> Quote:
+        """Price what was used."""
+        quantities = {Bucket(bucket): quantity for bucket, quantity in self.consumption.quantities.items() if quantity}
+        if not quantities:
+            return FREE
+        return quote(self.price, quantities, service_tier=self.consumption.service_tier, geography=self.consumption.geography)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A call whose charge is booked, in microdollars."""
+
+    charge_microusd: int
+    available_microusd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A sign of life of a call: how far it is, and for how many output tokens its hold should be good."""
+
+    workspace_id: UUID
+    call_id: UUID
+    consumption: Consumption
+    output_tokens: int | None
+    input_tokens: int
+    input_picousd: int
+    output_picousd: int
+
+
+class Calls:
+    """The books of one process's calls: admissions, signs of life and settlements, each committed in groups."""
+
+    def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
+        self._book = book
+        self._hold_seconds = hold_seconds
+        self._admissions = Batch(statement("SELECT * FROM admit_1($1::jsonb, $2)"), most=batch)
+        self._settlements = Batch(statement("SELECT * FROM settle_1($1::jsonb, $2)"), most=batch)
+        self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_1($1::jsonb)"), most=batch)
+        self._aside: set[asyncio.Task[Any]] = set()
+
+    async def admit(self, opening: Opening) -> Admitted:
+        """Let a call in: prove its key, set aside what it may cost, and make the record and its hold durable.
+
+        An admission whose client left while it was under way is released at once. Raises Unauthenticated, Forbidden and its kin,
+        InsufficientCredit, BoundReached, or Unavailable when the database is away.
+        """
+        submission = asyncio.ensure_future(self._admit(opening))
+        try:
+            row = await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            self._spawn(self._release(submission, opening))
+            raise
+        return _admitted(row, opening)
+
+    async def _admit(self, opening: Opening) -> Answer:
+        item: Item = {
+            "id": opening.id,
+            "hash": opening.fingerprint,
+            "road": opening.road,
+            "echo": opening.echo,
+            "model": opening.model,
+            "requested_model": opening.requested_model,
+            "origin": opening.origin,
+            "address": opening.address,
+            "instalment": opening.instalment_tokens,
+            "max_output": opening.max_output_tokens,
+            "input_tokens": opening.input_tokens,
+            "input_picousd": opening.input_picousd,
+            "output_picousd": opening.output_picousd,
+            "end_user": opening.end_user,
+            "conversation": opening.conversation,
+            "language": opening.language,
+            "tags": opening.tags,
+            "api_name": opening.api_name,
+            "endpoint": opening.endpoint,
+            "dialect": opening.dialect,
+            "preset": opening.preset,
+            "upstream": opening.upstream,
+            "price_id": opening.price.id,
+            "streamed": opening.streamed,
+            "requested_max_output": opening.requested_max_output,
+            "created_at": opening.created_at,
+            "hold_seconds": self._hold_seconds,
+        }
+        try:
+            return await self._admissions.submit(item)
+        except UNREACHABLE:
+            try:  # the connection broke, and the commit may have arrived: ask again with the same id, once
+                return await self._admissions.submit({**item, "again": True})
+            except UNREACHABLE:
+                raise errors.Unavailable from None
+
+    async def _release(self, submission: "asyncio.Future[Answer]", opening: Opening) -> None:
+        try:
+            admitted = _admitted(await submission, opening)
+        except (errors.Refusal, *UNREACHABLE):
+            return
+        await self.settle(
+            Ending(
+                workspace_id=admitted.workspace_id,
+                call_id=admitted.call_id,
+                model=opening.model,
+                provider=opening.upstream,
+                price=opening.price,
+                consumption=Consumption(),
+                outcome=UsageOutcome.CANCELLED,
+                http_status=None,
+                error_code="client_gone",
+                latency_ms=None,
+            )
+        )
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def keep(self, sign: Sign) -> int | None:
+        """Keep a sign of life; return for how many output tokens the hold is good now, or None when it is closed.
+
+        Raises what the database raised: a sign may be lost, the next one says more.
+        """
+        row = await self._signs.submit(
+            {
+                "workspace_id": sign.workspace_id,
+                "call_id": sign.call_id,
+                "progress": msgspec.to_builtins(sign.consumption),
+                "hold_seconds": self._hold_seconds,
+                "output": sign.output_tokens,
+                "input_tokens": sign.input_tokens,
+                "input_picousd": sign.input_picousd,
+                "output_picousd": sign.output_picousd,
+            }
+        )
+        return None if row["result"] == "closed" else int(row["output"])
+
+    async def settle(self, ending: Ending) -> Settled:
+        """Close a call's hold and charge it; tried until the database is back, so whoever waits bounds the wait, and does not cancel the try.
+
+        Safe to send again: the first settlement counts.
+        """
+        delay = 0.05
+        while True:
+            try:
+                row = await self._settlements.submit(_settlement(ending, by="settle"))
+            except UNREACHABLE as error:
+                log.warning("settlement waits for the database", call=str(ending.call_id), error=type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, SLOWEST_RETRY_SECONDS)
+            else:
+                return Settled(charge_microusd=row["charge_microusd"] or 0, available_microusd=row["available_microusd"])
+
+    async def sweep(self) -> int:
+        """End calls whose holds are past their expiry as their last sign of life says; return how many were ended.
+
+        Nobody settled them: their process died, or lost the database. What they used is estimated from the last progress; without any,
+        nothing is charged. Any process may do so at any time.
+        """
+        rows = await database.fetch(
+            """
+            SELECT h.workspace_id, h.call_id, h.progress, c.model, c.upstream, c.price_id FROM hold h
+              JOIN "call" c ON c.workspace_id = h.workspace_id AND c.id = h.call_id
+             WHERE h.state = 'open' AND h.expires_at < clock_timestamp() ORDER BY h.expires_at LIMIT $1
+            """,
+            SWEEP_AT_ONCE,
+        )
+        ended = 0
+        for row in rows:
+            price = self._book.price_by_id(row["price_id"])
+            if price is None:
+                await self._book.refresh()
+                price = self._book.price_by_id(row["price_id"])
+            assert price is not None, "a call names a price version, and versions are never deleted"
+            consumption = msgspec.convert(msgspec.json.decode(row["progress"]), Consumption) if row["progress"] else Consumption()
+            ending = Ending(
+                workspace_id=row["workspace_id"],
+                call_id=row["call_id"],
+                model=consumption.model or row["model"],
+                provider=row["upstream"],
+                price=price,
+                consumption=consumption,
+                outcome=UsageOutcome.FAILED,
+                http_status=None,
+                error_code="interrupted",
+                latency_ms=None,
+            )
+            answer = await self._settlements.submit(_settlement(ending, by="sweep"))
+            ended += answer["result"] == "settled"
+        return ended
+
+    async def close(self) -> None:
+        """Wait for releases that are still under way."""
+        if self._aside:
+            await asyncio.wait(self._aside, timeout=10)
+
+
+def _settlement(ending: Ending, *, by: Literal["settle", "sweep"]) -> Item:
+    priced = ending.quote()
+    used = ending.consumption
+    amounts = {bucket: used.quantities.get(bucket.value, 0) for bucket in Bucket}
+    named = (Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING)
+    source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
+    return {
+        "workspace_id": ending.workspace_id,
+        "call_id": ending.call_id,
+        "by": by,
+        "delivered": bool(used.quantities),
+        "charge_picousd": priced.picousd,
+        "list_picousd": priced.picousd,
+        "upstream_cost_picousd": priced.picousd,
+        "price_id": ending.price.id,
+        "model": ending.model,
+        "provider": ending.provider,
+        "outcome": ending.outcome.value,
+        "http_status": ending.http_status,
+        "error_code": ending.error_code,
+        "tokens": used.tokens,
+        "input_tokens": amounts[Bucket.UNCACHED_INPUT],
+        "output_tokens": amounts[Bucket.OUTPUT],
+        "cache_read_tokens": amounts[Bucket.CACHE_READ],
+        "cache_write_5m_tokens": amounts[Bucket.CACHE_WRITE_5M],
+        "cache_write_1h_tokens": amounts[Bucket.CACHE_WRITE_1H],
+        "reasoning_tokens": amounts[Bucket.REASONING],
+        "other_buckets": {bucket.value: amount for bucket, amount in amounts.items() if amount and bucket not in named} or None,
+        "characters": used.characters,
+        "lines": used.lines,
+        "latency_ms": ending.latency_ms,
+        "first_token_ms": used.first_token_ms,
+        "token_source": source.value,
+        "needs_review": priced.needs_review,
+        "attempts": [
+            {
+                **msgspec.to_builtins(attempt),
+                "usage": used.quantities if attempt is ending.attempts[-1] else {},
+                "cost_picousd": priced.picousd if attempt is ending.attempts[-1] else 0,
+            }
+            for attempt in ending.attempts
+        ],
+    }
+
+
+_REFUSALS: Mapping[str, str] = {
+    "scope": "This key may not call models: it lacks scope INFERENCE.",
+    "test_key": "A test key reaches only the built-in model `echo`.",
+    "model": "This key may not use this model.",
+    "origin": "This key may not be used from this origin.",
+    "address": "This key may not be used from this address.",
+    "stopped": "All calls of this workspace are stopped by its owner.",
+}
+
+
+def _admitted(row: Answer, opening: Opening) -> Admitted:
+    verdict = row["verdict"]
+    if verdict == "admitted":
+        return Admitted(opening.id, row["workspace_id"], row["key_id"], row["hold_microusd"], row["output"], row["clamped"])
+    if verdict in ("unknown_key", "revoked_key", "expired_key"):
+        raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
+    if verdict == "kind":
+        raise errors.NotOnThisRoute("A subscription key works on the tool routes only; this route takes pay-per-token keys.")
+    if verdict == "insufficient":
+        available, required = row["available_microusd"] or 0, row["required_microusd"]
+        raise errors.InsufficientCredit(
+            f"The balance is used up: ${usd(available)} can be spent, and this call needs at least ${usd(required)}. Add credit, then try again.",
+            available_microusd=available,
+            required_microusd=required,
+        )
+    if verdict == "bound":
+        when = f", until {row['resets_at']:%Y-%m-%d %H:%M} UTC" if row["resets_at"] else ""
+        raise errors.BoundReached(f"The bound on {row['bound']} is reached{when}.", bound=row["bound"], resets_at=row["resets_at"])
+    raise errors.Forbidden(_REFUSALS[verdict])
+
+
+
+
+def counted(quantities: Sequence[tuple[Bucket, int]]) -> dict[str, int]:
+    """Return quantities as a consumption keeps them: by bucket's value, without zeros."""
+    return {bucket.value: quantity for bucket, quantity in quantities if quantity}
