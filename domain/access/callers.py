@@ -163,6 +163,20 @@ async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller
     )
 
 
+async def prove_key(secret: str) -> None:
+    """Raise Unauthenticated when an API key does not work now: one indexed look-up."""
+    works = secrets.well_formed(secret) and await database.fetch_value(
+        """
+        SELECT EXISTS (SELECT FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
+         WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
+           AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
+        """,
+        secrets.fingerprint(secret),
+    )
+    if not works:
+        raise Unauthenticated("This API key is unknown, revoked or expired.")
+
+
 async def _by_session(token: str, workspace: str | None, *, sessions: Sessions, open_signup: bool, at: datetime) -> Caller:
     claims = await sessions.verify(token)
     user = await users.signed_in(claims.issuer, claims.subject, claims.email if claims.email_verified else None, claims.name, at=at)

@@ -1,0 +1,48 @@
+"""Mail: sent over SMTP, or written to a folder where no server is configured."""
+
+import asyncio
+import smtplib
+from email.message import EmailMessage
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from domain.outside import before_calling
+
+SMTP_SECONDS = 20.0
+
+
+class Mail:
+    """Fulfils `jobs.mail.Mailer`: one message at a time, and the duty's id as Message-ID, so that a repeat is recognised."""
+
+    def __init__(self, smtp_url: str | None, sender: str, folder: Path) -> None:
+        self._smtp_url = smtp_url
+        self._sender = sender
+        self._folder = folder
+
+    async def send(self, to: str, subject: str, text: str, *, duty_id: UUID) -> None:
+        """Send a plain text; raises OSError or smtplib.SMTPException when it did not leave."""
+        before_calling("the mail server")
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = self._sender, to, subject
+        message["Message-ID"] = f"<{duty_id}@tallygate>"
+        message.set_content(text)
+        await asyncio.to_thread(self._deliver if self._smtp_url else self._write, message, duty_id)
+
+    def _write(self, message: EmailMessage, duty_id: UUID) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{duty_id}.eml"
+        path.touch(mode=0o600)
+        path.write_bytes(message.as_bytes())
+
+    def _deliver(self, message: EmailMessage, _: UUID) -> None:
+        assert self._smtp_url is not None
+        parts = urlsplit(self._smtp_url)
+        secure = parts.scheme == "smtps"
+        connection = (smtplib.SMTP_SSL if secure else smtplib.SMTP)(parts.hostname or "localhost", parts.port or (465 if secure else 25), timeout=SMTP_SECONDS)
+        with connection as server:
+            if not secure and server.has_extn("starttls"):
+                server.starttls()
+            if parts.username:
+                server.login(unquote(parts.username), unquote(parts.password or ""))
+            server.send_message(message)

@@ -1,0 +1,58 @@
+"""Model providers, over HTTP: one session for the process, no cookies, no redirects, and a bound on every wait."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import aiohttp
+from multidict import CIMultiDict
+
+from domain.outside import before_calling
+
+CONNECT_SECONDS = 10.0
+FIRST_BYTE_SECONDS = 600.0
+BETWEEN_BYTES_SECONDS = 300.0
+BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
+"""What a provider that is away, slow or broken raises."""
+
+
+class Upstreams:
+    """Sends requests to providers; opened once for a process."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=60),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=BETWEEN_BYTES_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            raise_for_status=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
+
+    @contextlib.asynccontextmanager
+    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give its answer when the header has come; a kept connection that was stale is tried once more.
+
+        Raises one of BROKEN. The answer's body is read from `content`; leaving the context closes what was not read.
+        """
+        before_calling("an upstream")
+        fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        try:
+            async with asyncio.timeout(FIRST_BYTE_SECONDS):
+                response = await self._post(url, fields, body)
+        except aiohttp.ServerDisconnectedError:
+            # nothing came back: the provider had closed an idle connection, and cannot have answered
+            async with asyncio.timeout(FIRST_BYTE_SECONDS):
+                response = await self._post(url, fields, body)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    async def _post(self, url: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
+        return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()

@@ -1,0 +1,13 @@
+"""Installing the database functions: the newest file of each name, all in one transaction."""
+
+from pathlib import Path
+
+ORDER = ("micros_1", "window_1", "admit_1", "settle_1", "progress_1", "post_1", "audit_1")
+"""Every function file in force, each after what it needs. A change is a new file with the next number; the old one stays for as long as a
+process of the version before may run."""
+
+
+def statements() -> list[tuple[str, str]]:
+    """Return name and text of each file, in order."""
+    folder = Path(__file__).parent
+    return [(name, (folder / f"{name}.sql").read_text()) for name in ORDER]

@@ -1,0 +1,25 @@
+"""Mail that is owed."""
+
+from uuid import UUID
+
+from domain import duties
+from domain.access import members
+from domain.duties import Duty
+from runtime import Runtime
+
+
+async def invitation(runtime: Runtime, duty: Duty) -> None:
+    """Send an invitation that is still open; the mail may go out twice if the process dies between the mail and the mark."""
+    assert duty.workspace_id is not None
+    mail = await members.invitation_mail(duty.workspace_id, UUID(duty.payload["member_id"]), runtime.settings.secret.get_secret_value())
+    if mail is not None:
+        inviter = mail.inviter_name or "The owner"
+        await runtime.mail.send(
+            mail.to,
+            f"You are invited to {mail.workspace_name}",
+            f"{inviter} invites you to the workspace {mail.workspace_name} as {mail.role.value}.\n\n"
+            f"Sign in at {runtime.settings.public_url}, then take the invitation with this token:\n\n{mail.token}\n\n"
+            f"It works until {mail.expires_at:%Y-%m-%d %H:%M} UTC.\n",
+            duty_id=duty.id,
+        )
+    await duties.done(duty)

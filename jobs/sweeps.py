@@ -1,0 +1,48 @@
+"""What every process does every few seconds, so that nothing rests on a queue's memory."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from domain import duties
+from domain.usage import rollups
+from models.database import CONTENDED, UNREACHABLE
+from runtime import Runtime
+
+HOLDS_SECONDS = 5.0
+DUTIES_SECONDS = 5.0
+PRICES_SECONDS = 1.0
+FOLD_SECONDS = 30.0
+"""The worker folds every second; this is for an installation whose worker or queue is away."""
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
+    """Sweep for as long as the context is open."""
+
+    async def again(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except (*UNREACHABLE, *CONTENDED) as error:
+                log.warning("sweep put off", sweep=getattr(work, "__qualname__", "?"), error=type(error).__name__)
+            except Exception as error:
+                log.exception("sweep failed", sweep=getattr(work, "__qualname__", "?"), error=type(error).__name__)
+
+    tasks = [
+        asyncio.create_task(again(HOLDS_SECONDS, runtime.calls.sweep)),
+        asyncio.create_task(again(DUTIES_SECONDS, duties.sweep)),
+        asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
+        asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

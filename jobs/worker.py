@@ -1,0 +1,99 @@
+"""The worker: takes ids from the queue, claims their rows, and does what they owe; alone, or as a guest of the server's process."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+import structlog
+from arq import cron, func
+from arq.worker import Worker
+
+from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, redis_settings
+from domain import duties
+from domain.access.members import INVITATION_MAIL
+from domain.duties import Duty
+from jobs import mail, rollups
+from runtime import Runtime
+
+HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {INVITATION_MAIL: mail.invitation}
+JOB_SECONDS = 50
+RESTART_SECONDS = 1.0
+SHUTDOWN_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+async def run(ctx: dict[str, Any], job_id: str) -> None:
+    """Do one job: claim it, hand it to its handler, and put it back when that fails."""
+    runtime: Runtime = ctx["runtime"]
+    duty = await duties.claim(UUID(job_id))
+    if duty is None:
+        return
+    handler = HANDLERS.get(duty.kind)
+    if handler is None:
+        await duties.failed(duty, f"no handler for {duty.kind}: a newer version wrote this job")
+        return
+    try:
+        await handler(runtime, duty)
+    except Exception as error:
+        log.warning("job failed", job=job_id, kind=duty.kind, tries=duty.tries, error=type(error).__name__)
+        await duties.failed(duty, f"{type(error).__name__}: {error}")
+
+
+def build(runtime: Runtime, redis_url: str) -> Worker:
+    """Return a worker in the running event loop; its owner handles signals."""
+    return Worker(
+        functions=[func(run, name=FUNCTION, keep_result=0, timeout=JOB_SECONDS, max_tries=1_000)],
+        cron_jobs=[cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS)],
+        queue_name=QUEUE_NAME,
+        redis_settings=redis_settings(redis_url),
+        handle_signals=False,
+        poll_delay=0.1,
+        max_jobs=20,
+        timezone=UTC,
+        health_check_interval=10,
+        job_serializer=encode,
+        job_deserializer=decode,
+        ctx={"runtime": runtime},
+        log_results=False,
+    )
+
+
+@contextlib.asynccontextmanager
+async def working(runtime: Runtime) -> AsyncIterator[None]:
+    """Work for as long as the context is open; a worker whose queue goes away is built anew until it is back."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(_supervise(runtime, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def _supervise(runtime: Runtime, stop: asyncio.Event) -> None:
+    url = runtime.settings.redis_url.get_secret_value()
+    while not stop.is_set():
+        worker = build(runtime, url)
+        running = asyncio.ensure_future(worker.async_run())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not stop.is_set():
+            error = None if running.cancelled() else running.exception()
+            log.warning("worker lost its queue", error=type(error).__name__)
+        worker.allow_pick_jobs = False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker._sleep_until_tasks_complete(), SHUTDOWN_SECONDS)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        with contextlib.suppress(Exception, asyncio.CancelledError):  # what is left to close may be gone already
+            await worker.close()
+        if not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+
+

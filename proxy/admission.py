@@ -1,0 +1,121 @@
+"""From a request's bytes to a call that is let in: parsed, routed, priced, counted, admitted."""
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+from domain import errors
+from domain.access import callers, secrets
+from domain.money.catalogue import PriceVersion
+from domain.serving.calls import Admitted, Opening
+from domain.serving.routing import Route
+from proxy.dialects.base import Ask, BadRequest, Dialect, Refusal, RefusalKind
+from runtime import Runtime
+
+PARSE_ASIDE_BYTES = 1024 * 1024
+"""A larger body is parsed in a thread, so that it does not stop the streams of others."""
+DEFAULT_OUTPUT_TOKENS = 32_000
+"""The worst case of a model whose limit the catalogue does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetIn:
+    """A call that may go upstream, with what the relay needs."""
+
+    ask: Ask
+    body: bytes
+    opening: Opening
+    admitted: Admitted
+    route: Route
+    price: PriceVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """One inference path: its dialect, what it is called in the books, and which kinds of key it lets in."""
+
+    dialect: Dialect
+    endpoint: str
+    api_name: str
+    generic: bool = True
+
+
+async def let_in(
+    runtime: Runtime, road: Road, call_id: UUID, secret: str, body: bytes, *, origin: str | None, address: str | None, language: str | None
+) -> LetIn:
+    """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal.
+
+    A caller whose key is unknown learns nothing else about the request.
+    """
+    dialect = road.dialect
+    now = runtime.clock()
+    try:
+        ask = await asyncio.to_thread(dialect.parse, body) if len(body) > PARSE_ASIDE_BYTES else dialect.parse(body)
+        route = runtime.routes.find(ask.model, dialect.name)
+        price = runtime.book.price(route.model.name, now)
+        if price is None:
+            raise errors.Unpriced(f"The model `{route.model.name}` has no price here, so it is not sold. Its operator can enter one.")
+    except (BadRequest, errors.Refusal):
+        await prove(secret)
+        raise
+    largest = route.model.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    each = largest if ask.max_output_tokens is None else min(ask.max_output_tokens, largest) if route.model.max_output_tokens else ask.max_output_tokens
+    whole = each * max(ask.choices, 1)
+    instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
+    opening = Opening(
+        id=call_id,
+        fingerprint=secrets.fingerprint(secret),
+        road="generic" if road.generic else "tool",
+        endpoint=road.endpoint,
+        api_name=road.api_name,
+        dialect=dialect.name,
+        requested_model=ask.model,
+        model=route.model.name,
+        echo=route.upstream.name == "echo",
+        upstream=route.upstream.name,
+        price=price,
+        streamed=ask.streamed,
+        input_tokens=ask.input_tokens,
+        requested_max_output=ask.max_output_tokens,
+        max_output_tokens=whole,
+        instalment_tokens=instalment,
+        created_at=now,
+        end_user=ask.end_user,
+        conversation=ask.conversation,
+        language=language,
+        origin=origin,
+        address=address,
+    )
+    admitted = await runtime.calls.admit(opening)
+    return LetIn(ask, body, opening, admitted, route, price)
+
+
+async def prove(secret: str) -> None:
+    """Raise Unauthenticated when a key does not work now: one indexed look, before anything is told or taken in."""
+    await callers.prove_key(secret)
+
+
+KINDS: tuple[tuple[type[errors.Refusal], RefusalKind], ...] = (
+    (errors.Unauthenticated, RefusalKind.UNAUTHENTICATED),
+    (errors.InsufficientCredit, RefusalKind.INSUFFICIENT_CREDIT),
+    (errors.BoundReached, RefusalKind.QUOTA_EXHAUSTED),
+    (errors.Forbidden, RefusalKind.FORBIDDEN),
+    (errors.UnknownModel, RefusalKind.NOT_FOUND),
+    (errors.NotFound, RefusalKind.NOT_FOUND),
+    (errors.Unpriced, RefusalKind.BAD_REQUEST),
+    (errors.InvalidInput, RefusalKind.BAD_REQUEST),
+    (errors.Unavailable, RefusalKind.OVERLOADED),
+)
+
+
+def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float) -> Refusal:
+    """Return a domain refusal as the dialects know it."""
+    kind = next((kind for type_, kind in KINDS if isinstance(refusal, type_)), RefusalKind.BAD_REQUEST)
+    resets_at = refusal.resets_at if isinstance(refusal, errors.BoundReached) else None
+    retry_after = None
+    if isinstance(refusal, errors.Unavailable):
+        retry_after = refusal.retry_after_seconds
+    elif resets_at is not None:
+        retry_after = max(1, int(resets_at.timestamp() - now_seconds) + 1)
+    param = "model" if isinstance(refusal, errors.UnknownModel | errors.Unpriced) else None
+    return Refusal(kind, refusal.message, request_id, param=param, retry_after_seconds=retry_after, resets_at=resets_at)

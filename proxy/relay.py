@@ -1,0 +1,418 @@
+"""The relay: sends a call upstream, lets its bytes through, meters beside them, and settles before the client sees the end.
+
+Each call is pumped by a task of its own, which outlives the client: a response generator's `finally` does not finish after a disconnect.
+The relay knows no dialect; a `Meter` reads the stream, and the dialect's own words end it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import aiohttp
+import structlog
+
+from clients.upstream import BROKEN
+from domain.serving.calls import AttemptMade, Consumption, Ending, Settled, Sign, counted
+from models.database import CONTENDED, UNREACHABLE
+from models.enums import Bucket, UsageOutcome
+from models.ids import uuid7
+from proxy.admission import LetIn
+from proxy.dialects.base import Answer, Credential, Dialect, Headers, Meter, Reading, Refusal, RefusalKind, Usage
+from proxy.requests import Send
+from runtime import Runtime
+
+PULSE_SECONDS = 2.0
+SETTLE_SECONDS = 10.0
+"""How long a client waits for its last event while the database is away; the settlement goes on without it."""
+SEND_SECONDS = 120.0
+"""How long a client may read nothing before it counts as gone."""
+KEEP_ALIVE_SECONDS = 15.0
+LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
+CLOSE_SECONDS = 20.0
+LOOK_BYTES = 4096
+"""How many bytes go by between two looks at whether the hold still covers the output."""
+SSE = b"text/event-stream"
+
+log = structlog.get_logger()
+
+
+def quantities(usage: Usage) -> dict[str, int]:
+    """Return what an answer used as the books count it."""
+    return counted(
+        (
+            (Bucket.UNCACHED_INPUT, usage.input_tokens),
+            (Bucket.CACHE_READ, usage.cache_read_tokens),
+            (Bucket.CACHE_WRITE_5M, usage.cache_write_5m_tokens),
+            (Bucket.CACHE_WRITE_1H, usage.cache_write_1h_tokens),
+            (Bucket.OUTPUT, usage.output_tokens),
+            (Bucket.REASONING, usage.reasoning_tokens),
+            (Bucket.AUDIO_INPUT, usage.audio_input_tokens),
+            (Bucket.AUDIO_OUTPUT, usage.audio_output_tokens),
+            (Bucket.WEB_SEARCHES, usage.web_searches),
+        )
+    )
+
+
+class Relay:
+    """Every call under way in this process, and the pulse that keeps their holds alive."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._pumps: dict[UUID, Pump] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pulse = asyncio.create_task(self._beat())
+
+    @property
+    def under_way(self) -> int:
+        """How many calls are under way."""
+        return len(self._pumps)
+
+    def start(self, let_in: LetIn, dialect: Dialect, headers: Headers, send: Send, request_id: str) -> "Pump":
+        """Send an admitted call upstream; the pump answers the client through `send`, and settles whatever happens."""
+        pump = Pump(self.runtime, let_in, dialect, headers, send, request_id)
+        self._pumps[let_in.opening.id] = pump
+        task = asyncio.create_task(pump.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._pumps.pop(let_in.opening.id, None))
+        return pump
+
+    async def _beat(self) -> None:
+        """Every PULSE_SECONDS, keep the progress of all calls in one commit."""
+        while True:
+            await asyncio.sleep(PULSE_SECONDS)
+            await asyncio.gather(*(pump.keep() for pump in list(self._pumps.values()) if pump.open), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let calls under way finish for CLOSE_SECONDS, then end them with an error and settle what they delivered."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for pump in list(self._pumps.values()):
+            pump.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SETTLE_SECONDS + 1)
+        self._pulse.cancel()
+        await asyncio.gather(self._pulse, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Result:
+    """How the upstream's part ended, before it is settled."""
+
+    consumption: Consumption
+    outcome: UsageOutcome
+    http_status: int | None
+    error_code: str | None
+
+
+class Pump:
+    """One call on its way: from the first upstream byte to its settlement."""
+
+    def __init__(self, runtime: Runtime, let_in: LetIn, dialect: Dialect, headers: Headers, send: Send, request_id: str) -> None:
+        self._runtime = runtime
+        self._let_in = let_in
+        self._dialect = dialect
+        self._headers = headers
+        self._send = send
+        self._request_id = request_id
+        self._meter: Meter | None = None
+        self._covered = let_in.admitted.output_tokens
+        self._extension: asyncio.Task[None] | None = None
+        self._refused_extension = False
+        self._client_here = True
+        self._stopped = asyncio.Event()
+        self._started = False
+        self._received_at = runtime.clock()
+        self._clock = time.monotonic()
+        self._first_byte_at: datetime | None = None
+        self._first_token_ms: int | None = None
+        self.open = True
+        self.answered = asyncio.Event()
+
+    def client_left(self) -> None:
+        """Take note that nobody reads any more; what happens to the upstream is a matter of policy."""
+        self._client_here = False
+        if self._runtime.settings.on_client_loss == "cancel":
+            self._stopped.set()
+
+    def stop(self) -> None:
+        """End the call soon, because the process ends."""
+        self._stopped.set()
+
+    # What the books hear while the call is under way.
+
+    def _consumption(self) -> Consumption:
+        meter = self._meter
+        if meter is None or self._first_byte_at is None:
+            return Consumption()
+        return self._of_usage(meter.usage, meter.characters, meter.lines)
+
+    def _of_usage(self, usage: Usage, characters: int, lines: int) -> Consumption:
+        return Consumption(
+            model=usage.model,
+            quantities=quantities(usage),
+            service_tier=usage.service_tier,
+            geography=usage.geography,
+            reported=usage.reported,
+            characters=characters,
+            lines=lines,
+            first_token_ms=self._first_token_ms,
+        )
+
+    async def keep(self, output_tokens: int | None = None) -> None:
+        """Keep a sign of life, and ask for the hold to cover `output_tokens`; one that is lost is made up for by the next."""
+        opening = self._let_in.opening
+        sign = Sign(
+            workspace_id=self._let_in.admitted.workspace_id,
+            call_id=opening.id,
+            consumption=self._consumption(),
+            output_tokens=output_tokens,
+            input_tokens=opening.input_tokens,
+            input_picousd=opening.input_picousd,
+            output_picousd=opening.output_picousd,
+        )
+        try:
+            covered = await self._runtime.calls.keep(sign)
+        except (*UNREACHABLE, *CONTENDED) as error:
+            log.warning("sign of life lost", call=str(opening.id), error=type(error).__name__)
+            return
+        if covered is not None:
+            self._covered = max(self._covered, covered)
+            if output_tokens is not None and covered < output_tokens:
+                self._refused_extension = True
+
+    async def _covers(self, output_tokens: int) -> bool:
+        """Tell whether the hold covers this much output; grows it ahead of the stream, and waits only when the stream has caught up."""
+        whole = self._let_in.opening.max_output_tokens
+        if self._covered >= whole or self._refused_extension:
+            return output_tokens < self._covered or self._covered >= whole
+        instalment = self._runtime.settings.instalment_tokens
+        if output_tokens >= self._covered - instalment // 2 and self._extension is None:
+            self._extension = asyncio.create_task(self.keep(min(whole, max(self._covered, output_tokens) + instalment)))
+        if self._extension is not None and (self._extension.done() or output_tokens >= self._covered):
+            await self._extension
+            self._extension = None
+        return output_tokens < self._covered or self._covered >= whole
+
+    # The call itself.
+
+    async def run(self) -> None:
+        """Relay and settle; never raises."""
+        try:
+            await self._relay()
+        except Exception as error:  # a bug must not leave a hold open, nor a client waiting
+            log.exception("relay failed", call=str(self._let_in.opening.id), error=type(error).__name__)
+            refusal = self._refusal(RefusalKind.INTERNAL, "The gateway failed; nothing more will come.")
+            await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 500, "internal"), refusal)
+        finally:
+            self.open = False
+            self.answered.set()
+
+    async def _relay(self) -> None:
+        let_in, dialect, upstream = self._let_in, self._dialect, self._let_in.route.upstream
+        ask, clamped = let_in.ask, let_in.admitted.clamped
+        model = upstream.named(let_in.route.model.name)
+        body = dialect.rewrite(
+            let_in.body,
+            ask,
+            model=model if model != ask.model else None,
+            max_output_tokens=let_in.admitted.output_tokens // max(ask.choices, 1) if clamped else None,
+        )
+        credential = None if upstream.key is None else Credential("x-api-key" if upstream.auth == "x-api-key" else "bearer", upstream.key)
+        headers = dialect.request_headers(self._headers, credential)
+        stopping = asyncio.ensure_future(self._stopped.wait())
+        exchange = asyncio.ensure_future(self._exchange(f"{upstream.url}{dialect.upstream_path}", headers, body))
+        try:
+            await asyncio.wait({stopping, exchange}, return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.done() and self.open:  # one that is settling already is let finish
+                exchange.cancel()
+                await asyncio.gather(exchange, return_exceptions=True)
+                outcome, code = (UsageOutcome.FAILED, "shutdown") if self._client_here else (UsageOutcome.CANCELLED, "client_gone")
+                refusal = self._refusal(RefusalKind.OVERLOADED, "The gateway is restarting; try again.", retry_after=2)
+                await self._finish(_Result(self._consumption(), outcome, None, code), refusal)
+            else:
+                await exchange
+        finally:
+            stopping.cancel()
+
+    async def _exchange(self, url: str, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        try:
+            async with self._runtime.upstreams.post(url, headers, body) as response:
+                self._first_byte_at = self._runtime.clock()
+                if response.status != 200:
+                    await self._upstream_refused(response)
+                elif self._let_in.ask.streamed:
+                    await self._stream(response)
+                else:
+                    await self._whole(response)
+        except BROKEN as error:
+            slow = isinstance(error, TimeoutError)
+            kind = RefusalKind.TIMED_OUT if slow else RefusalKind.UPSTREAM_FAILED
+            message = "The provider did not answer in time." if slow else "The provider broke off."
+            log.warning("upstream broke", call=str(self._let_in.opening.id), upstream=self._let_in.route.upstream.name, error=type(error).__name__)
+            result = _Result(self._consumption(), UsageOutcome.FAILED, 504 if slow else 502, "upstream_timeout" if slow else "upstream_broken")
+            await self._finish(result, self._refusal(kind, message))
+
+    async def _upstream_refused(self, response: aiohttp.ClientResponse) -> None:
+        body = await self._read(response)
+        status = response.status
+        result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
+        if status in (401, 402, 403) or status < 400 or body is None:
+            # the operator's account with the provider, not the customer's: never the customer's 401 or 402
+            await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider did not serve the request."))
+            return
+        headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
+        await self._finish(result, Answer(status, headers, body))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        body = bytearray()
+        async for part in response.content.iter_any():
+            body += part
+            if len(body) > LARGEST_ANSWER_BYTES:
+                return None
+        return bytes(body)
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> None:
+        body = await self._read(response)
+        reading: Reading | None = None if body is None else self._dialect.read(body, self._let_in.ask)
+        if body is None or reading is None or not reading.complete:
+            result = _Result(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
+            await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider's answer could not be read."))
+            return
+        result = _Result(self._of_usage(reading.usage, reading.characters, reading.lines), UsageOutcome.SUCCEEDED, 200, None)
+        headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
+        await self._finish(result, Answer(200, headers, body))
+
+    async def _stream(self, response: aiohttp.ClientResponse) -> None:
+        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            result = _Result(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
+            await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider did not stream its answer."))
+            return
+        meter = self._meter = self._dialect.meter(self._let_in.ask)
+        headers = [field for field in self._dialect.response_headers([(n.lower(), v) for n, v in response.raw_headers]) if field[0] != b"content-type"]
+        await self._begin(200, [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers])
+        looked = LOOK_BYTES  # the first chunk is looked at
+        try:
+            async for chunk in self._chunks(response, meter):
+                forward = meter.feed(chunk)
+                if self._first_token_ms is None and meter.first_token_seen:
+                    self._first_token_ms = self._elapsed_ms()
+                looked += len(chunk)
+                if looked >= LOOK_BYTES:
+                    looked = 0
+                    if not await self._covers(meter.usage.output_tokens) and not meter.ended:
+                        await self._send_body(forward)
+                        result = _Result(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted")
+                        await self._finish(result, meter.conclude())
+                        return
+                if forward:
+                    await self._send_body(forward)
+                if meter.ended:
+                    break
+        except BROKEN as error:
+            if not meter.ended:
+                slow = isinstance(error, TimeoutError)
+                message = "The provider fell silent." if slow else "The provider broke off in the middle of its answer."
+                result = _Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_timeout" if slow else "upstream_cut")
+                await self._finish(result, meter.fail(self._refusal(RefusalKind.TIMED_OUT if slow else RefusalKind.UPSTREAM_FAILED, message)))
+                return
+        if meter.error is not None:
+            await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_error"), meter.tail())
+        elif meter.complete:
+            await self._finish(_Result(self._consumption(), UsageOutcome.SUCCEEDED, 200, None), meter.tail())
+        else:
+            refusal = self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider broke off in the middle of its answer.")
+            await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_cut"), meter.fail(refusal))
+
+    async def _chunks(self, response: aiohttp.ClientResponse, meter: Meter) -> AsyncIterator[bytes]:
+        """Give the upstream's bytes as they come, and tell the client that the stream lives while there are none."""
+        chunks = aiter(response.content.iter_any())
+        while True:
+            coming = asyncio.ensure_future(anext(chunks, b""))
+            try:
+                while not (await asyncio.wait({coming}, timeout=KEEP_ALIVE_SECONDS))[0]:
+                    await self._send_body(meter.keep_alive())
+            except asyncio.CancelledError:
+                coming.cancel()
+                raise
+            chunk = await coming
+            if not chunk:
+                return
+            yield chunk
+
+    # What the client hears.
+
+    def _refusal(self, kind: RefusalKind, message: str, *, retry_after: int | None = None) -> Refusal:
+        return Refusal(kind, message, self._request_id, retry_after_seconds=retry_after)
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._clock) * 1000)
+
+    async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._started = True
+        own = [(b"x-request-id", self._request_id.encode()), (b"request-id", self._request_id.encode())]
+        if self._let_in.admitted.clamped:
+            own.append((b"x-max-tokens-clamped", str(self._let_in.admitted.output_tokens // max(self._let_in.ask.choices, 1)).encode()))
+        given = [field for field in headers if field[0] not in (b"request-id", b"x-request-id")]
+        await self._put({"type": "http.response.start", "status": status, "headers": [*given, *own]})
+
+    async def _send_body(self, body: bytes, *, last: bool = False) -> None:
+        await self._put({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def _put(self, message: dict[str, object]) -> None:
+        if not self._client_here:
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except (OSError, TimeoutError):
+            self.client_left()
+
+    async def _finish(self, result: _Result, last: Answer | Refusal | bytes) -> None:
+        """Settle, then let the client see the end: a whole answer, a refusal, or the last bytes of a stream."""
+        self.open = False
+        finished_at = self._runtime.clock()
+        opening = self._let_in.opening
+        attempt = AttemptMade(
+            id=uuid7(),
+            number=1,
+            upstream=self._let_in.route.upstream.name,
+            model=self._let_in.route.upstream.named(opening.model),
+            outcome=result.outcome,
+            http_status=result.http_status,
+            error_code=result.error_code,
+            started_at=self._received_at,
+            first_byte_at=self._first_byte_at,
+            finished_at=finished_at,
+        )
+        ending = Ending(
+            workspace_id=self._let_in.admitted.workspace_id,
+            call_id=opening.id,
+            model=opening.model,
+            provider=self._let_in.route.upstream.name,
+            price=self._let_in.price,
+            consumption=result.consumption,
+            outcome=result.outcome,
+            http_status=result.http_status,
+            error_code=result.error_code,
+            latency_ms=self._elapsed_ms(),
+            attempts=(attempt,),
+        )
+        settlement: asyncio.Task[Settled] = asyncio.create_task(self._runtime.calls.settle(ending))
+        await asyncio.wait({settlement}, timeout=SETTLE_SECONDS)
+        if isinstance(last, bytes):
+            await self._send_body(last, last=True)
+        else:
+            answer = self._dialect.refuse(last) if isinstance(last, Refusal) else last
+            if self._started:  # a stream that began cannot be answered otherwise
+                frame = self._meter.fail(last) if isinstance(last, Refusal) and self._meter is not None else b""
+                await self._send_body(frame, last=True)
+            else:
+                await self._begin(answer.status, answer.headers)
+                await self._send_body(answer.body, last=True)
+        self.answered.set()
+        await settlement
+

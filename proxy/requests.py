@@ -1,0 +1,68 @@
+"""Reading what a client sends on the inference road: a body within bounds, and whether the client is still there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LARGEST_BODY_BYTES = 32 * 1024 * 1024
+UNPROVED_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 60.0
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+class TooLarge(Exception):
+    """The body is over LARGEST_BODY_BYTES."""
+
+
+class TooSlow(Exception):
+    """The body did not come within BODY_SECONDS."""
+
+
+async def read_body(scope: Scope, receive: Receive, prove: Callable[[], Awaitable[None]]) -> bytes:
+    """Return the whole body.
+
+    `prove` is awaited once before more than UNPROVED_BODY_BYTES are taken in, and may raise: nobody fills our memory without a key. Raises
+    ClientGone, TooLarge and TooSlow.
+    """
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+    announced = int(length) if length is not None and length.isdigit() else 0
+    if announced > LARGEST_BODY_BYTES:
+        raise TooLarge
+    proved = False
+    if announced > UNPROVED_BODY_BYTES:
+        await prove()
+        proved = True
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > LARGEST_BODY_BYTES:
+                    raise TooLarge
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return b"".join(parts) if len(parts) > 1 else parts[0]
+                if size > UNPROVED_BODY_BYTES and not proved:
+                    await prove()
+                    proved = True
+    except TimeoutError:
+        raise TooSlow from None
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

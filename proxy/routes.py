@@ -1,0 +1,107 @@
+"""The inference road's paths, as a plain ASGI application: no framework stands between a request and its relay."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from uuid import UUID
+
+import structlog
+
+from domain import errors
+from domain.access import secrets
+from models.ids import uuid7
+from proxy.admission import Road, let_in, prove, translated
+from proxy.dialects import anthropic, openai
+from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
+from proxy.dialects.headers import credentials
+from proxy.relay import Relay
+from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
+
+ROADS: Mapping[str, Road] = {
+    "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
+    "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
+}
+
+log = structlog.get_logger()
+
+
+class Inference:
+    """Answers the paths of ROADS; one for a process, with the relay it opens at start-up."""
+
+    def __init__(self) -> None:
+        self.relay: Relay | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of a road; `scope["path"]` decides, never a rebuilt URL."""
+        road = ROADS[scope["path"]]
+        call_id = uuid7()
+        request_id = str(call_id)
+        try:
+            refusal = await self._serve(road, scope, receive, send, call_id)
+        except ClientGone:
+            return
+        except Exception as error:
+            log.exception("inference failed", request=request_id, error=type(error).__name__)
+            refusal = Refusal(RefusalKind.INTERNAL, "The gateway failed. Its operator finds this request's id in the log.", request_id)
+        if refusal is not None:
+            await _answer(send, road.dialect.refuse(refusal), request_id)
+
+    async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Send, call_id: UUID) -> Refusal | None:
+        request_id = str(call_id)
+        assert self.relay is not None, "the application is open"
+        runtime = self.relay.runtime
+        headers = scope["headers"]
+        if scope["method"] != "POST":
+            return Refusal(RefusalKind.NOT_FOUND, f"{scope['method']} is not answered here; send POST.", request_id)
+        secret = next((key for key in credentials(headers) if secrets.well_formed(key)), None)
+        if secret is None:
+            return Refusal(RefusalKind.UNAUTHENTICATED, "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.", request_id)
+        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
+        try:
+            body = await read_body(scope, receive, lambda: prove(secret))
+            client = scope.get("client")
+            admitting = asyncio.ensure_future(
+                let_in(
+                    runtime,
+                    road,
+                    call_id,
+                    secret,
+                    body,
+                    origin=found.get(b"origin"),
+                    address=client[0] if client else None,
+                    language=found.get(b"x-language"),
+                )
+            )
+        except TooLarge:
+            return Refusal(RefusalKind.TOO_LARGE, "A request has at most 32 MiB.", request_id)
+        except TooSlow:
+            return Refusal(RefusalKind.TIMED_OUT, "The request did not come whole in time.", request_id)
+        except errors.Refusal as refused:
+            return translated(refused, request_id, now_seconds=time.time())
+        leaving = asyncio.ensure_future(gone(receive))
+        try:
+            await asyncio.wait({admitting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not admitting.done():
+                admitting.cancel()
+                raise ClientGone
+            try:
+                call = admitting.result()
+            except BadRequest as bad:
+                return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
+            except errors.Refusal as refused:
+                return translated(refused, request_id, now_seconds=time.time())
+            pump = self.relay.start(call, road.dialect, headers, send, request_id)
+            answering = asyncio.ensure_future(pump.answered.wait())
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not pump.answered.is_set():
+                pump.client_left()
+            answering.cancel()
+        finally:
+            leaving.cancel()
+        return None
+
+
+async def _answer(send: Send, answer: Answer, request_id: str) -> None:
+    headers = [*answer.headers, (b"x-request-id", request_id.encode()), (b"content-length", str(len(answer.body)).encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,104 @@
+"""What a process holds: opened once, closed once, and handed to the doors."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from clients.issuers import Issuer, Issuers
+from clients.mail import Mail
+from clients.queue import ArqQueue
+from clients.upstream import Upstreams
+from configuration import ECHO, Configuration, UpstreamEntry, load_configuration
+from domain import duties
+from domain.access import callers
+from domain.access.callers import Caller
+from domain.money.catalogue import Book
+from domain.serving.calls import Calls
+from domain.serving.routing import Routes, Upstream
+from embedded import echo
+from models import database
+from settings import Settings
+
+VENDORS = {"anthropic": "anthropic", "openai": "openai"}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that outlives a request; every field is open for as long as the process serves."""
+
+    settings: Settings
+    book: Book
+    calls: Calls
+    routes: Routes
+    upstreams: Upstreams
+    issuers: Issuers
+    queue: ArqQueue
+    mail: Mail
+
+    @staticmethod
+    def clock() -> datetime:
+        """Return this instant, in UTC: where time enters."""
+        return datetime.now(UTC)
+
+    async def identify(self, credential: str | None, workspace: str | None) -> Caller | None:
+        """Return who calls now; see `domain.access.callers.identify`."""
+        return await callers.identify(credential, workspace, sessions=self.issuers, open_signup=self.settings.signup == "open", at=self.clock())
+
+
+def _upstream(name: str, entry: UpstreamEntry) -> Upstream:
+    key = entry.key()
+    return Upstream(
+        name=name,
+        dialect=entry.dialect,
+        url=entry.url,
+        auth=entry.auth or ("x-api-key" if entry.dialect == "anthropic" else "bearer"),
+        key=None if key is None else key.get_secret_value(),
+        models=entry.models,
+        vendor=VENDORS[entry.dialect],
+        rename=dict(entry.rename),
+    )
+
+
+def _echo(url: str, dialect: str) -> Upstream:
+    return Upstream(name=ECHO, dialect=dialect, url=url, auth="bearer", key=None, models=(ECHO,), vendor=None, rename={})
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Runtime]:
+    """Open what a process holds: all of it for one that serves, without upstreams of its own for a worker or a command.
+
+    Raises SettingsError for a bad configuration file, and what the driver raises when the database is away.
+    """
+    configuration: Configuration = load_configuration(settings.config)
+    upstreams = [_upstream(name, entry) for name, entry in configuration.upstreams.items()] if serving else []
+    async with contextlib.AsyncExitStack() as stack:
+        await database.open_pool(settings.database_url.get_secret_value(), pool=settings.database_pool)
+        stack.push_async_callback(database.close_pool)
+        book = Book()
+        await book.refresh()
+        if serving and settings.echo:
+            url = await stack.enter_async_context(echo.serve())
+            upstreams += [_echo(url, "anthropic"), _echo(url, "openai")]
+        clients = Upstreams()
+        stack.push_async_callback(clients.close)
+        queue = ArqQueue(settings.redis_url.get_secret_value())
+        stack.push_async_callback(queue.close)
+        duties.connect(queue)
+        stack.callback(duties.connect, None)
+        calls = Calls(book, batch=settings.batch, hold_seconds=settings.hold_seconds)
+        stack.push_async_callback(calls.close)
+        yield Runtime(
+            settings=settings,
+            book=book,
+            calls=calls,
+            routes=Routes(book, upstreams),
+            upstreams=clients,
+            issuers=Issuers(
+                [Issuer(entry.url, entry.audience, entry.algorithm, entry.jwks_url) for entry in configuration.issuers],
+                local_secret=settings.secret.get_secret_value() if settings.local_issuer else None,
+            ),
+            queue=queue,
+            mail=Mail(settings.smtp_url.get_secret_value() if settings.smtp_url else None, settings.mail_from, settings.data / "mail"),
+        )
+
