@@ -26,10 +26,10 @@ log = structlog.get_logger()
 
 
 class Inference:
-    """Answers the paths of ROADS; one for a process, with the relay it opens at start-up."""
+    """Answers the paths of ROADS; one for a process, with its relay."""
 
-    def __init__(self) -> None:
-        self.relay: Relay | None = None
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of a road; `scope["path"]` decides, never a rebuilt URL."""
@@ -48,7 +48,6 @@ class Inference:
 
     async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Send, call_id: UUID) -> Refusal | None:
         request_id = str(call_id)
-        assert self.relay is not None, "the application is open"
         runtime = self.relay.runtime
         headers = scope["headers"]
         if scope["method"] != "POST":

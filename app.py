@@ -1,0 +1,124 @@
+"""The web process: settings, runtime, and one table of doors; the only file that knows every door."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+from rest.routes import routes as rest_routes
+from schema.routes import routes as graphql_routes
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+
+from console.build import DIST
+from console.page import Page
+from jobs.sweeps import sweeping
+from jobs.worker import working
+from models.ids import uuid7
+from proxy.relay import Relay
+from proxy.requests import Message, Receive, Scope, Send
+from proxy.routes import ROADS, Inference
+from runtime import Runtime, open_runtime
+from settings import Settings
+
+GRACE_SECONDS = 25
+
+
+def routes(runtime: Runtime) -> list[BaseRoute]:
+    """Return every path but the inference road's."""
+    page = Page(DIST)
+    return [
+        *graphql_routes(runtime),
+        Route("/graphiql", page),
+        Route("/graphiql/{path:path}", page),
+        *rest_routes(runtime),
+    ]
+
+
+class Application:
+    """Chooses the door by path: the inference road without a framework, the control plane through Starlette."""
+
+    def __init__(self, runtime: Runtime, relay: Relay) -> None:
+        self.inference = Inference(relay)
+        self.control = Starlette(routes=routes(runtime))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or a websocket; every answer carries a request id."""
+        if scope["type"] == "http" and scope["path"] in ROADS:
+            await self.inference(scope, receive, send)
+            return
+        request_id = str(uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def identified(message: Message) -> None:
+            if message["type"] == "http.response.start" and not any(name.lower() == b"x-request-id" for name, _ in message["headers"]):
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        await self.control(scope, receive, identified)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that stops on SIGTERM and SIGINT without dying of them, and lets calls under way end well."""
+
+    def __init__(self, config: uvicorn.Config, relay: Relay) -> None:
+        super().__init__(config)
+        self._relay = relay
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ask for a stop on a signal; the process then closes what it holds, and leaves by itself."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connection, let streams end, settle them."""
+        closing = asyncio.create_task(self._relay.close())
+        await super().shutdown(sockets)
+        await closing
+
+
+@contextlib.asynccontextmanager
+async def application(settings: Settings) -> AsyncIterator[tuple[Application, Relay]]:
+    """Open everything a web process holds, and give its application."""
+    async with contextlib.AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(open_runtime(settings, serving=True))
+        await stack.enter_async_context(sweeping(runtime))
+        if settings.worker == "inside":
+            await stack.enter_async_context(working(runtime))
+        relay = Relay(runtime)
+        stack.push_async_callback(relay.close)
+        yield Application(runtime, relay), relay
+
+
+def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """Return how we serve: httptools (it refuses smuggling shapes), no guessing of client addresses from headers, quiet logs."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="off",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=2048,
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    async with application(settings) as (app, relay):
+        await Server(uvicorn_config(app, settings), relay).serve()

@@ -1,0 +1,268 @@
+"""The operator's command line: `python -m manage --help`."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from settings import VERSION, Settings, SettingsError, load
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except SettingsError as error:
+        raise click.ClickException(f"the environment is incomplete:\n{error}") from None
+
+
+def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    """Run a command's work; what an operator can repair is one sentence, everything else is a traceback."""
+    import asyncpg
+
+    from domain.errors import Refusal
+
+    settings = _settings()
+    import logs
+
+    logs.configure()
+    try:
+        asyncio.run(work(settings))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    except Refusal as refusal:
+        raise click.ClickException(refusal.message) from None
+    except (OSError, asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
+        raise click.ClickException(f"the database or the queue cannot be reached: {error}") from None
+    except asyncpg.UndefinedTableError:
+        raise click.ClickException("the database is not up to date: run `python -m manage migrate` first") from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="tallygate")
+def main() -> None:
+    """Run and look after a Tallygate installation."""
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=lambda: int(os.environ.get("PORT", "8000")), show_default="PORT, else 8000")
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=lambda: Path(os.environ.get("TALLYGATE_DATA", ".tallygate")), show_default="TALLYGATE_DATA, else .tallygate"
+)
+def run(port: int, data: Path) -> None:
+    """Run everything on this machine: embedded servers, migrations, a demo workspace, the gateway and its worker."""
+    from embedded.first_run import run as first_run
+
+    sys.exit(first_run(data, port))
+
+
+@main.command()
+def serve() -> None:
+    """Serve the gateway and the control plane until SIGTERM."""
+    import app
+
+    _run(app.serve)
+
+
+@main.command()
+def worker() -> None:
+    """Do what is queued until SIGTERM."""
+    from jobs.commands import work
+
+    _run(work)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 when the database is behind this code.")
+def migrate(*, check: bool) -> None:
+    """Bring the database up to date; safe to repeat."""
+    from operations import database
+
+    if check:
+
+        async def look(settings: Settings) -> None:
+            behind = await database.behind(settings)
+            if behind:
+                raise click.ClickException(f"the database lacks {', '.join(behind)}")
+            click.echo("the database is up to date")
+
+        _run(look)
+        return
+
+    async def change(settings: Settings) -> None:
+        await database.migrate(settings)
+        click.echo("the database is up to date")
+
+    _run(change)
+
+
+@main.command()
+@click.option("--renew", is_flag=True, help="Make new keys although there is a demo workspace.")
+def demo(*, renew: bool) -> None:
+    """Make the demo workspace and print its keys as one line of JSON; prints {} when it is there already."""
+    from operations import demo as demo_workspace
+
+    async def make(settings: Settings) -> None:
+        click.echo(json.dumps(await demo_workspace.make(settings, renew=renew)))
+
+    _run(make)
+
+
+@main.command()
+@click.option("--email", default="demo@localhost", show_default=True, help="Whom to sign in; made when there is nobody.")
+@click.option("--name", help="The display name.")
+def login(email: str, name: str | None) -> None:
+    """Print a session token of the local issuer, good for 12 hours."""
+    from clients.issuers import local_session
+
+    async def sign(settings: Settings) -> None:
+        if not settings.local_issuer:
+            raise click.ClickException("sessions of the local issuer are not believed here: set TALLYGATE_LOCAL_ISSUER=true, on a machine of your own only")
+        click.echo(local_session(settings.secret.get_secret_value(), email, name, at=datetime.now(UTC)))
+
+    _run(sign)
+
+
+@main.group()
+def operator() -> None:
+    """People and keys that run the installation."""
+
+
+@operator.command("create")
+@click.option("--email", required=True)
+@click.option("--name")
+@click.option("--workspace", "workspace_id", type=click.UUID, help="Where the key belongs; a new workspace when absent.")
+def operator_create(email: str, name: str | None, workspace_id: Any) -> None:
+    """Make an operator, and print a key with every scope, once."""
+    from operations import people
+
+    async def make(settings: Settings) -> None:
+        click.echo(json.dumps(await people.create_operator(settings, email, name, workspace_id)))
+
+    _run(make)
+
+
+@main.group()
+def workspace() -> None:
+    """Tenants."""
+
+
+@workspace.command("create")
+@click.argument("name")
+@click.option("--owner", help="The address of the person who owns it.")
+@click.option("--timezone", default="UTC", show_default=True)
+def workspace_create(name: str, owner: str | None, timezone: str) -> None:
+    """Make a workspace and print its id."""
+    from operations import people
+
+    async def make(settings: Settings) -> None:
+        click.echo(await people.create_workspace(settings, name, owner, timezone))
+
+    _run(make)
+
+
+@main.group()
+def user() -> None:
+    """People of the local issuer."""
+
+
+@user.command("create")
+@click.argument("email")
+@click.option("--name")
+def user_create(email: str, name: str | None) -> None:
+    """Make a person and print the id."""
+    from operations import people
+
+    async def make(settings: Settings) -> None:
+        click.echo(await people.create_user(settings, email, name))
+
+    _run(make)
+
+
+@main.group()
+def keys() -> None:
+    """API keys."""
+
+
+@keys.command("create")
+@click.option("--workspace", "workspace_id", type=click.UUID, required=True)
+@click.option("--name")
+@click.option("--mode", type=click.Choice(["live", "test"]), default="live", show_default=True)
+@click.option("--kind", type=click.Choice(["pay_per_token", "subscription"]), default="pay_per_token", show_default=True)
+def keys_create(workspace_id: Any, name: str | None, mode: str, kind: str) -> None:
+    """Make a key for a workspace and print it, once."""
+    from operations import people
+
+    async def make(settings: Settings) -> None:
+        click.echo(await people.create_key(settings, workspace_id, name, mode, kind))
+
+    _run(make)
+
+
+@main.command()
+@click.argument("workspace_id", type=click.UUID)
+@click.argument("usd")
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@click.option("--actor", default=lambda: os.environ.get("USER", "operator"), help="Who; it stands in the ledger.")
+@click.option("--ref", help="Makes a repeat add nothing.")
+def credit(workspace_id: Any, usd: str, reason: str, actor: str, ref: str | None) -> None:
+    """Add dollars to a workspace's balance: a transfer with a reason and an actor."""
+    from operations import money
+
+    async def give(settings: Settings) -> None:
+        click.echo(await money.credit(settings, workspace_id, usd, reason, actor, ref))
+
+    _run(give)
+
+
+@main.group()
+def prices() -> None:
+    """What models cost."""
+
+
+@prices.command("import")
+@click.option("--file", "path", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A TOML file as docs/prices.md describes.")
+@click.option("--from-genai-prices", "vendor", metavar="VENDOR", help="A vendor of the genai-prices package, such as anthropic or openai.")
+@click.option("--model", "models", multiple=True, help="Only these models of the vendor.")
+@click.option("--effective-from", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="Since when, in UTC; now when absent.")
+@click.option("--dry-run", is_flag=True, help="Print what would be entered.")
+def prices_import(path: Path | None, vendor: str | None, models: tuple[str, ...], effective_from: datetime | None, *, dry_run: bool) -> None:
+    """Enter dated price versions; a model whose newest version says the same is left alone."""
+    from operations import money
+
+    if (path is None) == (vendor is None):
+        raise click.UsageError("name either --file or --from-genai-prices")
+
+    async def enter(settings: Settings) -> None:
+        await money.import_prices(settings, path, vendor, models, effective_from.replace(tzinfo=UTC) if effective_from else None, dry_run=dry_run)
+
+    _run(enter)
+
+
+@main.command()
+def audit() -> None:
+    """Print every broken invariant of the books; exit 1 when there is one."""
+    from operations import money
+
+    async def look(settings: Settings) -> None:
+        if await money.audit(settings):
+            sys.exit(1)
+
+    _run(look)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what is configured, reachable, out of date or unsafe; exit 1 when something must be repaired."""
+    from operations import doctor as examination
+
+    sys.exit(asyncio.run(examination.examine()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the operator's commands do, one module for each noun; `manage.py` only reads their arguments."""

@@ -1,0 +1,127 @@
+"""An examination of the installation: what is configured, reachable, out of date, unsafe."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import asyncpg
+import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+import configuration
+from console.build import DIST
+from models import config as database_config
+from models.database import UNREACHABLE
+from operations import database
+from settings import VERSION, Settings, SettingsError, load
+
+
+class Verdict(StrEnum):
+    """How serious a finding is."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    REPAIR = "REPAIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    verdict: Verdict
+    text: str
+
+
+async def examine() -> int:
+    """Print every finding; return 1 when something must be repaired."""
+    click.echo(f"tallygate {VERSION}")
+    repairs = 0
+    async for finding in findings():
+        click.echo(f"{finding.verdict.value:>6}  {finding.text}")
+        repairs += finding.verdict is Verdict.REPAIR
+    return 1 if repairs else 0
+
+
+async def findings() -> AsyncIterator[Finding]:
+    """Give each finding as it is made."""
+    try:
+        settings = load()
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield Finding(Verdict.REPAIR, f"environment: {line}")
+        return
+    yield Finding(Verdict.GOOD, "the environment is complete")
+    try:
+        file = configuration.load_configuration(settings.config)
+        for name, entry in file.upstreams.items():
+            entry.key()
+            plain = entry.url.startswith("http://") and not any(host in entry.url for host in ("127.0.0.1", "localhost", "[::1]"))
+            yield Finding(Verdict.REPAIR if plain else Verdict.GOOD, f"upstream {name}: {entry.dialect}" + (", over plain http" if plain else ""))
+        if not file.upstreams:
+            yield Finding(Verdict.NOTE, "no upstream is configured: only the built-in model `echo` answers")
+    except SettingsError as error:
+        yield Finding(Verdict.REPAIR, str(error))
+    async for finding in _database(settings):
+        yield finding
+    yield await _queue(settings)
+    if settings.local_issuer and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        yield Finding(Verdict.REPAIR, "sessions of the local issuer are believed on a public address: set TALLYGATE_LOCAL_ISSUER=false")
+    if settings.public_url.startswith("http://") and "127.0.0.1" not in settings.public_url and "localhost" not in settings.public_url:
+        yield Finding(Verdict.REPAIR, "TALLYGATE_PUBLIC_URL is plain http: keys would travel in clear")
+    if not (DIST / "index.html").exists():
+        yield Finding(Verdict.NOTE, "the GraphiQL page is not built: python -m console.build")
+    if settings.smtp_url is None:
+        yield Finding(Verdict.NOTE, "no SMTP_URL: mail is written to the data folder, and nobody is told")
+    if os.geteuid() == 0:
+        yield Finding(Verdict.NOTE, "running as root")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    credentials = database_config.config(settings.database_url.get_secret_value())["connections"]["default"]["credentials"]
+    try:
+        connection = await asyncpg.connect(**{key: credentials[key] for key in ("host", "port", "user", "password", "database")}, timeout=5)
+    except (*UNREACHABLE, asyncpg.PostgresError) as error:
+        yield Finding(Verdict.REPAIR, f"the database cannot be reached: {type(error).__name__}")
+        return
+    try:
+        version = int(await connection.fetchval("SHOW server_version_num")) // 10_000
+        yield Finding(Verdict.GOOD if version >= 18 else Verdict.REPAIR, f"the database is Postgres {version}" + ("" if version >= 18 else ", and must be 18 or later"))
+        strong = await connection.fetchrow("SELECT rolsuper OR rolbypassrls AS super FROM pg_roles WHERE rolname = current_user")
+        if strong is not None and strong["super"]:
+            yield Finding(Verdict.REPAIR, "the application's database role is a superuser: use one that cannot change the ledger")
+        behind = await database.behind(settings)
+        if behind:
+            yield Finding(Verdict.REPAIR, f"the database is out of date ({', '.join(behind)}): run `python -m manage migrate`")
+            return
+        yield Finding(Verdict.GOOD, "the database is up to date")
+        mutable = await connection.fetchval("SELECT has_table_privilege('transfer', 'UPDATE') OR has_table_privilege('transfer', 'DELETE')")
+        yield Finding(
+            Verdict.NOTE if mutable else Verdict.GOOD,
+            "the application's role owns the ledger: triggers protect it, rights do not; set MIGRATION_DATABASE_URL to another role"
+            if mutable
+            else "the application's role may only add to the ledger",
+        )
+        durable = await connection.fetchval("SHOW synchronous_commit")
+        if durable == "off":
+            yield Finding(Verdict.REPAIR, "synchronous_commit is off: acknowledged money would be lost in a crash")
+        broken = await connection.fetchval("SELECT count(*) FROM audit")
+        sound = f"the books have {broken} broken invariants: python -m manage audit" if broken else "the books are sound"
+        yield Finding(Verdict.REPAIR if broken else Verdict.GOOD, sound)
+        stuck = await connection.fetchval("SELECT count(*) FROM job WHERE status = 'failed'")
+        if stuck:
+            yield Finding(Verdict.REPAIR, f"{stuck} jobs were given up")
+    finally:
+        await connection.close()
+
+
+async def _queue(settings: Settings) -> Finding:
+    client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+    try:
+        await client.ping()
+        return Finding(Verdict.GOOD, "the queue answers")
+    except (RedisError, OSError) as error:
+        return Finding(Verdict.REPAIR, f"the queue cannot be reached: {type(error).__name__}; jobs wait until it is back")
+    finally:
+        await client.aclose()

@@ -1,0 +1,75 @@
+"""A gateway as its users have it: `python -m manage serve` in a process of its own, which a test may kill."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Gateway:
+    """One gateway process; `environment` is all it gets besides PATH. Its log goes to a file."""
+
+    def __init__(self, environment: dict[str, str], log: Path, *, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.log = log
+        self.environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONWARNINGS": "default",
+            **environment,
+            "PORT": str(self.port),
+            "HOST": "127.0.0.1",
+            "TALLYGATE_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base address, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process, without waiting for it."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "manage", "serve"], cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+
+    async def ready(self) -> None:
+        """Wait until it answers; raises AssertionError with its log when it ends instead."""
+        async with httpx2.AsyncClient() as client:
+            for _ in range(START_SECONDS * 20):
+                assert self._process is not None
+                assert self._process.poll() is None, self.log.read_text(errors="replace")[-4000:]
+                try:
+                    if (await client.get(f"{self.url}/healthz")).status_code == 200:
+                        return
+                except httpx2.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"the gateway did not start: {self.log.read_text(errors='replace')[-4000:]}")
+
+    def kill(self) -> None:
+        """Kill it with -9, as a machine that loses power would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def terminate(self) -> int:
+        """Ask it to stop, wait, and return its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=60)
