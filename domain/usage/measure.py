@@ -1,0 +1,414 @@
+"""The measuring query: every number on usage comes from here, from one statement's snapshot, and is exact at any moment.
+
+A stretch of time is read as cells for its whole quarters of an hour, the events that are queued and in no cell yet, and single events for
+the edges that fall inside a quarter. What no cell holds (see `Question.level`) is read from single events throughout. A test compares all
+of these with the plain sum of events, whatever the fold does meanwhile.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from domain.access.callers import Caller
+from domain.errors import MissingScope, OutOfRange
+from domain.usage.metrics import (
+    COLUMNS,
+    CREDIT_MICROUSD,
+    MOST_SERIES,
+    Detail,
+    Dimension,
+    Metric,
+    Metrics,
+    Quantiles,
+    Question,
+    Runs,
+    UsageFilter,
+    Values,
+)
+from domain.usage.windows import Bucket, Granularity, Window, buckets
+from models import database
+from models.enums import Scope
+
+QUARTER = timedelta(minutes=15)
+NIL = UUID(int=0)
+"""What a cell says for no app or no key; for no model it says ''."""
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+HISTORY, WHOLE = -1, -2  # places of stretches beside the ones asked for: everything before them, and all of them in one
+
+Stretch = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one combination of values used, in all and in each stretch; `other` is the folded rest, whose values are None."""
+
+    values: Values
+    other: bool
+    whole_charge_microusd: int
+    total: Metrics
+    points: list[Metrics]
+
+    @property
+    def share(self) -> float | None:
+        """Its part of what all lines, those left out too, were charged, 0 to 1; None when nothing was."""
+        return self.total.charge_microusd / self.whole_charge_microusd if self.whole_charge_microusd else None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Usage in one bucket."""
+
+    bucket: Bucket
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Usage that shares the same values."""
+
+    values: Values
+    other: bool
+    metrics: Metrics
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Usage of one value in buckets, oldest first, without gaps."""
+
+    values: Values
+    other: bool
+    totals: Metrics
+    points: list[Point]
+
+
+async def totals(
+    caller: Caller, window: Window, wanted: UsageFilter | None = None, details: frozenset[Detail] = frozenset()
+) -> Metrics:
+    """Return all usage of a window, zeros where there was none; for the window before ask with `window.previous`. Raises as `measure`."""
+    lines = await measure(caller, [(window.start, window.end)], Question(filter=wanted or UsageFilter(), details=details))
+    return lines[0].total
+
+
+async def series(
+    caller: Caller,
+    window: Window,
+    granularity: Granularity = Granularity.AUTO,
+    wanted: UsageFilter | None = None,
+    details: frozenset[Detail] = frozenset(),
+) -> list[Point]:
+    """Return the usage of a window in buckets, empty ones included; raises as `measure` and `windows.buckets`."""
+    cut = buckets(window, granularity)
+    lines = await measure(caller, _stretches(cut), Question(filter=wanted or UsageFilter(), details=details))
+    return _points(cut, lines[0])
+
+
+async def groups(caller: Caller, window: Window, question: Question) -> list[Group]:
+    """Return the usage of a window by values, in the order asked for, the folded rest last; raises as `measure`."""
+    if not question.by:
+        raise OutOfRange("One to three dimensions.", minimum=1, maximum=3, too_large=False, path=("by",))
+    lines = await measure(caller, [(window.start, window.end)], question)
+    return [Group(line.values, line.other, line.total, line.share) for line in lines]
+
+
+async def series_by(caller: Caller, window: Window, granularity: Granularity, question: Question) -> list[Series]:
+    """Return one series for each of the largest values, 50 at most; all have the same buckets. Raises as `measure` and `windows.buckets`."""
+    if question.first > MOST_SERIES:
+        raise OutOfRange(f"At most {MOST_SERIES} series.", minimum=1, maximum=MOST_SERIES, too_large=True, path=("first",))
+    cut = buckets(window, granularity)
+    lines = await measure(caller, _stretches(cut), question)
+    return [Series(line.values, line.other, line.total, _points(cut, line)) for line in lines]
+
+
+async def freshness() -> datetime:
+    """Return an instant before which everything recorded is in what is measured after this call.
+
+    It is now, or the start of the oldest transaction under way: what that writes may bear an earlier instant than its commit.
+    """
+    fresh: datetime = await database.fetch_value(
+        """
+        SELECT least(statement_timestamp(), min(a.xact_start)) FROM pg_stat_activity a
+         WHERE a.datname = current_database() AND a.usename = current_user AND a.pid <> pg_backend_pid()
+        """
+    )
+    return fresh
+
+
+async def measure(caller: Caller, stretches: Sequence[Stretch], question: Question) -> list[Line]:
+    """Return what was used in stretches of time that do not overlap, oldest first, in one snapshot.
+
+    Without dimensions there is exactly one line; with them one for each combination of values that has usage, in the order asked for.
+    Raises MissingScope (USAGE_READ; USAGE_READ_ALL to see other people apart; OPERATOR to rank by what upstreams charged), InvalidInput
+    and its kin for what cannot be asked.
+    """
+    workspace_id = caller.require(Scope.USAGE_READ)
+    question.check()
+    _check_sight(caller, question)
+    statement = _Statement(workspace_id, stretches, question)
+    rows = await database.fetch(statement.sql, *statement.arguments)
+    return _lines(rows, len(stretches), question)
+
+
+def _check_sight(caller: Caller, question: Question) -> None:
+    users = question.filter.users
+    if Scope.USAGE_READ_ALL not in caller.scopes and (Dimension.USER in question.by or (users is not None and set(users) != {caller.user_id})):
+        raise MissingScope((Scope.USAGE_READ_ALL.name,))
+    if question.by and question.order_by in (Metric.UPSTREAM_COST, Metric.MARGIN):
+        caller.require(Scope.OPERATOR)
+
+
+# ── the statement ──
+
+_NAMES: Mapping[Dimension, str] = {
+    Dimension.MODEL: "model",
+    Dimension.PROVIDER: "provider",
+    Dimension.APP: "app_id",
+    Dimension.API_KEY: "key_id",
+    Dimension.USER: "user_id",
+    Dimension.END_USER: "end_user",
+    Dimension.CONVERSATION: "conversation",
+    Dimension.WORKSPACE: "workspace_id",
+    Dimension.PRESET: "preset",
+    Dimension.API_NAME: "api_name",
+    Dimension.ENDPOINT: "endpoint",
+    Dimension.LANGUAGE: "language",
+    Dimension.OUTCOME: "outcome",
+    Dimension.HTTP_STATUS: "http_status",
+}
+_IDS = frozenset({Dimension.APP, Dimension.API_KEY, Dimension.USER, Dimension.WORKSPACE})
+_RANKS: Mapping[Metric, str] = {
+    Metric.REQUESTS: "sum(requests)",
+    Metric.ERRORS: "sum(errors)",
+    Metric.TOKENS: "sum(input_tokens + output_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)",
+    Metric.LIST_VALUE: "sum(list_microusd)",
+    Metric.COST: "sum(charge_microusd)",
+    Metric.UPSTREAM_COST: "sum(upstream_cost_picousd)",
+    Metric.MARGIN: "sum(charge_microusd * 1000000 - upstream_cost_picousd)",
+    Metric.CREDITS: "sum(list_microusd)",
+    Metric.CHARACTERS: "sum(characters)",
+    Metric.LINES: "sum(lines)",
+    Metric.RUNS: "sum(requests + running + pending)",
+    Metric.UNITS: "sum(units)",
+}
+_STANDS = ("succeeded", "cancelled", "running", "pending")
+_DISTINCT = {Detail.END_USERS: "end_user", Detail.CONVERSATIONS: "conversation"}
+_DURATIONS = {Detail.LATENCY: "latency_ms", Detail.FIRST_TOKEN: "first_token_ms"}
+
+
+@dataclass(slots=True)
+class _Statement:
+    """One question as SQL, values always as parameters."""
+
+    workspace_id: UUID
+    stretches: Sequence[Stretch]
+    question: Question
+    arguments: list[Any] = field(default_factory=list)
+    sql: str = field(init=False)
+    workspace: str = field(init=False)
+    tag: str = field(init=False)
+    given: dict[Dimension, str] = field(init=False)
+    tags: list[tuple[str, str | None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        question, level = self.question, self.question.level
+        self.workspace = self._parameter(self.workspace_id, "uuid")
+        self.tag = self._parameter(question.tag, "text") if Dimension.TAG in question.by else ""
+        self.given = {
+            dimension: self._parameter(list(values), "uuid[]" if dimension in _IDS else "text[]")
+            for dimension, values in question.filter.values().items()
+        }
+        self.tags = [
+            (self._parameter(tag.name, "text"), None if tag.values is None else self._parameter(list(tag.values), "text[]"))
+            for tag in question.filter.tags
+        ]
+        asked: list[tuple[int, datetime, datetime]] = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
+        if question.wants(Detail.CREDITS):
+            asked.append((HISTORY, BEGINNING, self.stretches[0][0]))
+        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys()):
+            asked.append((WHOLE, self.stretches[0][0], self.stretches[-1][1]))
+        whole, edges = ([], asked) if level is None else _quarters(asked)
+        with_tables = []
+        picks = []
+        if whole:
+            with_tables.append(f"stretch AS ({self._unnested(whole)})")
+            picks.append(self._cells())
+            picks.append(self._events("stretch", "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id", "q"))
+        if edges:
+            with_tables.append(f"edge AS ({self._unnested(edges)})")
+            picks.append(self._events("edge", "usage_event e", "e"))
+        if question.wants(Detail.RUNS):
+            with_tables.append(f"span AS ({self._unnested([place for place in asked if place[0] >= 0])})")
+            picks.append(self._open_calls())
+        apart = [name for details in (_DISTINCT, _DURATIONS) for detail, name in details.items() if detail in question.details]
+        with_tables.append(f"picked ({', '.join(('n', 'key', *COLUMNS, *_STANDS, *apart))}) AS (\n" + "\nUNION ALL\n".join(picks) + "\n)")
+        with_tables.append(self._placed())
+        self.sql = "WITH " + ",\n".join(with_tables) + "\n" + self._answer()
+
+    def _parameter(self, value: object, kind: str) -> str:
+        self.arguments.append(value)
+        return f"${len(self.arguments)}::{kind}"
+
+    def _unnested(self, asked: Sequence[tuple[int, datetime, datetime]]) -> str:
+        places, starts, ends = (list(column) for column in zip(*asked, strict=True))
+        return (
+            f"SELECT * FROM unnest({self._parameter(places, 'int[]')}, {self._parameter(starts, 'timestamptz[]')}, "
+            f"{self._parameter(ends, 'timestamptz[]')}) AS s (n, starts, ends)"
+        )
+
+    def _column(self, dimension: Dimension, alias: str) -> str:
+        if dimension is Dimension.TAG:
+            return f"{alias}.tags ->> {self.tag}"
+        if alias == "k" and dimension in (Dimension.OUTCOME, Dimension.HTTP_STATUS):
+            return "NULL::text"
+        column = f"{alias}.{'upstream' if alias == 'k' and dimension is Dimension.PROVIDER else _NAMES[dimension]}"
+        if dimension is Dimension.MODEL:
+            return f"nullif({column}, '')"
+        if alias == "c" and dimension in (Dimension.APP, Dimension.API_KEY):
+            return f"nullif({column}, '{NIL}')"
+        return column
+
+    def _key(self, alias: str) -> str:
+        return f"ARRAY[{', '.join(f'({self._column(dimension, alias)})::text' for dimension in self.question.by)}]::text[]"
+
+    def _matches(self, alias: str) -> str:
+        clauses = []
+        for dimension, values in self.given.items():
+            column = self._column(dimension, alias)
+            if dimension is Dimension.PRESET:
+                clauses.append(f"({column} = ANY ({values}) OR split_part({column}, '@', 1) = ANY ({values}))")
+            else:
+                clauses.append(f"{column} = ANY ({values})")
+        for name, given in self.tags:
+            clauses.append(f"{alias}.tags ? {name}" if given is None else f"{alias}.tags ->> {name} = ANY ({given})")
+        return "".join(f" AND {clause}" for clause in clauses)
+
+    def _cells(self) -> str:
+        """Cells first, as they are: a join by range costs an index look-up for each bucket, where date_trunc costs one for each row."""
+        ended = "0, 0, 0"
+        if self.question.wants(Detail.RUNS):
+            ended = "sum(c.requests) FILTER (WHERE c.outcome = 'succeeded'), sum(c.requests) FILTER (WHERE c.outcome = 'cancelled'), 0"
+        sums = ", ".join(f"sum(c.{column}) AS {column}" for column in COLUMNS)
+        return f"""SELECT s.n, {self._key("c")} AS key, {sums}, {ended}, 0{self._apart(None)}
+  FROM stretch s CROSS JOIN LATERAL (
+    SELECT * FROM usage_cell c WHERE c.workspace_id = {self.workspace} AND c.level = {self.question.level} AND c.at >= s.starts AND c.at < s.ends{self._matches("c")}) c
+ GROUP BY 1, 2"""
+
+    def _events(self, stretch: str, source: str, owner: str) -> str:
+        columns = ", ".join(f"e.{column}" for column in COLUMNS)
+        ended = "CASE e.outcome WHEN 'succeeded' THEN e.requests ELSE 0 END, CASE e.outcome WHEN 'cancelled' THEN e.requests ELSE 0 END, 0, 0"
+        return f"""SELECT s.n, {self._key("e")}, {columns}, {ended}{self._apart("e")}
+  FROM {source} JOIN {stretch} s ON e.at >= s.starts AND e.at < s.ends
+ WHERE {owner}.workspace_id = {self.workspace} AND e.mode = 'live'{self._matches("e")}"""
+
+    def _open_calls(self) -> str:
+        zeros = ", ".join("0" for _ in COLUMNS)
+        return f"""SELECT s.n, {self._key("k")}, {zeros}, 0, 0, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
+  FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id JOIN span s ON k.created_at >= s.starts AND k.created_at < s.ends
+ WHERE h.workspace_id = {self.workspace} AND h.state = 'open' AND k.mode = 'live'{self._matches("k")}"""
+
+    def _apart(self, alias: str | None) -> str:
+        """Columns that cannot be added up, carried only when one of them is asked for."""
+        asked = [(name, kind) for details, kind in ((_DISTINCT, "text"), (_DURATIONS, "int")) for detail, name in details.items() if detail in self.question.details]
+        return "".join(f", {f'{alias}.{name}' if alias else f'NULL::{kind}'} AS {name}" for name, kind in asked)
+
+    def _placed(self) -> str:
+        direction = "ASC" if self.question.ascending else "DESC"
+        if not self.question.by:
+            return "placed AS (SELECT ARRAY[]::text[] AS key, 1::bigint AS place, 0 AS whole)"
+        return (
+            f"placed AS (SELECT key, row_number() OVER (ORDER BY {_RANKS[self.question.order_by]} {direction}, key) AS place, "
+            "sum(sum(charge_microusd)) OVER () AS whole FROM picked WHERE n >= 0 GROUP BY key)"
+        )
+
+    def _answer(self) -> str:
+        first = self._parameter(self.question.first, "bigint")
+        sums = ", ".join(f"sum(p.{column}) AS {column}" for column in (*COLUMNS, *_STANDS))
+        apart = "".join(f", count(DISTINCT p.{name}) AS {detail.value}" for detail, name in _DISTINCT.items() if detail in self.question.details)
+        apart += "".join(
+            f", percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY p.{name}) AS {detail.value}"
+            for detail, name in _DURATIONS.items()
+            if detail in self.question.details
+        )
+        kept = "" if self.question.include_other else f" WHERE q.place <= {first}"
+        return f"""SELECT p.n, CASE WHEN q.place <= {first} THEN q.key END AS key, least(q.place, {first} + 1) AS place, max(q.whole) AS whole, {sums}{apart}
+  FROM picked p JOIN placed q ON q.key = p.key{kept}
+ GROUP BY 1, 2, 3 ORDER BY 3, 1"""
+
+
+def _quarters(asked: Sequence[tuple[int, datetime, datetime]]) -> tuple[list[tuple[int, datetime, datetime]], list[tuple[int, datetime, datetime]]]:
+    """Split stretches into whole quarters of an hour and the edges beside them."""
+    whole, edges = [], []
+    for place, start, end in asked:
+        first, last = start + (BEGINNING - start) % QUARTER, end - (end - BEGINNING) % QUARTER
+        if first >= last:
+            edges.append((place, start, end))
+            continue
+        whole.append((place, first, last))
+        edges.extend((place, since, until) for since, until in ((start, first), (last, end)) if since < until)
+    return whole, edges
+
+
+# ── the answer ──
+
+
+def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> list[Line]:
+    by_place: dict[int, dict[int, asyncpg.Record]] = {}
+    for row in rows:
+        by_place.setdefault(row["place"], {})[row["n"]] = row
+    if not question.by:
+        by_place.setdefault(1, {})
+    lines = []
+    for place, found in sorted(by_place.items()):
+        other = place > question.first
+        listed = int(found[HISTORY]["list_microusd"]) if HISTORY in found else 0
+        origin, points = listed, []
+        for n in range(count):
+            before, listed = listed, listed + (int(found[n]["list_microusd"]) if n in found else 0)
+            points.append(_metrics([found[n]] if n in found else [], question, before, listed))
+        total = points[0] if count == 1 else _metrics([row for n, row in found.items() if n >= 0], question, origin, listed, apart=found.get(WHOLE))
+        key = None if other or not found else next(iter(found.values()))["key"]
+        values = tuple(_value(dimension, None if key is None else key[index]) for index, dimension in enumerate(question.by))
+        whole = int(next(iter(found.values()))["whole"]) if found else 0
+        lines.append(Line(Values(question.by, values), other, whole if question.by else total.charge_microusd, total, points))
+    return lines
+
+
+def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int, *, apart: asyncpg.Record | None = None) -> Metrics:
+    sums = {column: sum(int(row[column]) for row in rows) for column in (*COLUMNS, *_STANDS)}
+    succeeded, cancelled, running, pending = (sums.pop(name) for name in _STANDS)
+    runs = Runs(succeeded, sums["requests"] - succeeded - cancelled, cancelled, running, pending)
+    row = apart if apart is not None else rows[0] if rows else None
+    asked = question.details
+    return Metrics(
+        **sums,
+        credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
+        runs=runs if Detail.RUNS in asked else None,
+        end_users=(row["end_users"] if row else 0) if Detail.END_USERS in asked else None,
+        conversations=(row["conversations"] if row else 0) if Detail.CONVERSATIONS in asked else None,
+        latency=_quantiles(row, "latency") if Detail.LATENCY in asked else None,
+        first_token=_quantiles(row, "first_token") if Detail.FIRST_TOKEN in asked else None,
+    )
+
+
+def _quantiles(row: asyncpg.Record | None, name: str) -> Quantiles | None:
+    return Quantiles(*row[name]) if row and row[name] else None
+
+
+def _value(dimension: Dimension, text: str | None) -> str | UUID | int | None:
+    if text is None:
+        return None
+    if dimension in _IDS:
+        return UUID(text)
+    return int(text) if dimension is Dimension.HTTP_STATUS else text
+
+
+def _stretches(cut: Sequence[Bucket]) -> list[Stretch]:
+    return [(bucket.start, bucket.end) for bucket in cut]
+
+
+def _points(cut: Sequence[Bucket], line: Line) -> list[Point]:
+    return [Point(bucket, metrics) for bucket, metrics in zip(cut, line.points, strict=True)]
