@@ -5,14 +5,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from embedded.privileges import Identity, unprivileged
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, left_running, open_log, stop_left_running
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
 
 SUPERUSER = "postgres"
 MAJOR = "18"
+PROGRAM = ("postgres",)
 PORT = "5432"  # only a part of the socket's name
 SOCKET_NAME = f".s.PGSQL.{PORT}.lock"
 FAST_STOP = (("INT", 90.0), ("QUIT", 20.0))
@@ -145,9 +147,9 @@ class Postgres:
                 continue
             if pid <= 1:
                 file.unlink()
-            elif left_running(pid, self.data, ("postgres",)):
+            elif works_in(pid, self.data, PROGRAM):
                 self._say(f"A Postgres of an earlier run (process {pid}) still runs: stopping it.")
-                stop_left_running(pid, self.data, ("postgres",), FAST_STOP)
+                stop_left_running(pid, partial(works_in, pid, self.data, PROGRAM), FAST_STOP)
             elif _alive(pid):
                 file.unlink(missing_ok=True)  # Postgres would refuse to start when the other program is of the same user
 

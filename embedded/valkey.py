@@ -6,10 +6,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, left_running, open_log, stop_left_running
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
 
 SOCKET_NAME = "valkey.sock"
 STOP = (("TERM", 30.0),)
@@ -126,9 +127,9 @@ class Valkey:
             pid = int(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):
             return
-        if pid > 1 and left_running(pid, self.folder, NAMES):
+        if pid > 1 and works_in(pid, self.folder, NAMES):
             self._say(f"A Valkey of an earlier run (process {pid}) still runs: stopping it.")
-            stop_left_running(pid, self.folder, NAMES, STOP)
+            stop_left_running(pid, partial(works_in, pid, self.folder, NAMES), STOP)
 
     def _await_answer(self) -> None:
         """Return when PING is answered; while it loads, a living server has all the time that it needs."""
