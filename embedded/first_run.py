@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -183,9 +182,8 @@ def _stop_predecessor(data: Path) -> None:
     path = data / PID_NAME
     if path.exists():
         pid = int(path.read_text().strip() or 0)
-        runs = partial(was_given, pid, "TALLYGATE_DATA", str(data))
-        if pid > 1 and runs():
-            stop_left_running(pid, runs, (("TERM", 5.0),))
+        if pid > 1 and was_given(pid, "TALLYGATE_DATA", str(data)):
+            stop_left_running(pid, (("TERM", 5.0),))
         path.unlink()
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, op
 
 SUPERUSER = "postgres"
 MAJOR = "18"
-PROGRAM = ("postgres",)
 PORT = "5432"  # only a part of the socket's name
 SOCKET_NAME = f".s.PGSQL.{PORT}.lock"
 FAST_STOP = (("INT", 90.0), ("QUIT", 20.0))
@@ -147,9 +145,9 @@ class Postgres:
                 continue
             if pid <= 1:
                 file.unlink()
-            elif works_in(pid, self.data, PROGRAM):
+            elif works_in(pid, self.data, ("postgres",)):
                 self._say(f"A Postgres of an earlier run (process {pid}) still runs: stopping it.")
-                stop_left_running(pid, partial(works_in, pid, self.data, PROGRAM), FAST_STOP)
+                stop_left_running(pid, FAST_STOP)
             elif _alive(pid):
                 file.unlink(missing_ok=True)  # Postgres would refuse to start when the other program is of the same user
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote
@@ -182,18 +182,28 @@ def was_given(pid: int, name: str, value: str) -> bool:
         return False
 
 
-def stop_left_running(pid: int, runs: Callable[[], bool], steps: Steps) -> None:
-    """Stop what an earlier, killed run left, until it does not run; raises EmbeddedError when it may not be stopped."""
+def stop_left_running(pid: int, steps: Steps) -> None:
+    """Stop what an earlier, killed run left, until it holds nothing any more; raises EmbeddedError when it may not be stopped."""
+    born = _birth(pid)
     for name, patience in (*steps, ("KILL", 60.0)):
+        until = time.monotonic() + patience
         try:
             os.kill(pid, signal.Signals[f"SIG{name}"])
         except ProcessLookupError:
             return
         except PermissionError:
             raise EmbeddedError(f"Process {pid} of an earlier run by another user still runs: stop it first.") from None
-        until = time.monotonic() + patience
         while time.monotonic() < until:
-            if not runs():
+            if _birth(pid) != born or born is None:
                 return
             time.sleep(0.02)
     raise EmbeddedError(f"Process {pid} of an earlier run does not end: stop it first.")
+
+
+def _birth(pid: int) -> str | None:
+    """When a process was started, in the kernel's ticks; None when it has ended and closed its files and sockets (Linux /proc)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,7 +128,7 @@ class Valkey:
             return
         if pid > 1 and works_in(pid, self.folder, NAMES):
             self._say(f"A Valkey of an earlier run (process {pid}) still runs: stopping it.")
-            stop_left_running(pid, partial(works_in, pid, self.folder, NAMES), STOP)
+            stop_left_running(pid, STOP)
 
     def _await_answer(self) -> None:
         """Return when PING is answered; while it loads, a living server has all the time that it needs."""
