@@ -19,12 +19,13 @@ from pathlib import Path
 from types import FrameType
 
 from embedded.postgres import Postgres
-from embedded.processes import EmbeddedError, FolderLock, Kept, open_log
+from embedded.processes import EmbeddedError, FolderLock, Kept, open_log, stop_left_running, was_given
 from embedded.provision import APPLICATION, DATABASE, OWNER, provision
 from embedded.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "127.0.0.1"
+PID_NAME = "server.pid"
 LOCK_NAME = "run.lock"  # also the mark of a folder that is ours
 MANAGE = (sys.executable, "-m", "manage")
 STOP_CHILD = (("TERM", 30.0),)  # then SIGKILL
@@ -78,6 +79,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
     """Start everything, in order, on the stack that stops it in the opposite order, and watch it; never returns quietly."""
     _claim(data)
     stack.callback(FolderLock(data / LOCK_NAME).acquire().release)
+    _stop_predecessor(data)
     _refuse_used_port(port)
     secret = _keep_secret(data / "secret")
 
@@ -113,6 +115,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
 
     server = Kept(commands.serve, steps=STOP_CHILD, env=_environment(settings), cwd=ROOT)
     stack.callback(server.stop)
+    (data / PID_NAME).write_text(f"{server.pid}\n")
     parts: dict[str, Callable[[], int | None]] = {
         "The server": server.poll,
         "Postgres": lambda: None if postgres.pid else 1,
@@ -172,6 +175,16 @@ def _claim(data: Path) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise EmbeddedError(f"The folder {data} cannot be used ({reason}): choose another one with TALLYGATE_DATA.") from None
+
+
+def _stop_predecessor(data: Path) -> None:
+    """End a server that a killed run left with its calls: it holds the port, and its Postgres is gone."""
+    path = data / PID_NAME
+    if path.exists():
+        pid = int(path.read_text().strip() or 0)
+        if pid > 1 and was_given(pid, "TALLYGATE_DATA", str(data)):
+            stop_left_running(pid, (("TERM", 5.0),))
+        path.unlink()
 
 
 def _refuse_used_port(port: int) -> None:

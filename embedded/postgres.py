@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from embedded.privileges import Identity, unprivileged
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, left_running, open_log, stop_left_running
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
 
 SUPERUSER = "postgres"
 MAJOR = "18"
@@ -145,9 +145,9 @@ class Postgres:
                 continue
             if pid <= 1:
                 file.unlink()
-            elif left_running(pid, self.data, ("postgres",)):
+            elif works_in(pid, self.data, ("postgres",)):
                 self._say(f"A Postgres of an earlier run (process {pid}) still runs: stopping it.")
-                stop_left_running(pid, self.data, ("postgres",), FAST_STOP)
+                stop_left_running(pid, FAST_STOP)
             elif _alive(pid):
                 file.unlink(missing_ok=True)  # Postgres would refuse to start when the other program is of the same user
 

@@ -39,12 +39,14 @@ def unprivileged(folder: Path, program: Path) -> Identity:
         return Identity()
     for identity in _ways():
         identity.own(folder)
-        trial = 'cd "$1" && : > .trial && rm .trial && exec "$2" --version'
+        trial = 'cd "$1" && : > .trial && exec "$2" --version'
         command = [*identity.prefix, "/bin/sh", "-c", trial, "sh", str(folder.resolve()), str(program.resolve())]
         try:
             tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603  # commands of ours
         except OSError:
             continue
+        finally:
+            (folder / ".trial").unlink(missing_ok=True)
         if tried.returncode == 0:
             return identity
     raise EmbeddedError(

@@ -164,7 +164,7 @@ def open_log(path: Path, keep_bytes: int = 8 << 20) -> IO[bytes]:
     return path.open("ab")
 
 
-def left_running(pid: int, folder: Path, names: Sequence[str]) -> bool:
+def works_in(pid: int, folder: Path, names: Sequence[str]) -> bool:
     """Whether this process id is a server of one of these program names that works in this folder (Linux /proc)."""
     try:
         same_folder = os.path.samefile(f"/proc/{pid}/cwd", folder)
@@ -174,18 +174,36 @@ def left_running(pid: int, folder: Path, names: Sequence[str]) -> bool:
     return same_folder and program in names
 
 
-def stop_left_running(pid: int, folder: Path, names: Sequence[str], steps: Steps) -> None:
-    """Stop a server that an earlier, killed run left; raises EmbeddedError when it may not be stopped."""
+def was_given(pid: int, name: str, value: str) -> bool:
+    """Whether this process id was started with this environment variable (Linux /proc)."""
+    try:
+        return os.fsencode(f"{name}={value}") in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def stop_left_running(pid: int, steps: Steps) -> None:
+    """Stop what an earlier, killed run left, until it holds nothing any more; raises EmbeddedError when it may not be stopped."""
+    born = _birth(pid)
     for name, patience in (*steps, ("KILL", 60.0)):
+        until = time.monotonic() + patience
         try:
             os.kill(pid, signal.Signals[f"SIG{name}"])
         except ProcessLookupError:
             return
         except PermissionError:
-            raise EmbeddedError(f"Process {pid} of another user still serves {folder}: stop it first.") from None
-        until = time.monotonic() + patience
+            raise EmbeddedError(f"Process {pid} of an earlier run by another user still runs: stop it first.") from None
         while time.monotonic() < until:
-            if not left_running(pid, folder, names):
+            if _birth(pid) != born or born is None:
                 return
             time.sleep(0.02)
-    raise EmbeddedError(f"Process {pid} still serves {folder} and does not end: stop it first.")
+    raise EmbeddedError(f"Process {pid} of an earlier run does not end: stop it first.")
+
+
+def _birth(pid: int) -> str | None:
+    """When a process was started, in the kernel's ticks; None when it has ended and closed its files and sockets (Linux /proc)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, left_running, open_log, stop_left_running
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
 
 SOCKET_NAME = "valkey.sock"
 STOP = (("TERM", 30.0),)
@@ -126,9 +126,9 @@ class Valkey:
             pid = int(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):
             return
-        if pid > 1 and left_running(pid, self.folder, NAMES):
+        if pid > 1 and works_in(pid, self.folder, NAMES):
             self._say(f"A Valkey of an earlier run (process {pid}) still runs: stopping it.")
-            stop_left_running(pid, self.folder, NAMES, STOP)
+            stop_left_running(pid, STOP)
 
     def _await_answer(self) -> None:
         """Return when PING is answered; while it loads, a living server has all the time that it needs."""

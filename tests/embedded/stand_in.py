@@ -69,7 +69,7 @@ def serve(kind: str) -> None:
         Path(os.environ["TALLYGATE_DATA"], "stopped-in-order").touch()
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if kind == "stubborn" else stop)
     server.serve_forever(poll_interval=0.05)
 
 

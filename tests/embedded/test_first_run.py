@@ -181,6 +181,16 @@ def test_killed_supervisor_leaves_no_process(home: Path) -> None:
     wait_until(lambda: over(home) == {})
 
 
+def test_killed_supervisor_of_a_busy_server(home: Path) -> None:
+    """A server that will not end yet, because its run was killed in the middle of calls, does not keep the port from the next run."""
+    first = Run(home / "d", kind="stubborn")
+    first.until_said("Ctrl-C stops it.")
+    first.end(signal.SIGKILL)
+    second = Run(home / "d", port=first.port)
+    second.until_said("  Key        tg_live_1\n")
+    assert second.end(signal.SIGTERM) == 0
+
+
 def test_stopped_while_it_starts(home: Path) -> None:
     """A signal in the middle of the start ends it as cleanly."""
     started = Run(home / "d")
