@@ -1,6 +1,7 @@
 """What the meters of all dialects share: whole lines, holding back the end, and the size of what went by."""
 
 from abc import ABC, abstractmethod
+from enum import IntEnum
 
 from proxy import sse
 from proxy.dialects.base import Ask, StreamError
@@ -9,6 +10,15 @@ from proxy.dialects.text import TextSize
 TAIL_LIMIT_BYTES = 256 * 1024
 OPERATOR_ERROR_MESSAGE = "The provider did not serve the request."
 """What a client reads in place of an upstream's words about the operator's own account."""
+
+
+class _Going(IntEnum):
+    """What has gone out of the event that the client is in the middle of."""
+
+    NOTHING = 0
+    NO_DATA = 1
+    DATA = 2
+    UNFINISHED_LINE = 3
 
 
 class LineMeter(ABC):
@@ -28,7 +38,8 @@ class LineMeter(ABC):
         self._other_characters = 0
         self._buffer = sse.LineBuffer()
         self._held = bytearray()
-        self._last = b"\n\n"
+        self._sealed = False
+        self._going = _Going.NOTHING
 
     @property
     def characters(self) -> int:
@@ -48,6 +59,7 @@ class LineMeter(ABC):
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent on now, the same object where nothing is held or changed."""
         if self.ended:
+            self._hold(self._buffer.rest())
             self._hold(chunk)
             return b""
         overlong, lines = self._buffer.feed(chunk)
@@ -74,29 +86,49 @@ class LineMeter(ABC):
 
     def keep_alive(self) -> bytes:
         """Give a comment, which clients ignore, even between the lines of an event; nothing inside an overlong line."""
-        if not self._last.endswith(b"\n"):
+        if self._going is _Going.UNFINISHED_LINE:
             return b""
-        return sse.KEEP_ALIVE + b"\n" if self._between_events() else sse.KEEP_ALIVE
+        return sse.KEEP_ALIVE + b"\n" if self._going is _Going.NOTHING else sse.KEEP_ALIVE
 
     def _sent(self, data: bytes) -> bytes:
-        if data:
-            self._last = data if len(data) > 2 else self._last[-3:] + data
+        if data.endswith(b"\n\n"):
+            self._going = _Going.NOTHING
+        elif data:
+            self._follow(data)
         return data
 
+    def _follow(self, data: bytes) -> None:
+        *lines, unfinished = data.split(b"\n")
+        for line in lines:
+            if self._going is _Going.UNFINISHED_LINE:
+                self._going = _Going.DATA
+            elif not line.strip():
+                self._going = _Going.NOTHING
+            elif line.startswith(b"data"):
+                self._going = _Going.DATA
+            else:
+                self._going = max(self._going, _Going.NO_DATA)
+        if unfinished:
+            self._going = _Going.UNFINISHED_LINE
+
     def _hold(self, data: bytes) -> None:
-        if len(self._held) + len(data) <= TAIL_LIMIT_BYTES:
+        if not self._sealed and len(self._held) + len(data) <= TAIL_LIMIT_BYTES:
             self._held += data
 
-    def _between_events(self) -> bool:
-        return self._last.endswith((b"\n\n", b"\n\r\n"))
+    def _end_with(self, event: bytes) -> None:
+        """Let an event of ours be the end, in place of everything that was or would be held back."""
+        self._held[:] = event
+        self._sealed = True
 
     def _ending(self, events: bytes) -> bytes:
-        """Give events of ours that end the stream in place of the upstream's, after an event that has gone out but for its empty line."""
+        """Give events of ours that end the stream in place of the upstream's.
+
+        An event whose data has gone out is ended first. One with only a name is taken over: some clients fail on an event without data.
+        """
         self._held.clear()
         self._buffer.rest()
-        if self._between_events():
-            return events
-        return (b"\n" if self._last.endswith(b"\n") else b"\n\n") + events
+        ended_first = {_Going.DATA: b"\n", _Going.UNFINISHED_LINE: b"\n\n"}
+        return ended_first.get(self._going, b"") + events
 
     @abstractmethod
     def _read(self, lines: bytes) -> tuple[bytes, bytes]:

@@ -100,10 +100,9 @@ class AnthropicMeter(LineMeter):
             offset += len(line) + 1
         if hold_from < 0:
             return lines, b""
-        held = lines[hold_from:]
         if self.error is not None and self.error.type in _OPERATOR_ERRORS:
-            held = _event("error", error={"type": "api_error", "message": OPERATOR_ERROR_MESSAGE})
-        return lines[:hold_from], held
+            self._end_with(_event("error", error={"type": "api_error", "message": OPERATOR_ERROR_MESSAGE}))
+        return lines[:hold_from], lines[hold_from:]
 
     def _read_data(self, data: bytes) -> None:
         try:

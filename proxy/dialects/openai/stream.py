@@ -121,7 +121,7 @@ class OpenAIMeter(LineMeter):
                 self._dropped = passing is None
                 if self.ended:
                     before = sum(map(len, parts[:order])) + order
-                    return lines[:before] if kept is None else _joined(kept), self._held_end(lines[before:])
+                    return lines[:before] if kept is None else _joined(kept), lines[before:]
             elif self._dropped:
                 # The empty line that ended a dropped event goes with it.
                 self._dropped = False
@@ -131,12 +131,6 @@ class OpenAIMeter(LineMeter):
             if kept is not None and passing is not None:
                 kept.append(passing)
         return lines if kept is None else _joined(kept), b""
-
-    def _held_end(self, end: bytes) -> bytes:
-        if self.error is None or self.error.type not in _OPERATOR_ERRORS:
-            return end
-        error = {"message": OPERATOR_ERROR_MESSAGE, "type": "server_error", "param": None, "code": "upstream_failed"}
-        return sse.event(msgspec.json.encode({"error": error}))
 
     def _read_data(self, line: bytes) -> bytes | None:
         """Read a data line; give it as it may pass, or None when its event may not."""
@@ -237,6 +231,9 @@ class OpenAIMeter(LineMeter):
         kind = next(iter(kinds & _OPERATOR_ERRORS), None) or word(told.get("type")) or word(told.get("code")) or "server_error"
         self.error = StreamError(kind, str(told.get("message") or ""))
         self.ended = True
+        if kind in _OPERATOR_ERRORS:
+            ours = {"message": OPERATOR_ERROR_MESSAGE, "type": "server_error", "param": None, "code": "upstream_failed"}
+            self._end_with(sse.event(msgspec.json.encode({"error": ours})))
 
 
 def _joined(lines: list[bytes]) -> bytes:
