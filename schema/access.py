@@ -1,6 +1,5 @@
 """Who may read a field: the directive that says so and the check that does so, as one thing."""
 
-from collections.abc import Callable
 from typing import Any
 
 from graphql import GraphQLError
@@ -53,16 +52,12 @@ class Requires(FieldExtension):
 class SignedIn(FieldExtension):
     """Guards a field that needs a signed-in person and no scope."""
 
-    def __init__(self, says: Callable[[Context], bool]) -> None:
-        """Let in whom `says` lets in."""
-        self.says = says
-
     async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
         """Check, then read the field."""
         if info.context.caller is None:
             raise unauthenticated()
-        if not self.says(info.context):
-            raise refused("FORBIDDEN", "Only a signed-in person can do this.", requiredScopes=[])
+        if info.context.caller.user_id is None or info.context.caller.key_id is not None:
+            raise refused("FORBIDDEN", "Only a signed-in person can do this; a key cannot.", requiredScopes=[])
         return await next_(source, info, **arguments)
 
 

@@ -1,27 +1,27 @@
 """What every field of one request shares."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from strawberry.types import Info as StrawberryInfo
 
-from domain.access.callers import Caller
-from schema.throttle import STRANGERS, Allowance, MEMBERS, Taken
+from resolvers.asking import Asking
+from schema.throttle import MEMBERS, STRANGERS, Allowance, Taken
 
 
 @dataclass
-class Context:
+class Context(Asking):
     """One request, or one WebSocket connection.
 
-    `caller` is None without a credential. `connection_params` is what a WebSocket client sends first; strawberry looks for it by name.
+    `connection_params` is what a WebSocket client sends first; strawberry looks for it by name. `cost` and `taken` tell what the operation
+    under way costs and what it has left of the rate limit.
     """
 
-    caller: Caller | None
     request_id: str
     address: str
     connection_params: dict[str, object] | None = None
     cost: int = 0
-    taken: Taken | None = field(default=None)
+    taken: Taken | None = None
 
     @property
     def spender(self) -> str:

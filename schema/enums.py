@@ -1,7 +1,7 @@
 """The enums of the contract: those of the tables with their descriptions, and those that only a question needs."""
 
 import enum
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition

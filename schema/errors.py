@@ -1,11 +1,13 @@
 """How a refusal is told: as a user error in a payload, or at the top level with a code."""
 
+import datetime
+import math
 import re
 from typing import Final
 
 from graphql import GraphQLError, GraphQLSyntaxError
 
-from domain.errors import Refusal
+from domain.errors import BoundReached, MissingScope, Refusal, Unavailable
 
 CODES_BY_STATUS: Final = {401: "UNAUTHENTICATED", 403: "FORBIDDEN", 429: "RATE_LIMITED"}
 SUGGESTION: Final = re.compile(r" Did you mean .*\?\Z", re.DOTALL)
@@ -44,22 +46,24 @@ def translate(error: GraphQLError, *, executed: bool, request_id: str) -> GraphQ
     refusal = error.original_error
     if isinstance(refusal, Refusal):
         return _located(error, refusal.message, of_refusal(refusal))
-    if error.path is not None or refusal is not None and not isinstance(refusal, GraphQLError):
+    if error.path is not None or (refusal is not None and not isinstance(refusal, GraphQLError)):
         return _located(error, MASKED, {"code": "INTERNAL", "requestId": request_id})
+    code = "BAD_USER_INPUT" if executed else "GRAPHQL_VALIDATION_FAILED"
     if isinstance(error, GraphQLSyntaxError):
         code = "GRAPHQL_PARSE_FAILED"
-    else:
-        code = "BAD_USER_INPUT" if executed else "GRAPHQL_VALIDATION_FAILED"
     return _located(error, SUGGESTION.sub("", error.message), {"code": code})
 
 
 def of_refusal(refusal: Refusal) -> dict[str, object]:
     """The `extensions` of a top-level error that tells a refusal: its code and its typed facts."""
-    facts: dict[str, object] = {"code": CODES_BY_STATUS.get(refusal.status, "BAD_USER_INPUT")}
-    retry_after = getattr(refusal, "retry_after_seconds", None)
-    if refusal.status == 429 and retry_after is not None:
-        facts["retryAfter"] = retry_after
-    return facts
+    if isinstance(refusal, MissingScope):
+        return {"code": "FORBIDDEN", "requiredScopes": list(refusal.scopes)}
+    if isinstance(refusal, BoundReached) and refusal.resets_at is not None:
+        wait = (refusal.resets_at - datetime.datetime.now(datetime.UTC)).total_seconds()
+        return {"code": "RATE_LIMITED", "retryAfter": max(1, math.ceil(wait))}
+    if isinstance(refusal, Unavailable):
+        return {"code": "INTERNAL", "retryAfter": refusal.retry_after_seconds}
+    return {"code": CODES_BY_STATUS.get(refusal.status, "BAD_USER_INPUT")}
 
 
 def _located(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:

@@ -19,10 +19,11 @@ from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import SubscriptionExecutionResult
-from strawberry.types.unset import UNSET, UnsetType
+from strawberry.types.unset import UnsetType
 
 from domain.access.callers import Caller
 from domain.errors import Refusal
+from resolvers.asking import Facilities
 from schema.context import Context
 from schema.engine import Contract
 from schema.errors import code_of, of_refusal
@@ -143,7 +144,14 @@ class GraphQLView(GraphQL[Context, None]):
 
     websocket_adapter_class = SocketMessages
 
-    def __init__(self, schema: Contract, identify: Identify, request_id: Callable[[Request | WebSocket], str], page: str = "/graphiql") -> None:
+    def __init__(
+        self,
+        schema: Contract,
+        facilities: Facilities,
+        identify: Identify,
+        request_id: Callable[[Request | WebSocket], str],
+        page: str = "/graphiql",
+    ) -> None:
         """Serve `schema` to the callers that `identify` tells; a browser's GET goes to `page`."""
         super().__init__(
             schema,
@@ -154,6 +162,7 @@ class GraphQLView(GraphQL[Context, None]):
             multipart_uploads_enabled=False,
             max_subscriptions_per_connection=10,
         )
+        self._facilities = facilities
         self._identify = identify
         self._request_id = request_id
         self._page = page
@@ -212,20 +221,21 @@ class GraphQLView(GraphQL[Context, None]):
         """Who calls, before anything is parsed."""
         return Context(
             caller=await self._identify(request.headers),
+            facilities=self._facilities,
             request_id=self._request_id(request),
             address=request.client.host if request.client else "",
         )
 
-    async def on_ws_connect(self, context: Context) -> UnsetType:
+    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
-        headers = {name: told[name] for name in ("authorization", "x-workspace-id") if name in told}
+        headers: dict[str, str] = {name: told[name] for name in ("authorization", "x-workspace-id") if name in told}
         if headers:
             try:
                 context.caller = await self._identify(headers)
             except Refusal:
                 raise ConnectionRejectionError from None
-        return UNSET
+        return None
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Begin the answer."""
