@@ -5,7 +5,7 @@ import decimal
 from typing import Annotated, Self
 
 import strawberry
-from strawberry import field
+from strawberry import UNSET, field
 
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.catalogue import PriceRow as Row
@@ -187,7 +187,7 @@ class Model(Node):
 
     @resolved("Every price version, newest first.", directives=[PAGED])
     def prices(
-        self, info: Info, first: pages.First = None, after: pages.After = None, last: pages.Last = None, before: pages.Before = None
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
     ) -> PriceConnection:
         """Read a page of them in the book."""
         return PriceConnection(

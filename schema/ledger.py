@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 import strawberry
-from strawberry import field
+from strawberry import UNSET, field
 
 from domain.money import amounts
 from domain.money.ledger import AccountView, Balance, Entry, StatementFilter, TransferView
@@ -189,11 +189,11 @@ class CreditAccount:
     async def transactions(
         self,
         info: Info,
-        first: pages.First = None,
-        after: pages.After = None,
-        last: pages.Last = None,
-        before: pages.Before = None,
-        filter: Narrowed = None,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        filter: Narrowed = UNSET,
     ) -> TransferConnection:
         """Read a page of them."""
         wanted = filter.wanted() if filter else StatementFilter()

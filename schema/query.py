@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated
 
 import strawberry
+from strawberry import UNSET
 
 from domain.access.keys import KeyFilter
 from models.enums import Scope
@@ -64,11 +65,11 @@ class Query:
     async def api_keys(
         self,
         info: Info,
-        first: pages.First = None,
-        after: pages.After = None,
-        last: pages.Last = None,
-        before: pages.Before = None,
-        filter: Annotated[ApiKeyFilter | None, strawberry.argument(description="Only the keys that match.")] = None,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        filter: Annotated[ApiKeyFilter | None, strawberry.argument(description="Only the keys that match.")] = UNSET,
     ) -> ApiKeyConnection | None:
         """Read a page of them."""
         wanted = filter.wanted() if filter else KeyFilter()
@@ -81,7 +82,7 @@ class Query:
         return CreditAccount.of(await ledger.balance(info.context))
 
     @resolved("Models the gateway accepts, the `auto` alias first. Public.")
-    async def models(self, info: Info, filter: Filter = None) -> list[Model]:
+    async def models(self, info: Info, filter: Filter = UNSET) -> list[Model]:
         """Read the book."""
         capabilities = filter.capabilities if filter and isinstance(filter.capabilities, list) else None
         vendors = filter.vendors if filter and isinstance(filter.vendors, list) else None

@@ -22,7 +22,7 @@ from strawberry.types.execution import SubscriptionExecutionResult
 from strawberry.types.unset import UnsetType
 
 from domain.access.callers import Caller
-from domain.errors import Refusal
+from domain.errors import Refusal, Unauthenticated
 from resolvers.asking import Facilities
 from schema.context import Context
 from schema.engine import Contract
@@ -36,8 +36,8 @@ DEEPEST_BODY: Final = 64
 STRAYS: Final = frozenset(map(chr, (0, *range(0xD800, 0xE000))))
 """What JSON can escape and neither UTF-8 nor Postgres can hold: NUL and lone surrogates."""
 
-Identify = Callable[[Mapping[str, str]], Awaitable[Caller | None]]
-"""Headers by lower-case name to the caller: None without a credential; a Refusal for one that does not hold."""
+Identify = Callable[[str | None, str | None], Awaitable[Caller | None]]
+"""A bearer credential and the `X-Workspace-Id` header to the caller: None without a credential, a Refusal for one that is not believed."""
 
 
 class Refused(Exception):
@@ -98,6 +98,16 @@ def _weight(text: str) -> float:
         return min(1.0, max(0.0, float(text)))
     except ValueError:
         return 0.0
+
+
+def bearer_of(header: str | None) -> str | None:
+    """The credential of an Authorization header, None without one. Raises Unauthenticated for another scheme than Bearer."""
+    if header is None:
+        return None
+    scheme, _, credential = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise Unauthenticated
+    return credential.strip()
 
 
 class SocketMessages(ASGIWebSocketAdapter):
@@ -220,7 +230,7 @@ class GraphQLView(GraphQL[Context, None]):
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         """Who calls, before anything is parsed."""
         return Context(
-            caller=await self._identify(request.headers),
+            caller=await self._identify(bearer_of(request.headers.get("authorization")), request.headers.get("x-workspace-id")),
             facilities=self._facilities,
             request_id=self._request_id(request),
             address=request.client.host if request.client else "",
@@ -229,10 +239,9 @@ class GraphQLView(GraphQL[Context, None]):
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
-        headers: dict[str, str] = {name: told[name] for name in ("authorization", "x-workspace-id") if name in told}
-        if headers:
+        if "authorization" in told:
             try:
-                context.caller = await self._identify(headers)
+                context.caller = await self._identify(bearer_of(told["authorization"]), told.get("x-workspace-id"))
             except Refusal:
                 raise ConnectionRejectionError from None
         return None

@@ -4,7 +4,7 @@ import datetime
 from typing import Self
 
 import strawberry
-from strawberry import field
+from strawberry import UNSET, field
 
 from domain.access.callers import Caller
 from domain.access.workspaces import WorkspaceView
@@ -47,7 +47,7 @@ class Workspace(Node, Limited):
 
     @resolved("The people in it. Requires scope `MEMBERS_READ`.", extensions=requires(Scope.MEMBERS_READ), directives=[PAGED])
     async def members(
-        self, info: Info, first: pages.First = None, after: pages.After = None, last: pages.Last = None, before: pages.Before = None
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
     ) -> MemberConnection | None:
         """Read a page of them. Only the current workspace shows its people."""
         if not self.is_current(info):
