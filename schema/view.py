@@ -32,6 +32,8 @@ JSON_TYPE: Final = "application/json"
 RESPONSE_TYPE: Final = "application/graphql-response+json"
 STREAM_TYPE: Final = "text/event-stream"
 LARGEST_BODY_BYTES: Final = 256 * 1024
+MOST_DRAINED_BYTES: Final = 1024 * 1024
+"""A body that is too large is read away up to here, so that the client hears the answer instead of a broken connection."""
 DEEPEST_BODY: Final = 64
 STRAYS: Final = frozenset(map(chr, (0, *range(0xD800, 0xE000))))
 """What JSON can escape and neither UTF-8 nor Postgres can hold: NUL and lone surrogates."""
@@ -280,18 +282,19 @@ class GraphQLView(GraphQL[Context, None]):
 
     @staticmethod
     async def _read(request: AsyncHTTPRequestAdapter) -> bytes:
-        stated = request.headers.get("content-length", "0")
-        if stated.isdecimal() and int(stated) > LARGEST_BODY_BYTES:
-            raise Refused(413, "The body is larger than 256 KiB.")
-        read = bytearray()
+        read, length = bytearray(), 0
         source: Request = request._request  # type: ignore[attr-defined]  # the adapter offers no stream, and reading whole first has no bound
         try:
             async for chunk in source.stream():
-                read += chunk
-                if len(read) > LARGEST_BODY_BYTES:
-                    raise Refused(413, "The body is larger than 256 KiB.", {"connection": "close"})
+                length += len(chunk)
+                if length > MOST_DRAINED_BYTES:
+                    break
+                if length <= LARGEST_BODY_BYTES:
+                    read += chunk
         except ClientDisconnect:
             raise Refused(400, "The body did not arrive whole.") from None
+        if length > LARGEST_BODY_BYTES:
+            raise Refused(413, "The body is larger than 256 KiB.", {"connection": "close"})
         return bytes(read)
 
     async def execute_operation(
