@@ -1,0 +1,79 @@
+"""Who asks, what the process holds for answering, and the loaders that make one statement of many look-ups."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+from strawberry.dataloader import DataLoader
+
+from domain.access import keys, limits, users
+from domain.access.callers import Caller
+from domain.access.keys import KeyView
+from domain.access.limits import BoundView
+from domain.access.users import UserView
+from domain.errors import Unauthenticated
+from domain.money import ledger
+from domain.money.catalogue import Book
+from domain.money.ledger import AccountView
+from models.enums import Scope
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Facilities:
+    """What the process lends to GraphQL, made once.
+
+    `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
+    """
+
+    book: Book
+    signing_secret: str = field(repr=False)
+    public_url: str
+    version: str
+
+
+@dataclass
+class Asking:
+    """One request's caller and loaders. Loaders batch and keep nothing, since a WebSocket's live as long as it does."""
+
+    caller: Caller | None
+    facilities: Facilities = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the loaders."""
+        self.users: DataLoader[UUID, UserView | None] = _loader(users.find_many)
+        self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
+        self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
+        self.accounts: DataLoader[UUID, AccountView | None] = _loader(self._accounts)
+
+    @property
+    def known(self) -> Caller:
+        """The caller; raises Unauthenticated when there is none."""
+        if self.caller is None:
+            raise Unauthenticated
+        return self.caller
+
+    def may(self, *scopes: Scope) -> bool:
+        """Whether the caller holds every scope."""
+        return self.caller is not None and set(scopes) <= self.caller.scopes
+
+    async def _keys(self, ids: list[UUID]) -> Mapping[UUID, KeyView]:
+        if not self.may(Scope.KEYS_READ) and set(ids) != {self.known.key_id}:
+            return {}
+        return await keys.find_many(self.known, ids)
+
+    async def _bounds(self, subject_ids: list[UUID]) -> Mapping[UUID, list[BoundView]]:
+        return await limits.of_subjects(self.known.workspace(), subject_ids)
+
+    async def _accounts(self, ids: list[UUID]) -> Mapping[UUID, AccountView]:
+        return {account.id: account for account in await ledger.accounts(self.known.workspace(), ids)}
+
+
+def _loader(find: Callable[[list[UUID]], Awaitable[Mapping[UUID, V]]]) -> DataLoader[UUID, V | None]:
+    async def load(ids: list[UUID]) -> Sequence[V | None]:
+        found = await find(list(dict.fromkeys(ids)))
+        return [found.get(each) for each in ids]
+
+    return DataLoader(load_fn=load, cache=False)

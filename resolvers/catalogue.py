@@ -1,0 +1,50 @@
+"""Models and prices, from the book that the process keeps."""
+
+from datetime import UTC, datetime
+
+from domain.money.catalogue import ModelView, PriceVersion
+from domain.pages import Page, PageOf
+from models.enums import ModelCapability
+from resolvers.asking import Asking
+
+
+async def offered(asking: Asking, capabilities: list[ModelCapability] | None, vendors: list[str] | None) -> list[ModelView]:
+    """The models that have all of the capabilities and come from one of the vendors, by name; None asks for nothing."""
+    await asking.facilities.book.refresh()
+    return [
+        model
+        for model in asking.facilities.book.models()
+        if set(capabilities or ()) <= set(model.capabilities) and (vendors is None or model.vendor in vendors)
+    ]
+
+
+async def found(asking: Asking, name: str) -> ModelView | None:
+    """The model of a name or alias."""
+    await asking.facilities.book.refresh()
+    return named(asking, name)
+
+
+def named(asking: Asking, name: str) -> ModelView | None:
+    """The model of a name or alias, as the book has it now."""
+    return asking.facilities.book.find(name)
+
+
+def price_in_force(asking: Asking, model: str) -> PriceVersion | None:
+    """What customers pay for a model at this instant."""
+    return asking.facilities.book.price(model, asking.caller.at if asking.caller else datetime.now(UTC))
+
+
+def prices(asking: Asking, model: str, wanted: Page) -> PageOf[PriceVersion]:
+    """A page of a model's price versions, newest first."""
+    return asking.facilities.book.versions(model, wanted)
+
+
+def price_count(asking: Asking, model: str) -> int:
+    """How many price versions a model has."""
+    counted, page = 0, Page(100)
+    while True:
+        found_ = asking.facilities.book.versions(model, page)
+        counted += len(found_.items)
+        if not found_.has_next:
+            return counted
+        page = Page(100, after=found_.items[-1].id)

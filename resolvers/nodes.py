@@ -1,0 +1,81 @@
+"""Refetching: rows by type and key, each only for a caller who may see it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from uuid import UUID
+
+from domain.access import members
+from domain.access.keys import KeyView
+from domain.access.members import MemberView
+from domain.access.users import UserView
+from domain.access.workspaces import WorkspaceView
+from domain.errors import Refusal
+from domain.money import ledger
+from domain.money.catalogue import ModelView, PriceVersion
+from domain.money.ledger import AccountView, TransferView
+from models.enums import LedgerAccountKind, Scope
+from resolvers import catalogue, workspaces
+from resolvers.asking import Asking
+
+Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion
+Find = Callable[[Asking, str], Awaitable[Found | None]]
+
+WORKSPACES_OWN: Final = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
+
+
+async def find(asking: Asking, kind: str, key: str) -> Found | None:
+    """The row of a GraphQL type with this key; None when there is none, when it is another's, and when the caller lacks the scope."""
+    finder = FINDERS.get(kind)
+    if finder is None:
+        return None
+    try:
+        return await finder(asking, key)
+    except (Refusal, ValueError):
+        return None
+
+
+async def _key(asking: Asking, key: str) -> KeyView | None:
+    return await asking.keys.load(UUID(key)) if asking.caller else None
+
+
+async def _member(asking: Asking, key: str) -> MemberView | None:
+    return await members.find(asking.known, UUID(key))
+
+
+async def _workspace(asking: Asking, key: str) -> WorkspaceView | None:
+    return next((workspace for workspace in await workspaces.reachable(asking) if workspace.id == UUID(key)), None)
+
+
+async def _user(asking: Asking, key: str) -> UserView | None:
+    return await asking.users.load(UUID(key)) if asking.known.user_id == UUID(key) else None
+
+
+async def _account(asking: Asking, key: str) -> AccountView | None:
+    asking.known.require(Scope.BILLING_READ)
+    account = await asking.accounts.load(UUID(key))
+    return account if account and (account.kind in WORKSPACES_OWN or asking.known.operator) else None
+
+
+async def _transfer(asking: Asking, key: str) -> TransferView | None:
+    return (await ledger.find_transfers(asking.known, [UUID(key)])).get(UUID(key))
+
+
+async def _model(asking: Asking, key: str) -> ModelView | None:
+    return await catalogue.found(asking, key)
+
+
+async def _price(asking: Asking, key: str) -> PriceVersion | None:
+    version = asking.facilities.book.price_by_id(UUID(key))
+    return version if version and (version.upstream is None or asking.may(Scope.OPERATOR)) else None
+
+
+FINDERS: Final[Mapping[str, Find]] = {
+    "ApiKey": _key,
+    "Member": _member,
+    "Workspace": _workspace,
+    "User": _user,
+    "LedgerAccount": _account,
+    "Transfer": _transfer,
+    "Model": _model,
+    "Price": _price,
+}

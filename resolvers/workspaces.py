@@ -1,0 +1,25 @@
+"""Workspaces: the current one, those to switch to, and new ones."""
+
+from domain.access import workspaces
+from domain.access.workspaces import WorkspaceView
+from resolvers.asking import Asking
+
+
+async def current(asking: Asking) -> WorkspaceView | None:
+    """The workspace that the call is scoped to; None without a credential, or for a person who is a member of none."""
+    if asking.caller is None or asking.caller.workspace_id is None:
+        return None
+    return await workspaces.find(asking.caller.workspace_id)
+
+
+async def reachable(asking: Asking) -> list[WorkspaceView]:
+    """Every workspace that the caller can switch to: a person's own, or a key's only one."""
+    if asking.known.user_id is not None:
+        return [place.workspace for place in await workspaces.of_user(asking.known.user_id)]
+    here = await current(asking)
+    return [here] if here else []
+
+
+async def create(asking: Asking, name: str, timezone: str, idempotency_key: str | None) -> WorkspaceView:
+    """Make a workspace that the signed-in person owns."""
+    return await workspaces.create(asking.known, name, timezone, idempotency_key)

@@ -1,0 +1,24 @@
+"""The one schema of the process."""
+
+from strawberry.schema.config import StrawberryConfig
+
+from schema.client_tokens import ClientToken
+from schema.engine import Contract, extensions
+from schema.exports import Export
+from schema.mutation import Mutation
+from schema.payments import Dispute, Refund
+from schema.query import Query
+from schema.scalars import SCALARS
+from schema.throttle import Throttle
+from schema.user_errors import EVERY_TYPE
+
+
+def build(throttle: Throttle) -> Contract:
+    """Make the schema, whose operations draw on `throttle`. Strawberry allows one of it in a process."""
+    return Contract(
+        query=Query,
+        mutation=Mutation,
+        types=[*EVERY_TYPE, ClientToken, Dispute, Export, Refund],
+        config=StrawberryConfig(scalar_map=SCALARS),
+        extensions=extensions(throttle),
+    )

@@ -1,0 +1,383 @@
+"""The enums of the contract: those of the tables with their descriptions, and those that only a question needs."""
+
+import enum
+from typing import TypeVar
+
+import strawberry
+from strawberry.types.enum import StrawberryEnumDefinition
+
+from models import enums
+
+Kind = TypeVar("Kind", bound=type[enum.Enum])
+
+
+def _describe(kind: Kind, description: str, values: dict[str, str]) -> Kind:
+    described = strawberry.enum(kind, description=description)
+    definition = getattr(described, "__strawberry_definition__", None)
+    assert isinstance(definition, StrawberryEnumDefinition)
+    for value in definition.values:
+        value.description = values[value.name]
+    return described
+
+
+@strawberry.enum(description="A window that ends now.")
+class RelativeRange(enum.Enum):
+    """RelativeRange, as the contract has it."""
+
+    LAST_HOUR = strawberry.enum_value("last_hour", description="The last hour.")
+    LAST_24_HOURS = strawberry.enum_value("last_24_hours", description="The last 24 hours, in hours.")
+    LAST_7_DAYS = strawberry.enum_value("last_7_days", description="Today and the six local days before.")
+    LAST_30_DAYS = strawberry.enum_value("last_30_days", description="Today and the 29 local days before.")
+    LAST_90_DAYS = strawberry.enum_value("last_90_days", description="Today and the 89 local days before.")
+    LAST_12_MONTHS = strawberry.enum_value("last_12_months", description="This local calendar month and the eleven before.")
+    MONTH_TO_DATE = strawberry.enum_value("month_to_date", description="This local calendar month so far.")
+
+
+@strawberry.enum(description="A billing period.")
+class BillingPeriod(enum.Enum):
+    """BillingPeriod, as the contract has it."""
+
+    CURRENT = strawberry.enum_value("current", description="The one under way.")
+    PREVIOUS = strawberry.enum_value("previous", description="The one before.")
+
+
+@strawberry.enum(description="The width of a bucket.")
+class Granularity(enum.Enum):
+    """Granularity, as the contract has it."""
+
+    AUTO = strawberry.enum_value("auto", description="Chosen by the length of the window.")
+    MINUTE = strawberry.enum_value("minute", description="A minute; windows up to 6 hours.")
+    HOUR = strawberry.enum_value("hour", description="An hour; windows up to 31 days.")
+    DAY = strawberry.enum_value("day", description="A local day.")
+    WEEK = strawberry.enum_value("week", description="A local week from Monday.")
+    MONTH = strawberry.enum_value("month", description="A local calendar month.")
+
+
+@strawberry.enum(description="What usage can be split by.")
+class UsageDimension(enum.Enum):
+    """UsageDimension, as the contract has it."""
+
+    MODEL = strawberry.enum_value("model", description="The model that answered.")
+    PROVIDER = strawberry.enum_value("provider", description="The upstream provider.")
+    APP = strawberry.enum_value("app", description="The app.")
+    API_KEY = strawberry.enum_value("api_key", description="The API key.")
+    USER = strawberry.enum_value("user", description="The person.")
+    END_USER = strawberry.enum_value("end_user", description="The end user, as calls name it.")
+    CONVERSATION = strawberry.enum_value("conversation", description="The conversation.")
+    TAG = strawberry.enum_value("tag", description="One of the tags that calls carry.")
+    WORKSPACE = strawberry.enum_value("workspace", description="The workspace, in the operator's reports.")
+    PRESET = strawberry.enum_value("preset", description="The tool preset.")
+    API_NAME = strawberry.enum_value("api_name", description="The metered API.")
+    ENDPOINT = strawberry.enum_value("endpoint", description="The path called.")
+    LANGUAGE = strawberry.enum_value("language", description="The language of the content.")
+    OUTCOME = strawberry.enum_value("outcome", description="How the call ended.")
+    HTTP_STATUS = strawberry.enum_value("http_status", description="The HTTP status answered.")
+
+
+@strawberry.enum(description="What usage can be ranked by.")
+class UsageMetric(enum.Enum):
+    """UsageMetric, as the contract has it."""
+
+    REQUESTS = strawberry.enum_value("requests", description="Calls.")
+    ERRORS = strawberry.enum_value("errors", description="Failed calls.")
+    TOKENS = strawberry.enum_value("tokens", description="All tokens.")
+    LIST_VALUE = strawberry.enum_value("list_value", description="What it is worth at list price.")
+    COST = strawberry.enum_value("cost", description="What the workspace was charged.")
+    UPSTREAM_COST = strawberry.enum_value("upstream_cost", description="What the upstreams charged. Needs scope `OPERATOR`.")
+    MARGIN = strawberry.enum_value("margin", description="Charge less upstream cost. Needs scope `OPERATOR`.")
+    CREDITS = strawberry.enum_value("credits", description="Credit units.")
+    CHARACTERS = strawberry.enum_value("characters", description="Characters.")
+    LINES = strawberry.enum_value("lines", description="Lines.")
+    RUNS = strawberry.enum_value("runs", description="Runs.")
+    UNITS = strawberry.enum_value("units", description="Units.")
+
+
+@strawberry.enum(description="Which way to sort.")
+class SortDirection(enum.Enum):
+    """SortDirection, as the contract has it."""
+
+    ASC = strawberry.enum_value("asc", description="Smallest or oldest first.")
+    DESC = strawberry.enum_value("desc", description="Largest or newest first.")
+
+
+@strawberry.enum(description="What the request log can be sorted by.")
+class UsageRecordOrderField(enum.Enum):
+    """UsageRecordOrderField, as the contract has it."""
+
+    CREATED_AT = strawberry.enum_value("created_at", description="When the call began.")
+    COST = strawberry.enum_value("cost", description="The charge.")
+    LATENCY = strawberry.enum_value("latency", description="Time to the last byte.")
+
+
+@strawberry.enum(description="What an export holds.")
+class ExportDataset(enum.Enum):
+    """ExportDataset, as the contract has it."""
+
+    USAGE = strawberry.enum_value("usage", description="A usage report.")
+    USAGE_RECORDS = strawberry.enum_value("usage_records", description="Usage records.")
+    TRANSACTIONS = strawberry.enum_value("transactions", description="The credit statement.")
+    AUDIT_EVENTS = strawberry.enum_value("audit_events", description="The audit log.")
+
+
+@strawberry.enum(description="The format of an export.")
+class ExportFormat(enum.Enum):
+    """ExportFormat, as the contract has it."""
+
+    CSV = strawberry.enum_value("csv", description="Comma-separated values, with a header line.")
+    JSON_LINES = strawberry.enum_value("json_lines", description="One JSON object on each line.")
+    PARQUET = strawberry.enum_value("parquet", description="Apache Parquet.")
+
+
+@strawberry.enum(description="The columns of an export.")
+class ExportColumns(enum.Enum):
+    """ExportColumns, as the contract has it."""
+
+    NATIVE = strawberry.enum_value("native", description="Ours, named as in this schema.")
+    FOCUS = strawberry.enum_value("focus", description="Those of the FinOps Open Cost and Usage Specification.")
+
+
+@strawberry.enum(description="Why a mutation did not do what was asked. New values may be added; treat an unknown one as INVALID.")
+class UserErrorCode(enum.Enum):
+    """UserErrorCode, as the contract has it."""
+
+    INVALID = strawberry.enum_value("invalid", description="The value is malformed.")
+    REQUIRED = strawberry.enum_value("required", description="A value is needed.")
+    TOO_LARGE = strawberry.enum_value("too_large", description="The value is too long or too large.")
+    TOO_SMALL = strawberry.enum_value("too_small", description="The value is too short or too small.")
+    TAKEN = strawberry.enum_value("taken", description="The value is taken.")
+    NOT_FOUND = strawberry.enum_value("not_found", description="No such thing.")
+    INVALID_STATE = strawberry.enum_value("invalid_state", description="Not in this state.")
+    WIDER_THAN_CALLER = strawberry.enum_value("wider_than_caller", description="Wider than the caller's own rights.")
+    QUOTA_EXCEEDED = strawberry.enum_value("quota_exceeded", description="A quota of the tier is used up.")
+    INSUFFICIENT_CREDIT = strawberry.enum_value("insufficient_credit", description="Too little credit.")
+    IDEMPOTENCY_CONFLICT = strawberry.enum_value("idempotency_conflict", description="The same idempotency key came with another input.")
+    IDEMPOTENCY_IN_PROGRESS = strawberry.enum_value("idempotency_in_progress", description="The first request with this idempotency key is still under way.")
+    PAYMENT_DECLINED = strawberry.enum_value("payment_declined", description="Stripe refused.")
+    PAYMENT_UNAVAILABLE = strawberry.enum_value("payment_unavailable", description="Stripe could not be reached.")
+
+
+@strawberry.enum(description="Where a refund stands.")
+class RefundStatus(enum.Enum):
+    """RefundStatus, as the contract has it."""
+
+    PENDING = strawberry.enum_value("pending", description="It is on its way.")
+    SUCCEEDED = strawberry.enum_value("succeeded", description="The customer has it.")
+    FAILED = strawberry.enum_value("failed", description="It came back.")
+    CANCELLED = strawberry.enum_value("cancelled", description="It was stopped.")
+
+
+@strawberry.enum(description="Where a dispute stands.")
+class DisputeStatus(enum.Enum):
+    """DisputeStatus, as the contract has it."""
+
+    INQUIRY = strawberry.enum_value("inquiry", description="The bank asks, and has taken nothing.")
+    OPEN = strawberry.enum_value("open", description="The bank has taken the money, and has not decided.")
+    WON = strawberry.enum_value("won", description="The money came back.")
+    LOST = strawberry.enum_value("lost", description="The money is lost.")
+
+
+_describe(
+    enums.Scope,
+    "What a credential may do.",
+    {
+        "INFERENCE": "Call models.",
+        "USAGE_READ": "Read one's own usage.",
+        "USAGE_READ_ALL": "Read everybody's usage in the workspace.",
+        "USAGE_WRITE": "Log usage by hand.",
+        "KEYS_READ": "See keys.",
+        "KEYS_WRITE": "Make, change and revoke keys.",
+        "CLIENT_TOKENS_WRITE": "Make and revoke client tokens.",
+        "APPS_READ": "See apps and deployments.",
+        "APPS_WRITE": "Change and deploy apps.",
+        "BILLING_READ": "See tier, balance and ledger.",
+        "BILLING_WRITE": "Open checkout and portal pages.",
+        "MEMBERS_READ": "See members.",
+        "MEMBERS_WRITE": "Change settings and members.",
+        "ALERTS_READ": "See alert rules, webhook endpoints and deliveries.",
+        "ALERTS_WRITE": "Change alert rules and webhook endpoints, and replay deliveries.",
+        "AUDIT_READ": "See the audit log.",
+        "OPERATOR": "Run the service: every workspace, prices, margins, corrections of usage and credit. Never granted by a workspace role.",
+    },
+)
+_describe(
+    enums.Role,
+    "What a person may do in a workspace. Each role is a set of scopes.",
+    {
+        "OWNER": "Everything, and the only one that can remove an owner.",
+        "ADMIN": "Everything but owners.",
+        "DEVELOPER": "Keys, apps and usage.",
+        "BILLING": "Tier, credits and usage.",
+        "VIEWER": "Read only.",
+    },
+)
+_describe(
+    enums.ActorKind,
+    "What kind of actor did something.",
+    {
+        "USER": "A person in the console.",
+        "API_KEY": "A key or client token.",
+        "OPERATOR": "An operator of the service.",
+        "SYSTEM": "The service itself: a job, a sweep, or a message from Stripe.",
+    },
+)
+_describe(
+    enums.ApiKeyMode,
+    "Whether a key's calls are real.",
+    {
+        "LIVE": "They reach every model and cost money.",
+        "TEST": "They reach the built-in `echo` model only, and never touch money.",
+    },
+)
+_describe(
+    enums.ApiKeyKind,
+    "What a key pays with.",
+    {
+        "SUBSCRIPTION": "The tier's quota: the tool routes only.",
+        "PAY_PER_TOKEN": "Prepaid credit: every route.",
+    },
+)
+_describe(
+    enums.ApiKeyStatus,
+    "Whether a key works.",
+    {
+        "ACTIVE": "It works.",
+        "REVOKED": "It was revoked.",
+        "EXPIRED": "Its time is over.",
+    },
+)
+_describe(
+    enums.UsageOutcome,
+    "How a metered call ended.",
+    {
+        "SUCCEEDED": "It finished well.",
+        "FAILED": "The provider or the gateway failed.",
+        "CANCELLED": "The caller went away.",
+        "REFUSED": "A limit, a budget or the balance refused it.",
+    },
+)
+_describe(
+    enums.UsageRecordStatus,
+    "Whether a usage record counts.",
+    {
+        "ACTIVE": "It counts.",
+        "REFUNDED": "It counts, and its charge was given back.",
+        "VOIDED": "It does not count.",
+    },
+)
+_describe(
+    enums.TokenCountSource,
+    "Where token numbers come from.",
+    {
+        "PROVIDER": "The provider reported them.",
+        "ESTIMATE": "The gateway estimated them, because the provider did not report any.",
+        "MANUAL": "A person entered them.",
+    },
+)
+_describe(
+    enums.TransferKind,
+    "What a transfer books.",
+    {
+        "TOP_UP": "Credit bought.",
+        "GRANT": "Promotional credit given or taken back.",
+        "CHARGE": "A metered call.",
+        "LATE": "The difference of a call that was settled after its hold had been swept.",
+        "CORRECTION": "A charge corrected, voided or rated again.",
+        "REFUND": "A payment given back to the customer.",
+        "REFUND_FAILURE": "A refund that failed, booked back.",
+        "DISPUTE": "A payment taken back by the bank.",
+        "DISPUTE_REVERSAL": "A disputed payment returned by the bank.",
+        "WALLET": "Credit moved into or out of an end user's wallet.",
+        "ADJUSTMENT": "A correction by an operator, or one that a reconciliation led to.",
+        "EXPIRY": "Promotional credit that ran out of time: breakage.",
+        "WRITE_OFF": "The part of a charge that nobody can pay, borne by the service.",
+        "FEE": "What Stripe keeps of a payment.",
+    },
+)
+_describe(
+    enums.LedgerAccountKind,
+    "What an account of the ledger holds.",
+    {
+        "CASH": "Credit that a workspace bought.",
+        "GRANT": "Promotional credit of one grant.",
+        "WALLET": "Credit of one end user.",
+        "PAYMENTS": "The service's money at Stripe.",
+        "REVENUE": "What the service earned.",
+        "PROMOTIONS": "What the service gave away.",
+        "BREAKAGE": "What expired unspent.",
+        "DISPUTES": "What is contested at banks.",
+        "ADJUSTMENTS": "What operators and reconciliations corrected.",
+        "WRITE_OFFS": "What nobody could pay.",
+        "FEES": "What Stripe kept.",
+        "SUSPENSE": "What arrived and cannot be booked yet, such as another currency.",
+    },
+)
+_describe(
+    enums.JobStatus,
+    "Where a job stands.",
+    {
+        "AWAITING_UPLOAD": "Files are still to be sent.",
+        "QUEUED": "It waits for a worker.",
+        "RUNNING": "A worker has it.",
+        "SUCCEEDED": "It finished well.",
+        "FAILED": "It ended with an error.",
+        "CANCELLED": "It was stopped.",
+    },
+)
+_describe(
+    enums.Bucket,
+    "A kind of usage that is counted and priced apart. No token is in two buckets, except that reasoning is a part of output.",
+    {
+        "UNCACHED_INPUT": "Tokens of input that no cache was involved in.",
+        "CACHE_READ": "Tokens of input read from the prompt cache.",
+        "CACHE_WRITE_5M": "Tokens of input written to the prompt cache for five minutes.",
+        "CACHE_WRITE_1H": "Tokens of input written to the prompt cache for an hour.",
+        "OUTPUT": "Tokens of output.",
+        "REASONING": "Tokens of reasoning, a part of output.",
+        "AUDIO_INPUT": "Tokens of audio heard.",
+        "AUDIO_OUTPUT": "Tokens of audio spoken.",
+        "IMAGES": "Images made.",
+        "WEB_SEARCHES": "Web searches.",
+        "CHARACTERS": "Characters of text spoken.",
+        "SECONDS": "Seconds of audio written down.",
+        "CALLS": "The call itself.",
+    },
+)
+_describe(
+    enums.ModelCapability,
+    "What a model can do.",
+    {
+        "STREAMING": "Stream.",
+        "TOOLS": "Call tools.",
+        "VISION": "See images.",
+        "REASONING": "Think before answering.",
+        "PROMPT_CACHE": "Cache prompts.",
+        "STRUCTURED_OUTPUT": "Answer in a given JSON schema.",
+        "EMBEDDINGS": "Make embeddings.",
+        "SPEECH": "Speak a text.",
+        "TRANSCRIPTION": "Write down what was said.",
+    },
+)
+_describe(
+    enums.LimitPer,
+    "Whose calls count together against a bound.",
+    {
+        "TOGETHER": "All calls of the thing that has the bound.",
+        "END_USER": "Each end user's calls apart.",
+        "ADDRESS": "Each network address's calls apart.",
+    },
+)
+_describe(
+    enums.Resource,
+    "What a tier can limit.",
+    {
+        "API_CALLS": "Calls, on every route.",
+        "TOKENS": "Tokens.",
+        "CONVERSATIONS": "Distinct conversation IDs of the window.",
+        "CREDITS": "Credit units of document 1; one is a US cent unless the operator says otherwise.",
+        "WEB_HOST_NODES": "Serving nodes: hosted sites over sites on one node, rounded up.",
+        "SITES_PER_NODE": "Hosted sites on one serving node.",
+        "HOSTED_SITES": "Apps with a live deployment.",
+        "APPS": "Apps; document 2 calls them instances.",
+        "MEMBERS": "Members.",
+    },
+)

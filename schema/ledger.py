@@ -1,0 +1,225 @@
+"""Prepaid credit: the account, what moved in it, and an operator's correction."""
+
+import datetime
+import decimal
+from typing import Annotated, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET, field
+
+from domain.money import amounts
+from domain.money.ledger import AccountView, Balance, Entry, StatementFilter, TransferView
+from domain.pages import PageOf
+from models import enums
+from resolvers import ledger as resolvers
+from schema import ids, pages
+from schema.amounts import Money
+from schema.callers import Actor
+from schema.context import Info
+from schema.directives import PAGED, Cost
+from schema.fields import resolved
+from schema.nodes import Node
+from schema.scalars import MicroUsd, SafeInt
+
+
+@strawberry.type(
+    description="An account of the double-entry ledger. What is debited from one is credited to another, so all of them add up to zero."
+)
+class LedgerAccount(Node):
+    """As the contract has it."""
+
+    id: strawberry.ID = field(description="The opaque global ID.")
+    kind: enums.LedgerAccountKind = field(description="What it holds.")
+    name: str = field(description="A name to show.")
+    balance: Money = field(description="What its transfers add up to, credits less debits.")
+    held: Money = field(description="What calls under way have set aside.")
+    available: Money = field(description="What can be spent: `balance` less `held`, above the floor.")
+    floor: Money | None = field(description="What `balance` may not fall below by spending; null for an account that is not spent from.")
+
+    @classmethod
+    def of(cls, account: AccountView) -> Self:
+        """The account as GraphQL shows it."""
+        spendable = max(0, account.balance - account.held - account.floor) if account.floor is not None else account.balance - account.held
+        return cls(
+            id=ids.encode("LedgerAccount", account.id),
+            kind=account.kind,
+            name=account.name,
+            balance=Money.of(account.balance),
+            held=Money.of(account.held),
+            available=Money.of(spendable),
+            floor=None if account.floor is None else Money.of(account.floor),
+        )
+
+
+@strawberry.type(
+    description=(
+        "One posting of the ledger: an amount leaves one account and enters another. Never changed, never deleted; "
+        "corrections are new transfers."
+    )
+)
+class Transfer(Node):
+    """As the contract has it."""
+
+    id: strawberry.ID = field(description="The opaque global ID.")
+    kind: enums.TransferKind = field(description="What happened.")
+    idempotency_key: str = field(description="Kind and reference in one: a fact that comes twice is booked once.")
+    amount: Money = field(description="How much, above zero.")
+    reason: str | None = field(description="Why, for a person to read.")
+    actor: Actor = field(description="Who caused it.")
+    created_at: datetime.datetime = field(description="When it was posted.")
+    debit_id: strawberry.Private[UUID]
+    credit_id: strawberry.Private[UUID]
+
+    @resolved("The account it left.")
+    async def debit(self, info: Info) -> LedgerAccount:
+        """Load the account."""
+        return await _account(info, self.debit_id)
+
+    @resolved("The account it entered.")
+    async def credit(self, info: Info) -> LedgerAccount:
+        """Load the account."""
+        return await _account(info, self.credit_id)
+
+    @classmethod
+    def of(cls, transfer: TransferView) -> Self:
+        """The transfer as GraphQL shows it."""
+        return cls(
+            id=ids.encode("Transfer", transfer.id),
+            kind=transfer.kind,
+            idempotency_key=transfer.idempotency_key,
+            amount=Money.of(transfer.amount),
+            reason=transfer.reason,
+            actor=Actor.of(transfer.actor),
+            created_at=transfer.created_at,
+            debit_id=transfer.debit_id,
+            credit_id=transfer.credit_id,
+        )
+
+
+async def _account(info: Info, account_id: UUID) -> LedgerAccount:
+    account = await info.context.accounts.load(account_id)
+    assert account is not None, "accounts are never deleted"
+    return LedgerAccount.of(account)
+
+
+@strawberry.type(description="A transfer as the account sees it whose list this is, and its place.")
+class TransferEdge:
+    """As the contract has it."""
+
+    cursor: str = field(description="Its place.")
+    node: Transfer = field(description="The transfer.")
+    change: Money = field(description="The change of the account: positive adds, negative takes away.")
+    balance_after: Money = field(description="The account's balance after it.")
+
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        """The entry as GraphQL shows it."""
+        return cls(
+            cursor=pages.cursor("Transfer", entry.transfer.id),
+            node=Transfer.of(entry.transfer),
+            change=Money.of(entry.change),
+            balance_after=Money.of(entry.balance_after),
+        )
+
+
+@strawberry.type(description="A page of an account's transfers.")
+class TransferConnection:
+    """A page of the statement."""
+
+    page: strawberry.Private[PageOf[Entry]]
+    filter_: strawberry.Private[StatementFilter]
+
+    @resolved("The page.")
+    def edges(self) -> list[TransferEdge]:
+        """Show the page."""
+        return [TransferEdge.of(entry) for entry in self.page.items]
+
+    @resolved("The page without cursors.")
+    def nodes(self) -> list[Transfer]:
+        """Show the page."""
+        return [Transfer.of(entry.transfer) for entry in self.page.items]
+
+    @resolved("Where the page begins and ends.")
+    def page_info(self) -> pages.PageInfo:
+        """Tell the ends."""
+        return pages.info("Transfer", self.page, [entry.transfer.id for entry in self.page.items])
+
+    @resolved("How many there are in all; counted only when selected.", directives=[Cost(weight="5")])
+    async def total_count(self, info: Info) -> SafeInt:
+        """Count."""
+        return SafeInt(await resolvers.statement_count(info.context, self.filter_))
+
+
+@strawberry.input(description="Narrows a list of transfers.")
+class TransferFilter:
+    """Narrows a statement."""
+
+    kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
+
+    def wanted(self) -> StatementFilter:
+        """The filter as the domain takes it."""
+        return StatementFilter(kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None)
+
+
+Narrowed = Annotated[TransferFilter | None, strawberry.argument(description="Only the transfers that match.")]
+
+
+@strawberry.type(description="Prepaid credit: what was bought, what was given, what is spent.")
+class CreditAccount:
+    """As the contract has it."""
+
+    balance: Money = field(
+        description="What the ledger adds up to, cash and grants together. Below zero only after a refund, dispute or correction."
+    )
+    cash: Money = field(description="The part of `balance` that was bought.")
+    granted: Money = field(description="The part of `balance` that was given.")
+    held: Money = field(description="What calls under way have set aside.")
+    available: Money = field(description="What can be spent: `balance` less `held`, never below zero.")
+    carry_usd: decimal.Decimal = field(description="The part of a microdollar that waits for the next charge, in dollars.")
+    write_off_bound: Money = field(description="The most that the calls now open could leave unpaid, borne by the service.")
+    updated_at: datetime.datetime = field(description="When `balance` or `held` last changed.")
+
+    @resolved("The workspace's accounts: cash, and one for each grant that is not used up. Wallets are found at their end users.")
+    async def accounts(self, info: Info) -> list[LedgerAccount]:
+        """Read them."""
+        return [LedgerAccount.of(account) for account in await resolvers.accounts(info.context)]
+
+    @resolved("The statement, newest first: every transfer that changed `balance`. It is append-only and adds up to `balance`.", directives=[PAGED])
+    async def transactions(
+        self,
+        info: Info,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        filter: Narrowed = UNSET,
+    ) -> TransferConnection:
+        """Read a page of them."""
+        wanted = filter.wanted() if filter else StatementFilter()
+        page = await resolvers.statement(info.context, pages.page_of("Transfer", first, after, last, before), wanted)
+        return TransferConnection(page=page, filter_=wanted)
+
+    @classmethod
+    def of(cls, balance: Balance) -> Self:
+        """The balance as GraphQL shows it."""
+        return cls(
+            balance=Money.of(balance.balance),
+            cash=Money.of(balance.cash),
+            granted=Money.of(balance.granted),
+            held=Money.of(balance.held),
+            available=Money.of(balance.available),
+            carry_usd=decimal.Decimal(amounts.picos_as_usd(balance.carry_picousd)),
+            write_off_bound=Money.of(balance.write_off_bound),
+            updated_at=balance.updated_at,
+        )
+
+
+@strawberry.input(description="Input of creditsAdjust.")
+class CreditsAdjustInput:
+    """As the contract has it."""
+
+    workspace_id: strawberry.ID | None = field(description="The workspace; the current one when absent.", default=strawberry.UNSET)
+    amount: MicroUsd = field(description="The change: positive adds, negative takes away.")
+    reason: str = field(description="Why.")
+    idempotency_key: str = field(description="Makes a retry write the line once.")

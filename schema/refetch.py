@@ -1,0 +1,47 @@
+"""Turning a global ID back into the thing that it names."""
+
+from domain.access.keys import KeyView
+from domain.access.members import MemberView
+from domain.access.users import UserView
+from domain.access.workspaces import WorkspaceView
+from domain.money.catalogue import ModelView, PriceVersion
+from domain.money.ledger import AccountView, TransferView
+from resolvers import nodes as resolvers
+from resolvers.nodes import Found
+from schema import ids
+from schema.catalogue import Model, Price
+from schema.context import Context
+from schema.keys import ApiKey
+from schema.ledger import LedgerAccount, Transfer
+from schema.members import Member
+from schema.nodes import Node
+from schema.users import User, visible
+from schema.workspaces import Workspace
+
+
+async def refetch(context: Context, global_id: str) -> Node | None:
+    """The Node of a global ID; None for one that does not exist, may not be seen, or is no global ID."""
+    named = ids.decode(global_id)
+    found = await resolvers.find(context, *named) if named else None
+    return shown(context, found) if found else None
+
+
+def shown(context: Context, found: Found) -> Node:
+    """A row as its GraphQL type."""
+    match found:
+        case KeyView():
+            return ApiKey.of(found)
+        case MemberView():
+            return Member.of(found)
+        case WorkspaceView():
+            return Workspace.of(found)
+        case UserView():
+            return User.of(found, visible(context, found.id))
+        case AccountView():
+            return LedgerAccount.of(found)
+        case TransferView():
+            return Transfer.of(found)
+        case ModelView():
+            return Model.of(found)
+        case PriceVersion():
+            return Price.of(found)
