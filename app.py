@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
-from rest.routes import routes as rest_routes
-from schema.routes import routes as graphql_routes
+from resolvers.asking import Facilities
+from schema.build import build
+from schema.throttle import Throttle
+from schema.view import GraphQLView
+from schema.view import routes as graphql_routes
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
@@ -22,7 +25,7 @@ from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import ROADS, Inference
 from runtime import Runtime, open_runtime
-from settings import Settings
+from settings import VERSION, Settings
 
 GRACE_SECONDS = 25
 
@@ -30,11 +33,18 @@ GRACE_SECONDS = 25
 def routes(runtime: Runtime) -> list[BaseRoute]:
     """Return every path but the inference road's."""
     page = Page(DIST)
+    facilities = Facilities(
+        book=runtime.book,
+        signing_secret=runtime.settings.secret.get_secret_value(),
+        public_url=runtime.settings.public_url.rstrip("/"),
+        version=VERSION,
+    )
+    view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [
-        *graphql_routes(runtime),
+        *graphql_routes(view),
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
-        *rest_routes(runtime),
+        Route("/healthz", lambda request: __import__("starlette.responses").responses.PlainTextResponse("ok")),
     ]
 
 
