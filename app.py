@@ -8,11 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
-from resolvers.asking import Facilities
-from schema.build import build
-from schema.throttle import Throttle
-from schema.view import GraphQLView
-from schema.view import routes as graphql_routes
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
@@ -24,7 +19,12 @@ from models.ids import uuid7
 from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import ROADS, Inference
+from resolvers.asking import Facilities
 from runtime import Runtime, open_runtime
+from schema.build import build
+from schema.throttle import Throttle
+from schema.view import GraphQLView
+from schema.view import routes as graphql_routes
 from settings import VERSION, Settings
 
 GRACE_SECONDS = 25

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 from multidict import CIMultiDict
@@ -16,11 +18,25 @@ BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
 """What a provider that is away, slow or broken raises."""
 
 
+@dataclass(slots=True)
+class _Connection:
+    """Whether a request went over a connection that had been idle: only then was a silent close likely before the request was read."""
+
+    reused: bool = False
+
+
+async def _reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    context.trace_request_ctx.reused = True
+
+
 class Upstreams:
     """Sends requests to providers; opened once for a process."""
 
     def __init__(self) -> None:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_reused)
         self._session = aiohttp.ClientSession(
+            trace_configs=[tracing],
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=BETWEEN_BYTES_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -38,20 +54,22 @@ class Upstreams:
         """
         before_calling("an upstream")
         fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        connection = _Connection()
         try:
             async with asyncio.timeout(FIRST_BYTE_SECONDS):
-                response = await self._post(url, fields, body)
+                response = await self._post(url, fields, body, connection)
         except aiohttp.ServerDisconnectedError:
-            # nothing came back: the provider had closed an idle connection, and cannot have answered
+            if not connection.reused:
+                raise  # a fresh connection that broke may have been served, and billed
             async with asyncio.timeout(FIRST_BYTE_SECONDS):
-                response = await self._post(url, fields, body)
+                response = await self._post(url, fields, body, _Connection())
         try:
             yield response
         finally:
             response.close()
 
-    async def _post(self, url: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
-        return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+    async def _post(self, url: str, headers: "CIMultiDict[str]", body: bytes, connection: "_Connection") -> aiohttp.ClientResponse:
+        return await self._session.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=connection)
 
     async def close(self) -> None:
         """Close every connection."""

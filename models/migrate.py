@@ -80,6 +80,7 @@ async def _partitions(connection: asyncpg.Connection) -> None:
             taken = await connection.fetchval(f'SELECT EXISTS (SELECT FROM "{table}_default" WHERE {key} >= $1::uuid AND {key} < $2::uuid)', low, high)
             if not taken:
                 await connection.execute(f"CREATE TABLE \"{name}\" PARTITION OF \"{table}\" FOR VALUES FROM ('{low}') TO ('{high}')")
+                await connection.execute(f'CREATE TRIGGER never_truncated BEFORE TRUNCATE ON "{name}" FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()')
 
 
 async def pending(url: str, heads: Sequence[str]) -> list[str]:

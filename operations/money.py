@@ -1,6 +1,7 @@
 """Credit, prices and the audit, by command."""
 
 import asyncio
+import sys
 import tomllib
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -60,7 +61,7 @@ async def import_prices(
     now = datetime.now(UTC)
     entered = 0
     async with open_runtime(settings, serving=False):
-        with click.progressbar(entries, label="prices", file=click.get_text_stream("stderr")) as progress:
+        with click.progressbar(entries, label="prices", file=sys.stderr) as progress:
             for entry in progress:
                 if dry_run:
                     rows = ", ".join(f"{row.bucket.value} {row.usd}" for row in entry.rows)

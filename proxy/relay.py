@@ -187,6 +187,8 @@ class Pump:
     async def _covers(self, output_tokens: int) -> bool:
         """Tell whether the hold covers this much output; grows it ahead of the stream, and waits only when the stream has caught up."""
         whole = self._let_in.opening.max_output_tokens
+        if self._let_in.admitted.clamped:
+            return True  # the provider was told what the hold covers, and ends there by itself
         if self._covered >= whole or self._refused_extension:
             return output_tokens < self._covered or self._covered >= whole
         instalment = self._runtime.settings.instalment_tokens
@@ -411,7 +413,8 @@ class Pump:
                 frame = self._meter.fail(last) if isinstance(last, Refusal) and self._meter is not None else b""
                 await self._send_body(frame, last=True)
             else:
-                await self._begin(answer.status, answer.headers)
+                length = (b"content-length", str(len(answer.body)).encode())
+                await self._begin(answer.status, [*(field for field in answer.headers if field[0] != b"content-length"), length])
                 await self._send_body(answer.body, last=True)
         self.answered.set()
         await settlement

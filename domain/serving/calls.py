@@ -257,7 +257,7 @@ class Calls:
             {
                 "workspace_id": sign.workspace_id,
                 "call_id": sign.call_id,
-                "progress": msgspec.to_builtins(sign.consumption),
+                "progress": msgspec.to_builtins(sign.consumption) if sign.consumption.quantities else None,
                 "hold_seconds": self._hold_seconds,
                 "output": sign.output_tokens,
                 "input_tokens": sign.input_tokens,

@@ -16,11 +16,19 @@ CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'table % is append-only', tg_table_name USING errcode = '55000';
 END $$;
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transfer FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON price FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON "call" FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON attempt FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- Row triggers, because they are cloned to every partition; a statement trigger would not fire where a partition is addressed by its own name.
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON transfer FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON price FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON "call" FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON usage_event FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON attempt FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON transfer FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON price FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON "call" FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON usage_event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON attempt FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_deleted BEFORE DELETE ON hold FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- A hold is a state machine: open until it is closed, once.
 CREATE FUNCTION guard_hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -37,7 +45,6 @@ BEGIN
   RETURN new;
 END $$;
 CREATE TRIGGER state_machine BEFORE UPDATE ON hold FOR EACH ROW EXECUTE FUNCTION guard_hold();
-CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- Partitions by the instant inside a uuidv7, a month each, made ahead; the default partition catches a backdated record.
 CREATE FUNCTION uuid_at(p_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT AS $$
@@ -47,6 +54,10 @@ CREATE TABLE call_default PARTITION OF "call" DEFAULT;
 CREATE TABLE hold_default PARTITION OF hold DEFAULT;
 CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
 CREATE TABLE usage_event_default PARTITION OF usage_event DEFAULT;
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON call_default FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON hold_default FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON attempt_default FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON usage_event_default FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE INDEX hold_expiring ON hold (expires_at) WHERE state = 'open';
 CREATE INDEX hold_open ON hold (workspace_id) WHERE state = 'open';
 CREATE INDEX attempt_of_call ON attempt (workspace_id, call_id);

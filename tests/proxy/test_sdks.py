@@ -69,10 +69,12 @@ async def test_a_message_is_charged_to_the_microdollar(gateway: Gateway) -> None
 async def test_a_streamed_message_is_charged_before_its_end_is_seen(gateway: Gateway) -> None:
     """The Anthropic SDK's stream helper reads our stream to its end, and the charge is booked by then."""
     mine = await tenant(credit_microusd=1_000_000)
-    async with _anthropic(gateway, mine.secret) as client:
-        async with client.messages.stream(model="echo", max_tokens=100, messages=[{"role": "user", "content": QUESTION}]) as stream:
-            text = "".join([piece async for piece in stream.text_stream])
-            final = await stream.get_final_message()
+    async with (
+        _anthropic(gateway, mine.secret) as client,
+        client.messages.stream(model="echo", max_tokens=100, messages=[{"role": "user", "content": QUESTION}]) as stream,
+    ):
+        text = "".join([piece async for piece in stream.text_stream])
+        final = await stream.get_final_message()
     assert text == QUESTION
     assert final.stop_reason == "end_turn"
     assert await _settled(mine, 1_000_000) == 27
@@ -82,7 +84,7 @@ async def test_tools_are_called_over_both_sdks(gateway: Gateway) -> None:
     """A tool call arrives whole, and its arguments are charged as output: 25 code points are 7 tokens in and, as `{"city": "Oslo"}`, 4 out."""
     mine = await tenant(credit_microusd=1_000_000)
     ask = 'tool:weather {"city": "Oslo"}'
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    schema: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
     async with _openai(gateway, mine.secret) as client:
         answer = await client.chat.completions.create(
             model="echo", messages=[{"role": "user", "content": ask}], tools=[{"type": "function", "function": {"name": "weather", "parameters": schema}}]
