@@ -95,12 +95,17 @@ class LineMeter(ABC):
         return self._sent(overlong + passing if overlong else passing)
 
     def tail(self) -> bytes:
-        """Take what is held back, and a last line that has no end."""
+        """Take what is held back, and a last line that has no end.
+
+        A terminal event whose empty line has not come, because nobody waited for it, gets one: clients act on no event without it.
+        """
         rest = self._buffer.rest()
         for part in self._read(rest) if rest and not self.ended else (rest,):
             self._hold(part)
         tail = bytes(self._held)
         self._held.clear()
+        if self.ended and not tail.endswith((b"\n\n", b"\n\r\n")):
+            tail += b"\n" if tail.endswith(b"\n") else b"\n\n"
         return tail
 
     def keep_alive(self) -> bytes:
