@@ -16,6 +16,11 @@ class LineBuffer:
         self._unfinished = bytearray()
         self._overlong = False
 
+    @property
+    def within_line(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return self._overlong or bool(self._unfinished)
+
     def feed(self, chunk: bytes) -> tuple[bytes, bytes]:
         """Take a chunk; give what belongs to an overlong line, to be passed on unread, and then the whole lines that are now there.
 

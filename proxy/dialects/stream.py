@@ -12,6 +12,11 @@ OPERATOR_ERROR_MESSAGE = "The provider did not serve the request."
 """What a client reads in place of an upstream's words about the operator's own account."""
 
 
+_LINE_FEED = 10
+_LINE_END_BYTES = 2
+_TERMINAL_NAMES = (b"message_stop", b"error")
+
+
 class _Going(IntEnum):
     """What has gone out of the event that the client is in the middle of."""
 
@@ -24,7 +29,7 @@ class _Going(IntEnum):
 class LineMeter(ABC):
     """The part of a meter that is not about one wire format; see `proxy.dialects.base.Meter` for the promises.
 
-    A subclass reads whole lines in `_read`. Memory is bounded: one unfinished line, and at most `TAIL_LIMIT_BYTES` held back; what an
+    A subclass reads events' data in `_read_data`. Memory is bounded: one unfinished line, and at most `TAIL_LIMIT_BYTES` held back; what an
     upstream sends after its own end and beyond that is dropped.
     """
 
@@ -39,7 +44,9 @@ class LineMeter(ABC):
         self._buffer = sse.LineBuffer()
         self._held = bytearray()
         self._sealed = False
+        self._dropped = False
         self._going = _Going.NOTHING
+        self._quick = True
 
     @property
     def characters(self) -> int:
@@ -58,6 +65,19 @@ class LineMeter(ABC):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent on now, the same object where nothing is held or changed."""
+        # Nearly every chunk is whole events with nothing odd before it.
+        if self._quick and chunk.endswith(b"\n\n"):
+            passing, held = self._read(chunk)
+            if passing is chunk:
+                return chunk
+            self._hold(held)
+            self._sent(passing)
+        else:
+            passing = self._feed_odd(chunk)
+        self._quick = not self.ended and not self._held and self._going is _Going.NOTHING and not self._buffer.within_line
+        return passing
+
+    def _feed_odd(self, chunk: bytes) -> bytes:
         if self.ended:
             self._hold(self._buffer.rest())
             self._hold(chunk)
@@ -71,17 +91,21 @@ class LineMeter(ABC):
         if not lines:
             return self._sent(overlong)
         passing, held = self._read(lines)
-        if held:
-            self._hold(held)
+        self._hold(held)
         return self._sent(overlong + passing if overlong else passing)
 
     def tail(self) -> bytes:
-        """Take what is held back, and a last line that has no end."""
+        """Take what is held back, and a last line that has no end.
+
+        A terminal event whose empty line has not come, because nobody waited for it, gets one: clients act on no event without it.
+        """
         rest = self._buffer.rest()
         for part in self._read(rest) if rest and not self.ended else (rest,):
             self._hold(part)
         tail = bytes(self._held)
         self._held.clear()
+        if self.ended and not tail.endswith((b"\n\n", b"\n\r\n")):
+            tail += b"\n" if tail.endswith(b"\n") else b"\n\n"
         return tail
 
     def keep_alive(self) -> bytes:
@@ -130,6 +154,58 @@ class LineMeter(ABC):
         ended_first = {_Going.DATA: b"\n", _Going.UNFINISHED_LINE: b"\n\n"}
         return ended_first.get(self._going, b"") + events
 
-    @abstractmethod
     def _read(self, lines: bytes) -> tuple[bytes, bytes]:
-        """Read whole lines; give those that may pass, and those to be held back, which are everything from the terminal event on."""
+        """Read whole lines; give those that may pass, and those to be held back, which are everything from the terminal event on.
+
+        It looks for data lines instead of splitting: this runs for every chunk of every stream.
+        """
+        if self._dropped:
+            self._dropped = False
+            lines = lines[_empty_line_bytes(lines, 0) :]
+        kept: list[bytes] = []
+        copied = begun = position = 0
+        while (found := lines.find(b"data:", position)) >= 0:
+            if found and lines[found - 1] != _LINE_FEED:
+                position = found + 5
+                continue
+            end = lines.find(b"\n", found)
+            if end < 0:
+                end = len(lines)
+            data = lines[found + 5 : end]
+            passing = self._read_data(data)
+            if self.ended:
+                start = _start_of_event(lines, begun, found)
+                return (b"".join([*kept, lines[copied:start]]) if kept else lines[:start]), lines[start:]
+            begun = position = end + 1
+            if passing is None:
+                kept.append(lines[copied:found])
+                copied = begun + _empty_line_bytes(lines, begun)
+                self._dropped = copied == begun >= len(lines)
+            elif passing is not data:
+                kept += (lines[copied : found + 5], passing)
+                copied = end
+        start = len(lines)
+        if start - begun > _LINE_END_BYTES:
+            name = lines.rfind(b"event:", begun)
+            if name >= 0 and lines[name + 6 :].strip() in _TERMINAL_NAMES:
+                start = name
+        if kept:
+            return b"".join([*kept, lines[copied:start]]), lines[start:]
+        return lines[:start], lines[start:]
+
+    @abstractmethod
+    def _read_data(self, data: bytes) -> bytes | None:
+        """Read the value of a data line; give it, the same object or another in its place, or None to drop its event."""
+
+
+def _start_of_event(lines: bytes, begun: int, data: int) -> int:
+    """Find where the event starts whose data line is at `data`, after what ends at `begun`: at its name, if that is here."""
+    name = lines.rfind(b"event:", begun, data)
+    starts_line = name >= 0 and (name == 0 or lines[name - 1] == _LINE_FEED)
+    return name if starts_line and lines.count(b"\n", name, data) == 1 else data
+
+
+def _empty_line_bytes(lines: bytes, position: int) -> int:
+    if lines.startswith(b"\n", position):
+        return 1
+    return 2 if lines.startswith(b"\r\n", position) else 0

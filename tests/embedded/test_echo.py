@@ -18,12 +18,6 @@ FUNCTIONS: list[Any] = [{"type": "function", "function": {"name": "weather", "pa
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 async def base() -> AsyncIterator[str]:
     """Serve echo for one test."""
     async with echo.serve() as url:

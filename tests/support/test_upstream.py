@@ -13,12 +13,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     """Run an upstream for one test."""
     async with scripted.serve() as running:

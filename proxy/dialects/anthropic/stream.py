@@ -86,29 +86,12 @@ class AnthropicMeter(LineMeter):
         events += _event("message_delta", delta=delta, usage={"output_tokens": usage.output_tokens})
         return self._ending(events + _event("message_stop"))
 
-    def _read(self, lines: bytes) -> tuple[bytes, bytes]:
-        offset = 0
-        hold_from = -1
-        for line in lines.split(b"\n"):
-            if line.startswith(b"data:"):
-                self._read_data(line[5:])
-                if self.ended:
-                    hold_from = offset if hold_from < 0 else hold_from
-                    break
-            elif line.startswith(b"event:") and line[6:].strip() in (b"message_stop", b"error"):
-                hold_from = offset
-            offset += len(line) + 1
-        if hold_from < 0:
-            return lines, b""
-        if self.error is not None and self.error.type in _OPERATOR_ERRORS:
-            self._end_with(_event("error", error={"type": "api_error", "message": OPERATOR_ERROR_MESSAGE}))
-        return lines[:hold_from], lines[hold_from:]
-
-    def _read_data(self, data: bytes) -> None:
+    def _read_data(self, data: bytes) -> bytes:
         try:
             event = _EVENT.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._read_odd(data)
+            self._read_odd(data)
+            return data
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
@@ -123,7 +106,7 @@ class AnthropicMeter(LineMeter):
                 self._read_usage(event.usage)
             case _:
                 self._read_frame(event.type, event.message, event.error)
-        return None
+        return data
 
     def _read_odd(self, data: bytes) -> None:
         """Read an event whose shape is not the known one for what matters to the books; what is no JSON object is passed over."""
@@ -185,6 +168,8 @@ class AnthropicMeter(LineMeter):
                 told = error if isinstance(error, dict) else {}
                 self.error = StreamError(word(told.get("type")) or "api_error", str(told.get("message") or ""))
                 self.ended = True
+                if self.error.type in _OPERATOR_ERRORS:
+                    self._end_with(_event("error", error={"type": "api_error", "message": OPERATOR_ERROR_MESSAGE}))
 
 
 def _event(kind: str, **values: object) -> bytes:

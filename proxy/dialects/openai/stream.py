@@ -79,7 +79,6 @@ class OpenAIMeter(LineMeter):
         self._tier: str | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
-        self._dropped = False
 
     @property
     def usage(self) -> Usage:
@@ -109,35 +108,11 @@ class OpenAIMeter(LineMeter):
         head = {"id": self._id or "chatcmpl-concluded", "object": "chat.completion.chunk", "created": self._created or 0}
         return sse.event(msgspec.json.encode({**head, "model": self._model or self.ask.model, "choices": choices, **more}))
 
-    def _read(self, lines: bytes) -> tuple[bytes, bytes]:
-        parts = lines.split(b"\n")
-        if not parts[-1]:
-            parts.pop()
-        kept: list[bytes] | None = None
-        for order, line in enumerate(parts):
-            passing: bytes | None = line
-            if line.startswith(b"data:"):
-                passing = self._read_data(line)
-                self._dropped = passing is None
-                if self.ended:
-                    before = sum(map(len, parts[:order])) + order
-                    return lines[:before] if kept is None else _joined(kept), lines[before:]
-            elif self._dropped:
-                # The empty line that ended a dropped event goes with it.
-                self._dropped = False
-                passing = line if line.strip() else None
-            if passing is not line and kept is None:
-                kept = parts[:order]
-            if kept is not None and passing is not None:
-                kept.append(passing)
-        return lines if kept is None else _joined(kept), b""
-
-    def _read_data(self, line: bytes) -> bytes | None:
-        """Read a data line; give it as it may pass, or None when its event may not."""
+    def _read_data(self, data: bytes) -> bytes | None:
         try:
-            chunk = _CHUNK.decode(line[5:])
+            chunk = _CHUNK.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._read_odd(line)
+            return self._read_odd(data)
         if chunk.choices:
             for choice in chunk.choices:
                 delta = choice.delta
@@ -151,18 +126,18 @@ class OpenAIMeter(LineMeter):
         if chunk.error:
             self._read_error(chunk.error)
         if chunk.usage is UNSET:
-            return line
-        return self._read_usage(line, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+            return data
+        return self._read_usage(data, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
 
-    def _read_odd(self, line: bytes) -> bytes | None:
-        """Read a line whose shape is not the known one for what matters to the books; what is no JSON object passes."""
-        if line[5:].strip() == b"[DONE]":
+    def _read_odd(self, data: bytes) -> bytes | None:
+        """Read data whose shape is not the known one for what matters to the books; what is no JSON object passes."""
+        if data.strip() == b"[DONE]":
             self.ended = self.complete = True
-            return line
+            return data
         try:
-            chunk = _ANY_CHUNK.decode(line[5:])
+            chunk = _ANY_CHUNK.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return line
+            return data
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -178,7 +153,7 @@ class OpenAIMeter(LineMeter):
             self._read_choice(number, word(choice.get("finish_reason")))
         if chunk.get("error"):
             self._read_error(chunk["error"])
-        return self._read_usage(line, chunk["usage"], bool(choices)) if "usage" in chunk else line
+        return self._read_usage(data, chunk["usage"], bool(choices)) if "usage" in chunk else data
 
     def _read_delta(self, index: int, delta: _Delta) -> None:
         text = delta.content or delta.refusal
@@ -207,23 +182,23 @@ class OpenAIMeter(LineMeter):
             self._finished.add(index)
             self.complete = self.complete or len(self._finished) >= self.ask.choices
 
-    def _read_usage(self, line: bytes, report: object, says_more: bool) -> bytes | None:
-        """Note a report; give the line as a client who did not ask for it may see it."""
+    def _read_usage(self, data: bytes, report: object, says_more: bool) -> bytes | None:
+        """Note a report; give the data as a client who did not ask for it may see it."""
         if report is not None:
             self._report = report
             if not says_more and self._finished:
                 self.complete = True
         if self.ask.include_usage:
-            return line
+            return data
         if report is not None:
-            return line if says_more else None
-        if line.count(b'"usage"') == 1:
-            plain = line.replace(b',"usage":null', b"", 1)
-            return plain if len(plain) != len(line) else _NULL_USAGE.sub(b"", line, count=1)
+            return data if says_more else None
+        if data.count(b'"usage"') == 1:
+            plain = data.replace(b',"usage":null', b"", 1)
+            return plain if len(plain) != len(data) else _NULL_USAGE.sub(b"", data, count=1)
         try:
-            return line[:5] + splice.drop(line[5:], "usage")
+            return splice.drop(data, "usage")
         except splice.NotAnObject:
-            return line
+            return data
 
     def _read_error(self, error: object) -> None:
         told = error if isinstance(error, dict) else {"message": error}
@@ -234,10 +209,6 @@ class OpenAIMeter(LineMeter):
         if kind in _OPERATOR_ERRORS:
             ours = {"message": OPERATOR_ERROR_MESSAGE, "type": "server_error", "param": None, "code": "upstream_failed"}
             self._end_with(sse.event(msgspec.json.encode({"error": ours})))
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    return b"".join([line + b"\n" for line in lines])
 
 
 def meter(ask: Ask) -> OpenAIMeter:

@@ -10,6 +10,7 @@ from proxy.dialects import anthropic, openai
 from proxy.dialects.base import Credential, Dialect, Reading, Refusal, RefusalKind, Usage
 from proxy.dialects.headers import credentials
 from proxy.dialects.registry import DIALECTS
+from proxy.dialects.statuses import refused_as
 from tests.proxy.dialects.recordings import anthropic_ask, openai_ask
 
 BOTH = pytest.mark.parametrize("dialect", list(DIALECTS.values()), ids=list(DIALECTS))
@@ -214,3 +215,17 @@ def test_credentials_of_a_client() -> None:
 def test_a_credential_does_not_print() -> None:
     """The printed form of an upstream's credential lacks the secret."""
     assert "sk-up" not in repr(Credential("bearer", "sk-up"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, None) for status in (400, 404, 409, 413, 422, 429)),
+        *((status, RefusalKind.UPSTREAM_FAILED) for status in (301, 401, 402, 403, 405, 418, 500, 501, 502, 599)),
+        *((status, RefusalKind.OVERLOADED) for status in (503, 529)),
+        *((status, RefusalKind.TIMED_OUT) for status in (408, 504)),
+    ],
+)
+def test_upstream_statuses(status: int, kind: RefusalKind | None) -> None:
+    """Model errors pass as they are; the operator's troubles never become the customer's 401, 402 or 403."""
+    assert refused_as(status) is kind

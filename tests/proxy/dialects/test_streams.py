@@ -82,11 +82,23 @@ def test_the_end_is_held_back(size: int) -> None:
         (anthropic.meter(anthropic_ask()), body, events({"type": "message_stop"}) + b": bye\n\n"),
         (anthropic.meter(anthropic_ask()), body, b'data: {"type":"message_stop"}\n\n'),
         (openai.meter(openai_ask()), chunks(chunk("Hi", "stop"), done=False), b"data: [DONE]\n\n: bye\n\n"),
-        (openai.meter(openai_ask()), chunks(chunk("Hi", "stop"), done=False), b"data: [DONE]"),
+        (openai.meter(openai_ask()), chunks(chunk("Hi", "stop"), done=False), b"data: [DONE]\r\n\r\n"),
     ):
         stream = before + end
         assert run(meter, stream, list(range(0, len(stream), size))) == (before, end)
         assert meter.ended
+
+
+@pytest.mark.parametrize("cut", [b"", b"\n", b"\r\n"])
+def test_a_terminal_event_is_whole(cut: bytes) -> None:
+    """A terminal event that came without its empty line leaves with one, so that the client acts on it; a message without its end gets none."""
+    for meter, end in (
+        (anthropic.meter(anthropic_ask()), b'event: message_stop\ndata: {"type":"message_stop"}'),
+        (openai.meter(openai_ask()), b"data: [DONE]"),
+    ):
+        sent, tail = run(meter, end + cut)
+        assert (sent, tail) == (b"", end + (cut + b"\n" if cut else b"\n\n"))
+    assert run(openai.meter(openai_ask()), b"data: {}" + cut) in ((b"", b"data: {}"), (b"data: {}" + cut, b""))
 
 
 def test_what_follows_the_end_is_bounded() -> None:
