@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from domain.outside import before_calling
 CONNECT_SECONDS = 10.0
 FIRST_BYTE_SECONDS = 600.0
 BETWEEN_BYTES_SECONDS = 300.0
+LARGE_BODY_BYTES = 512 * 1024
 BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
 """What a provider that is away, slow or broken raises."""
 
@@ -69,7 +71,9 @@ class Upstreams:
             response.close()
 
     async def _post(self, url: str, headers: "CIMultiDict[str]", body: bytes, connection: "_Connection") -> aiohttp.ClientResponse:
-        return await self._session.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=connection)
+        # aiohttp warns of a large bytes object: it would be written in one piece
+        data = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
+        return await self._session.post(url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=connection)
 
     async def close(self) -> None:
         """Close every connection."""

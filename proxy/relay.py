@@ -21,6 +21,8 @@ from models.enums import Bucket, UsageOutcome
 from models.ids import uuid7
 from proxy.admission import LetIn
 from proxy.dialects.base import Answer, Credential, Dialect, Headers, Meter, Reading, Refusal, RefusalKind, Usage
+from proxy.dialects.statuses import refused_as
+from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
 from proxy.requests import Send
 from runtime import Runtime
 
@@ -262,9 +264,9 @@ class Pump:
         body = await self._read(response)
         status = response.status
         result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
-        if status in (401, 402, 403) or status < 400 or body is None:
-            # the operator's account with the provider, not the customer's: never the customer's 401 or 402
-            await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider did not serve the request."))
+        kind = RefusalKind.UPSTREAM_FAILED if body is None else refused_as(status)
+        if kind is not None or body is None:
+            await self._finish(result, self._refusal(kind or RefusalKind.UPSTREAM_FAILED, OPERATOR_ERROR_MESSAGE))
             return
         headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
         await self._finish(result, Answer(status, headers, body))
@@ -315,7 +317,7 @@ class Pump:
                 if meter.ended:
                     break
         except BROKEN as error:
-            if not meter.ended:
+            if not meter.ended and not meter.complete:
                 slow = isinstance(error, TimeoutError)
                 message = "The provider fell silent." if slow else "The provider broke off in the middle of its answer."
                 result = _Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_timeout" if slow else "upstream_cut")

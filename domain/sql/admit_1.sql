@@ -28,7 +28,7 @@ $$;
 CREATE OR REPLACE FUNCTION admit_1(p_calls jsonb, p_wait boolean)
 RETURNS TABLE (n int, verdict text, workspace_id uuid, key_id uuid, hold_microusd bigint, output bigint, clamped boolean,
                available_microusd bigint, required_microusd bigint, bound text, resets_at timestamptz)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
   v_now timestamptz := clock_timestamp();

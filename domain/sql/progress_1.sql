@@ -5,7 +5,7 @@
 -- covers now. A hold that is closed answers 'closed'.
 CREATE OR REPLACE FUNCTION progress_1(p_calls jsonb)
 RETURNS TABLE (n int, result text, output bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
   v_now timestamptz := clock_timestamp();

@@ -17,7 +17,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION settle_1(p_calls jsonb, p_wait boolean)
 RETURNS TABLE (n int, result text, charge_microusd bigint, balance_microusd bigint, available_microusd bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
   v_now timestamptz := clock_timestamp();
