@@ -1,0 +1,156 @@
+"""The operator's commands, run as an operator runs them: in a process of their own, over a database of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment_of
+from tests.support.gateway import ROOT
+from tests.support.servers import Servers
+
+DATABASE = "commands"
+
+
+@pytest.fixture(scope="module")
+def environment(servers: Servers, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of commands over a migrated database."""
+    servers.create_database(DATABASE, template=template)
+    yield {"PATH": os.environ["PATH"], **environment_of(servers, DATABASE, tmp_path_factory.mktemp("commands"))}
+    servers.drop_database(DATABASE)
+
+
+def manage(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    """Run a command and return what it printed; its exit code must be `code`."""
+    done = subprocess.run([sys.executable, "-m", "manage", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr if code else done.stdout
+
+
+def test_doctor_finds_a_good_installation_good(environment: dict[str, str]) -> None:
+    """`doctor` exits 0 on a sound installation, and says what it looked at."""
+    said = manage(environment, "doctor")
+    assert "the environment is complete" in said
+    assert "the database is Postgres 18" in said
+    assert "the database is up to date" in said
+    assert "the application's role may only add to the ledger" in said
+    assert "the books are sound" in said
+    assert "the queue answers" in said
+    assert "REPAIR" not in said
+
+
+def test_doctor_names_what_must_be_repaired(environment: dict[str, str], tmp_path: Path) -> None:
+    """A superuser's role, a missing key and a queue that is away are each one line; no secret is printed."""
+    config = tmp_path / "tallygate.toml"
+    config.write_text('[upstreams.a]\ndialect = "anthropic"\nurl = "https://api.example.com"\nkey_env = "NOT_SET"\n')
+    bad = {**environment, "DATABASE_URL": environment["DATABASE_URL"].replace("tallygate_app", "postgres"), "REDIS_URL": "redis://:hush@127.0.0.1:1/0"}
+    said = manage({**bad, "TALLYGATE_CONFIG": str(config)}, "doctor", code=1)
+    assert "REPAIR  NOT_SET is not set" in said
+    assert "REPAIR  the application's database role is a superuser" in said
+    assert "REPAIR  the queue cannot be reached" in said
+    assert "hush" not in said
+    assert environment["TALLYGATE_SECRET"] not in said
+
+
+def test_a_missing_environment_is_one_line_for_each_variable(environment: dict[str, str]) -> None:
+    """A command without its environment says what is missing, exits 1, and shows no traceback."""
+    said = manage({"PATH": environment["PATH"], "TALLYGATE_SECRET": "changeme" + "x" * 40}, "audit", code=1)
+    assert "DATABASE_URL: Field required" in said
+    assert "REDIS_URL: Field required" in said
+    assert "Traceback" not in said
+
+
+def test_migrate_is_safe_to_repeat_and_check_says_so(environment: dict[str, str]) -> None:
+    """`migrate` twice changes nothing, and `migrate --check` exits 0 after it."""
+    assert manage(environment, "migrate") == "the database is up to date\n"
+    assert manage(environment, "migrate", "--check") == "the database is up to date\n"
+
+
+def test_two_migrations_at_once_on_an_empty_database_both_succeed(environment: dict[str, str], servers: Servers) -> None:
+    """The advisory lock lets one migrate and the other find nothing to do; `--check` exits 1 before."""
+    servers.create_database("commands_empty")
+    try:
+        empty = {
+            **environment,
+            "DATABASE_URL": servers.app_dsn("commands_empty"),
+            "MIGRATION_DATABASE_URL": servers.owner_dsn("commands_empty"),
+        }
+        assert "the database lacks 0001_spine" in manage(empty, "migrate", "--check", code=1)
+        running = [
+            subprocess.Popen([sys.executable, "-m", "manage", "migrate"], cwd=ROOT, env=empty, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(2)
+        ]
+        said = [process.communicate()[0] for process in running]
+        assert [process.returncode for process in running] == [0, 0], said
+        assert manage(empty, "migrate", "--check") == "the database is up to date\n"
+    finally:
+        servers.drop_database("commands_empty")
+
+
+def test_a_workspace_is_made_credited_and_charged_by_command(environment: dict[str, str]) -> None:
+    """Workspace, person, key and credit are one command each; the transfer carries reason and actor, and a repeat with a ref adds nothing."""
+    workspace_id = manage(environment, "workspace", "create", "Acme", "--owner", "ada@example.com", "--timezone", "Asia/Kathmandu").strip()
+    assert manage(environment, "keys", "create", "--workspace", workspace_id, "--mode", "test").startswith("tg_test_")
+    said = manage(environment, "credit", workspace_id, "12.50", "--reason", "welcome", "--actor", "ops", "--ref", "w1")
+    assert "12.50 USD; the balance is 12.50 USD" in said
+    assert "the balance is 12.50 USD" in manage(environment, "credit", workspace_id, "12.50", "--reason", "welcome", "--actor", "ops", "--ref", "w1")
+    assert manage(environment, "audit") == "the books are sound\n"
+    for wrong in ("-1", "0", "1e400", "NaN", "0.0000001", "five"):
+        assert "Error:" in manage(environment, "credit", "--reason", "x", "--", workspace_id, wrong, code=1)
+    assert "No such IANA time zone" in manage(environment, "workspace", "create", "B", "--timezone", "Mars/Olympus", code=1)
+    assert "There is a person ada@example.com already" in manage(environment, "user", "create", "Ada@example.com", code=1)
+
+
+def test_the_first_operator_is_made_by_command(environment: dict[str, str]) -> None:
+    """There is no default account: an operator is made by command, and gets a key once."""
+    made = json.loads(manage(environment, "operator", "create", "--email", "root@example.com"))
+    assert made["key"].startswith("tg_live_")
+    again = json.loads(manage(environment, "operator", "create", "--email", "root@example.com", "--workspace", made["workspace_id"]))
+    assert again["user_id"] == made["user_id"]
+    assert again["key"] != made["key"]
+
+
+def test_demo_is_made_once_and_renewed_when_asked(environment: dict[str, str]) -> None:
+    """The demo's keys are printed once; a second run prints {}, `--renew` prints new ones, and the demo credit is given once."""
+    first = json.loads(manage(environment, "demo"))
+    assert set(first) == {"api_key", "operator_key", "workspace_id"}
+    assert json.loads(manage(environment, "demo")) == {}
+    renewed = json.loads(manage(environment, "demo", "--renew"))
+    assert renewed["workspace_id"] == first["workspace_id"]
+    assert renewed["api_key"] != first["api_key"]
+    assert "the balance is 11.00 USD" in manage(environment, "credit", first["workspace_id"], "1", "--reason", "look")
+
+
+def test_login_prints_a_session_only_where_the_local_issuer_is_believed(environment: dict[str, str]) -> None:
+    """`login` prints one JWT; without the local issuer it is one sentence."""
+    assert manage(environment, "login").count(".") == 2
+    assert "TALLYGATE_LOCAL_ISSUER" in manage({**environment, "TALLYGATE_LOCAL_ISSUER": "false"}, "login", code=1)
+
+
+def test_prices_are_imported_dated_from_a_file_and_from_genai_prices(environment: dict[str, str], tmp_path: Path) -> None:
+    """A price file and the genai-prices package each enter dated versions; the same import again enters none; a malformed one enters nothing."""
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        '[[model]]\nname = "llama-x"\nusd_per_million = { uncached_input = "0.15", output = "0.60" }\n'
+        'row = [{ bucket = "output", usd = "1.20", above_input_tokens = 200000 }]\n'
+    )
+    assert "1 of 1 models have a new price version" in manage(environment, "prices", "import", "--file", str(path), "--effective-from", "2027-01-01")
+    assert "0 of 1 models have a new price version" in manage(environment, "prices", "import", "--file", str(path))
+    said = manage(environment, "prices", "import", "--from-genai-prices", "mistral", "--dry-run")
+    assert "nothing was entered" in said
+    for wrong in ('"-1"', '"NaN"', '"inf"', '"1e30"', '"0.0000001"'):
+        path.write_text(f'[[model]]\nname = "bad"\nusd_per_million = {{ output = {wrong} }}\n')
+        assert "Error:" in manage(environment, "prices", "import", "--file", str(path), code=1)
+    assert "Usage:" in manage(environment, "prices", "import", code=2)
+
+
+def test_without_a_database_every_command_says_so_in_a_sentence(environment: dict[str, str]) -> None:
+    """A database that is away is a sentence, not a traceback."""
+    said = manage({**environment, "DATABASE_URL": "postgresql://a:hush@127.0.0.1:1/x"}, "audit", code=1)
+    assert "the database or the queue cannot be reached" in said
+    assert "Traceback" not in said
+    assert "hush" not in said
