@@ -229,7 +229,7 @@ class Postgres:
         while self._kept.poll() is None:
             self._check()
             answer = subprocess.run(  # noqa: S603  # the wheel's pg_isready
-                [bin_folder / "pg_isready", "-q", "-t", "3", "-h", self.socket_folder, "-p", PORT],
+                [bin_folder / "pg_isready", "-q", "-t", "3", "-U", SUPERUSER, "-h", self.socket_folder, "-p", PORT],
                 env=_environment(),
                 check=False,
                 process_group=0,
