@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from embedded.postgres import Postgres
 from embedded.processes import EmbeddedError, FolderLock, Kept, open_log, stop_left_running, was_given
@@ -48,7 +47,7 @@ class Commands:
     console: Sequence[str] | None = (sys.executable, "-m", "console.build") if (ROOT / "console" / "build.py").exists() else None
 
 
-class Stopped(BaseException):
+class Stopped(Exception):
     """A signal asks for the end."""
 
 
@@ -61,11 +60,8 @@ def run(data: Path, port: int, commands: Commands | None = None) -> int:
     """
     data = data.absolute()
     try:
-        with _signals() as deafen, ExitStack() as stack:
-            try:
-                _serve(data, port, commands or Commands(), stack)
-            finally:
-                deafen()
+        with _signals() as check, ExitStack() as stack:
+            _serve(data, port, commands or Commands(), stack, check)
     except Stopped:
         _say("Stopped.")
         return 0
@@ -75,7 +71,7 @@ def run(data: Path, port: int, commands: Commands | None = None) -> int:
     return 1
 
 
-def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
+def _serve(data: Path, port: int, commands: Commands, stack: ExitStack, check: Callable[[], None]) -> None:
     """Start everything, in order, on the stack that stops it in the opposite order, and watch it; never returns quietly."""
     _claim(data)
     stack.callback(FolderLock(data / LOCK_NAME).acquire().release)
@@ -84,7 +80,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
     secret = _keep_secret(data / "secret")
 
     _say("Starting Postgres and Valkey ...")
-    postgres, valkey = Postgres(data / "postgres", say=_say), Valkey(data / "valkey", say=_say)
+    postgres, valkey = Postgres(data / "postgres", say=_say, check=check), Valkey(data / "valkey", say=_say, check=check)
     stack.callback(postgres.stop)
     postgres.start()
     stack.callback(valkey.stop)
@@ -110,8 +106,9 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
     owner = {**settings, "MIGRATION_DATABASE_URL": postgres.dsn(OWNER, DATABASE)}
     _write_private(data / "server.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in owner.items()))
 
-    _child(commands.migrate, owner)
-    keys = _demo_keys(data / "demo.env", base_url, commands.demo, settings)
+    _child(commands.migrate, owner, check)
+    keys = _demo_keys(data / "demo.env", base_url, commands.demo, settings, check)
+    check()
 
     server = Kept(commands.serve, steps=STOP_CHILD, env=_environment(settings), cwd=ROOT)
     stack.callback(server.stop)
@@ -122,6 +119,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
         "Valkey": lambda: None if valkey.pid else 1,
     }
     while not _ready(port):
+        check()
         _refuse_dead(parts)
         time.sleep(LOOK_SECONDS)
     _refuse_dead(parts)
@@ -129,9 +127,10 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
 
     console = _start_console(commands.console, data / "console.log", stack)
     while True:
+        check()
         _refuse_dead(parts)
         if console is not None and console.poll() is not None:
-            code = console.wait()
+            code = console.stop()
             failed = f"The pages could not be built; everything else runs (see {data / 'console.log'})."
             _say("The pages are built." if code == 0 else failed)
             console = None
@@ -140,25 +139,22 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack) -> None:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], None]]:
-    """Raise Stopped at the first signal that asks for the end; the function given lets no later one disturb the stopping."""
-    asked = False
+    """Note every signal that asks for the end; the function given raises Stopped once there was one.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
-            raise Stopped
-
-    def deafen() -> None:
-        nonlocal asked
-        asked = True
-
+    The signal itself interrupts nothing: a start or a stop of a process is never left half done.
+    """
+    asked: list[int] = []
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
         numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in numbers]
+    before = [signal.signal(number, lambda number, _frame: asked.append(number)) for number in numbers]
+
+    def check() -> None:
+        if asked:
+            raise Stopped
+
     try:
-        yield deafen
+        yield check
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -222,12 +218,10 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in SERVERS}, **settings}
 
 
-def _child(command: Sequence[str], settings: Mapping[str, str]) -> str:
+def _child(command: Sequence[str], settings: Mapping[str, str], check: Callable[[], None]) -> str:
     """Run a command to its end and return what it wrote to stdout; raises EmbeddedError when it fails."""
-    with tempfile.TemporaryFile() as output, ExitStack() as stack:
-        child = Kept(command, steps=STOP_CHILD, env=_environment(settings), cwd=ROOT, output=output)
-        stack.callback(child.stop)
-        code = child.wait()
+    with tempfile.TemporaryFile() as output:
+        code = Kept(command, steps=STOP_CHILD, env=_environment(settings), cwd=ROOT, output=output).wait(check)
         output.seek(0)
         written = output.read().decode(errors="replace")
     if code != 0:
@@ -235,13 +229,15 @@ def _child(command: Sequence[str], settings: Mapping[str, str]) -> str:
     return written
 
 
-def _demo_keys(path: Path, base_url: str, command: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
+def _demo_keys(
+    path: Path, base_url: str, command: Sequence[str], settings: Mapping[str, str], check: Callable[[], None]
+) -> dict[str, str]:
     """The assignments of demo.env, brought up to date: keys are shown once, so the file that holds them is their only copy."""
     names = {"api_key": "TALLYGATE_API_KEY", "operator_key": "TALLYGATE_OPERATOR_KEY"}
     kept = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line) if path.exists() else {}
-    made = _last_object(_child(command, settings))
+    made = _last_object(_child(command, settings, check))
     if not made and not all(kept.get(name) for name in names.values()):
-        made = _last_object(_child((*command, "--renew"), settings))
+        made = _last_object(_child((*command, "--renew"), settings, check))
     keys = {name: str(made[field]) if field in made else kept.get(name, "") for field, name in names.items()}
     if not all(keys.values()):
         raise EmbeddedError(f"`{' '.join(_named(command))}` made no keys.")

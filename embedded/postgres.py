@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from embedded.privileges import Identity, unprivileged
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, nothing, open_log, stop_left_running, works_in
 
 SUPERUSER = "postgres"
 MAJOR = "18"
@@ -37,16 +37,25 @@ def programs() -> Path:
 class Postgres:
     """One server over `folder`, which holds its data, socket and log.
 
-    `settings` are server settings added to the defaults. `say` receives a line when a start takes long. A folder has one user at
-    a time: a second one, in this process or another, gets EmbeddedError. After `kill()` it can be started again.
+    `settings` are server settings added to the defaults. `say` receives a line when a start takes long; `check` is called while it
+    lasts, and gives it up by raising. A folder has one user at a time: a second one, in this process or another, gets EmbeddedError.
+    After `kill()` it can be started again.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = nothing,
+        check: Callable[[], None] = nothing,
+    ) -> None:
         self.folder = folder.absolute()
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"
         self._settings = {"max_connections": "200", "unix_socket_permissions": "0700", "listen_addresses": "", **QUIET, **(settings or {})}
         self._say = say
+        self._check = check
         self._lock = FolderLock(self.folder / "lock")
         self._kept: Kept | None = None
         self._socket: SocketFolder | None = None
@@ -122,6 +131,7 @@ class Postgres:
             encoding="utf-8",
             env=_environment(),
             check=False,
+            process_group=0,  # a terminal's Ctrl-C is not for it
         )
         if done.returncode != 0:
             raise EmbeddedError(f"Postgres refused a script: {done.stderr.strip()}")
@@ -186,7 +196,7 @@ class Postgres:
                 env=_environment(),
                 output=log,
                 errors=subprocess.STDOUT,
-            ).wait()
+            ).wait(self._check)
         if done != 0:
             raise EmbeddedError(f"Postgres could not make its data: {self._last_words()} (all of it is in {self.log}).")
         fresh.rename(self.data)
@@ -217,8 +227,12 @@ class Postgres:
         asked = time.monotonic()
         heard = said = asked
         while self._kept.poll() is None:
+            self._check()
             answer = subprocess.run(  # noqa: S603  # the wheel's pg_isready
-                [bin_folder / "pg_isready", "-q", "-t", "3", "-h", self.socket_folder, "-p", PORT], env=_environment(), check=False
+                [bin_folder / "pg_isready", "-q", "-t", "3", "-U", SUPERUSER, "-h", self.socket_folder, "-p", PORT],
+                env=_environment(),
+                check=False,
+                process_group=0,
             ).returncode
             now = time.monotonic()
             if answer == 0:

@@ -42,7 +42,9 @@ def unprivileged(folder: Path, program: Path) -> Identity:
         trial = 'cd "$1" && : > .trial && exec "$2" --version'
         command = [*identity.prefix, "/bin/sh", "-c", trial, "sh", str(folder.resolve()), str(program.resolve())]
         try:
-            tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603  # commands of ours
+            tried = subprocess.run(  # noqa: S603  # commands of ours
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, process_group=0
+            )
         except OSError:
             continue
         finally:

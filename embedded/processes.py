@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote
@@ -16,6 +16,10 @@ from urllib.parse import quote
 KEEPER = Path(__file__).with_name("keeper.py")
 SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its final zero
 Steps = Sequence[tuple[str, float]]
+
+
+def nothing(*_: object) -> None:
+    """Say nothing; check nothing."""
 
 
 class EmbeddedError(Exception):
@@ -70,11 +74,16 @@ class Kept:
         """The command's return code (128 + n for signal n), or None while it runs."""
         return self._keeper.poll()
 
-    def wait(self) -> int:
-        """Wait for the command's end and return its code."""
-        code = self._keeper.wait()
-        self.stop()
-        return code
+    def wait(self, check: Callable[[], None]) -> int:
+        """Wait for the command's end and return its code; when `check`, called ten times a second, raises, the command is stopped."""
+        try:
+            while self._keeper.poll() is None:
+                check()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._keeper.wait(0.1)
+        finally:
+            self.stop()
+        return self._keeper.returncode
 
     def stop(self) -> int:
         """Ask for the steps of the stop, wait for the end, and return the command's code."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, open_log, stop_left_running, works_in
+from embedded.processes import EmbeddedError, FolderLock, Kept, SocketFolder, nothing, open_log, stop_left_running, works_in
 
 SOCKET_NAME = "valkey.sock"
 STOP = (("TERM", 30.0),)
@@ -37,14 +37,16 @@ def program() -> Path:
 class Valkey:
     """One server over `folder`, which holds its append-only files, socket and log.
 
-    A folder has one user at a time: a second one gets EmbeddedError. After `kill()` it can be started again.
+    `check` is called while a start lasts, and gives it up by raising. A folder has one user at a time: a second one gets
+    EmbeddedError. After `kill()` it can be started again.
     """
 
-    def __init__(self, folder: Path, *, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, folder: Path, *, say: Callable[[str], None] = nothing, check: Callable[[], None] = nothing) -> None:
         self.folder = folder.absolute()
         self.log = self.folder / "valkey.log"
         self._pid_file = self.folder / "valkey.pid"
         self._say = say
+        self._check = check
         self._lock = FolderLock(self.folder / "lock")
         self._kept: Kept | None = None
         self._socket: SocketFolder | None = None
@@ -135,6 +137,7 @@ class Valkey:
         assert self._kept is not None
         heard = time.monotonic()
         while self._kept.poll() is None:
+            self._check()
             answer = self._ping()
             if answer.startswith(b"+PONG"):
                 return

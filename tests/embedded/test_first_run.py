@@ -191,12 +191,14 @@ def test_killed_supervisor_of_a_busy_server(home: Path) -> None:
     assert second.end(signal.SIGTERM) == 0
 
 
-def test_stopped_while_it_starts(home: Path) -> None:
-    """A signal in the middle of the start ends it as cleanly."""
+@pytest.mark.parametrize("made", ["postgres", "postgres/data.new", "postgres/data", "valkey", "demo.env", "server.pid"])
+def test_stopped_while_it_starts(home: Path, made: str) -> None:
+    """A signal at any point of the start, here when a file appears, ends it as cleanly."""
     started = Run(home / "d")
-    started.until_said("Starting Postgres and Valkey")
+    wait_until((home / "d" / made).exists)
     assert started.end(signal.SIGTERM) == 0
     assert over(home) == {}
+    assert started.said().endswith("Stopped.\n")
     assert "Traceback" not in started.said()
 
 

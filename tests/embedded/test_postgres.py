@@ -28,7 +28,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def postgres(folder: Path) -> Iterator[Postgres]:
     """A started server with one row."""
-    server = Postgres(folder / "p")
+    server = Postgres(folder / "p", settings={"fsync": "off"})  # only processes are killed here, not the machine
     server.start()
     server.run_sql("CREATE TABLE kept (id int); INSERT INTO kept VALUES (41)")
     yield server
@@ -109,7 +109,7 @@ def test_killed_keeper_leaves_no_server(postgres: Postgres) -> None:
 def test_half_made_data_is_made_again(folder: Path) -> None:
     """What a kill left in the middle of the first start is thrown away."""
     (folder / "p" / "data.new" / "base").mkdir(parents=True)
-    server = Postgres(folder / "p")
+    server = Postgres(folder / "p", settings={"fsync": "off"})
     server.start()
     assert server.run_sql("SELECT 1") == "1"
     server.stop()
@@ -135,7 +135,7 @@ def test_data_of_another_release(postgres: Postgres) -> None:
 @pytest.mark.parametrize("name", ["x" * 120, "two words", "a,b", "ümläut %41"], ids=["long", "space", "comma", "escapes"])
 async def test_awkward_paths(folder: Path, name: str) -> None:
     """Where the folder's own path cannot carry a socket, a private folder does, and goes with the server."""
-    server = Postgres(folder / name / "p")
+    server = Postgres(folder / name / "p", settings={"fsync": "off"})
     server.start()
     try:
         assert server.socket_folder.stat().st_mode & 0o777 == 0o700
@@ -158,12 +158,17 @@ def test_only_a_private_socket(postgres: Postgres) -> None:
     assert stat.S_IMODE(postgres.folder.stat().st_mode) == 0o700
 
 
-def test_made_for_exact_books(postgres: Postgres) -> None:
+def test_made_for_exact_books(folder: Path) -> None:
     """The data has checksums, sorts by code point without the machine's locales, and is written durably."""
-    values = postgres.run_sql("SHOW data_checksums; SHOW fsync; SHOW server_encoding; SHOW timezone")
-    assert values.split() == ["on", "on", "UTF8", "UTC"]
-    assert postgres.run_sql("SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'postgres'") == "b|C.UTF-8"
-    assert postgres.run_sql("SHOW server_version").startswith("18.")
+    postgres = Postgres(folder / "p")
+    postgres.start()
+    values = postgres.run_sql("SHOW data_checksums; SHOW fsync; SHOW synchronous_commit; SHOW server_encoding; SHOW timezone")
+    locale = postgres.run_sql("SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'postgres'")
+    version = postgres.run_sql("SHOW server_version")
+    postgres.stop()
+    assert values.split() == ["on", "on", "on", "UTF8", "UTC"]
+    assert locale == "b|C.UTF-8"
+    assert version.startswith("18.")
 
 
 def test_log_keeps_no_values(postgres: Postgres) -> None:
