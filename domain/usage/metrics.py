@@ -138,6 +138,9 @@ class UsageFilter:
         return given
 
 
+EVERYTHING = UsageFilter()
+
+
 def _checked(values: tuple[str | UUID, ...], name: str) -> tuple[str | UUID, ...]:
     if len(values) > MOST_VALUES:
         raise OutOfRange(f"A filter has at most {MOST_VALUES} values.", minimum=0, maximum=MOST_VALUES, too_large=True, path=("filter", name))
@@ -154,7 +157,7 @@ class Question:
     is folded into one when `include_other`, and left out otherwise.
     """
 
-    filter: UsageFilter = UsageFilter()
+    filter: UsageFilter = EVERYTHING
     by: tuple[Dimension, ...] = ()
     tag: str | None = None
     first: int = 50

@@ -1,0 +1,334 @@
+"""The request log: single metered calls and records made by hand, each the sum of its events."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from domain.access.callers import Actor, Caller
+from domain.errors import MissingScope, NotFound
+from domain.pages import Page, PageOf, cut, newest_first, oldest_first
+from domain.usage.metrics import EVERYTHING, Dimension, UsageFilter
+from domain.usage.windows import Window
+from models import database
+from models.enums import ActorKind, ApiKeyMode, Scope, TokenCountSource, UsageEventKind, UsageOutcome, UsageRecordStatus
+
+SLACK = timedelta(days=1)
+"""A record's id is minted within moments of its time; with this much room the id's index finds a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Narrows the request log; None matches all, and `statuses` only those that are active.
+
+    `request_id` is the call's `X-Request-Id`; whatever is none matches nothing. `minimum_charge_microusd` is inclusive.
+    """
+
+    window: Window | None = None
+    usage: UsageFilter = EVERYTHING
+    modes: tuple[ApiKeyMode, ...] | None = None
+    statuses: tuple[UsageRecordStatus, ...] | None = None
+    request_id: str | None = None
+    needs_review: bool | None = None
+    minimum_charge_microusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one call by kind; no token is in two, except that reasoning is a part of output."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    reasoning: int
+    source: TokenCountSource
+
+    @property
+    def total(self) -> int:
+        """Input, output, cache reads and cache writes."""
+        return self.input + self.output + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One record as it stands after everything that changed it; numbers of a voided one are zero.
+
+    `at` is when the call began, `recorded_at` when it was settled. `price_id` and attempts are the receipt's matter.
+    """
+
+    id: UUID
+    workspace_id: UUID
+    kind: UsageEventKind
+    mode: ApiKeyMode
+    at: datetime
+    recorded_at: datetime
+    key_id: UUID | None
+    user_id: UUID | None
+    client_token_id: UUID | None
+    app_id: UUID | None
+    end_user: str | None
+    conversation: str | None
+    language: str | None
+    tags: dict[str, str]
+    api_name: str
+    endpoint: str
+    preset: str | None
+    requested_model: str | None
+    model: str | None
+    provider: str | None
+    streamed: bool
+    outcome: UsageOutcome
+    http_status: int | None
+    error_code: str | None
+    units: int
+    tokens: Tokens | None
+    characters: int
+    lines: int
+    charge_microusd: int
+    list_microusd: int
+    upstream_cost_picousd: int
+    price_id: UUID | None
+    latency_ms: int | None
+    first_token_ms: int | None
+    needs_review: bool
+    api_key_used: str | None
+    status: UsageRecordStatus
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-Id` of the call, which is its id; None for a record made by hand."""
+        return None if self.kind is UsageEventKind.MANUAL else str(self.id)
+
+    @property
+    def upstream_cost_microusd(self) -> int:
+        """What upstreams charged, a started microdollar counted whole; operators only."""
+        return -(-self.upstream_cost_picousd // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """One correction of a record, or its voiding: what it added."""
+
+    id: UUID
+    record_id: UUID
+    kind: UsageEventKind
+    created_at: datetime
+    actor: Actor
+    reason: str
+    units: int
+    charge_microusd: int
+
+
+# The first event has the record's id and says who called; the last settlement says how it ended; the sum of all is what it used.
+_FROM = """
+  FROM usage_event f
+ CROSS JOIN LATERAL (
+    SELECT * FROM usage_event e WHERE e.workspace_id = f.workspace_id AND e.record_id = f.id AND e.kind IN ('call', 'manual', 'late')
+     ORDER BY e.created_at DESC, e.id DESC LIMIT 1) l
+ CROSS JOIN LATERAL (
+    SELECT sum(e.units)::bigint AS units, sum(e.input_tokens)::bigint AS input, sum(e.output_tokens)::bigint AS output,
+           sum(e.cache_read_tokens)::bigint AS cache_read, sum(e.cache_write_5m_tokens)::bigint AS cache_write_5m,
+           sum(e.cache_write_1h_tokens)::bigint AS cache_write_1h, sum(e.reasoning_tokens)::bigint AS reasoning, sum(e.characters)::bigint AS characters,
+           sum(e.lines)::bigint AS lines, sum(e.charge_microusd)::bigint AS charge_microusd, sum(e.list_microusd)::bigint AS list_microusd,
+           sum(e.upstream_cost_picousd) AS upstream_cost_picousd,
+           CASE WHEN bool_or(e.kind = 'void') THEN 'voided'
+                WHEN sum(e.charge_microusd) = 0 AND sum(e.charge_microusd) FILTER (WHERE e.kind = 'correction') < 0 THEN 'refunded' ELSE 'active' END AS status
+      FROM usage_event e WHERE e.workspace_id = f.workspace_id AND e.record_id = f.id) s
+ WHERE f.workspace_id = $1 AND f.id = f.record_id
+"""
+_COLUMNS = """
+    f.id, f.workspace_id, f.kind, f.mode, f.at, f.created_at AS recorded_at, f.key_id, f.user_id, f.client_token_id, f.app_id, f.end_user, f.conversation,
+    l.language, f.tags, f.api_name, f.endpoint, f.preset, f.requested_model, l.model, l.provider, f.streamed, l.outcome, l.http_status, l.error_code,
+    s.units, s.input, s.output, s.cache_read, s.cache_write_5m, s.cache_write_1h, s.reasoning, l.token_source, s.characters, s.lines, s.charge_microusd,
+    s.list_microusd, s.upstream_cost_picousd, l.price_id, l.latency_ms, l.first_token_ms, l.needs_review, f.api_key_used, s.status
+"""
+_NAMES = {
+    Dimension.MODEL: "l.model",
+    Dimension.PROVIDER: "l.provider",
+    Dimension.APP: "f.app_id",
+    Dimension.API_KEY: "f.key_id",
+    Dimension.USER: "f.user_id",
+    Dimension.END_USER: "f.end_user",
+    Dimension.CONVERSATION: "f.conversation",
+    Dimension.PRESET: "f.preset",
+    Dimension.API_NAME: "f.api_name",
+    Dimension.ENDPOINT: "f.endpoint",
+    Dimension.LANGUAGE: "l.language",
+    Dimension.OUTCOME: "l.outcome",
+}
+
+
+async def page(caller: Caller, page: Page, wanted: RecordFilter | None = None, *, ascending: bool = False) -> PageOf[RecordView]:
+    """Return a page of records that the caller may see, newest first unless `ascending`.
+
+    Needs USAGE_READ; without USAGE_READ_ALL a person sees calls of the own keys, and a key its own. Raises MissingScope, InvalidInput.
+    """
+    where, arguments = _where(caller, wanted or RecordFilter())
+    keyset = (oldest_first if ascending else newest_first)(page, column="f.id", offset=len(arguments))
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)
+    return cut([_view(row) for row in rows], page)
+
+
+async def count(caller: Caller, wanted: RecordFilter | None = None) -> int:
+    """Return how many records match; raises as `page`."""
+    where, arguments = _where(caller, wanted or RecordFilter())
+    return int(await database.fetch_value(f"SELECT count(*) {_FROM} {where}", *arguments))
+
+
+async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, RecordView]:
+    """Return those records with these ids that the caller may see, whatever their status, by id."""
+    where, arguments = _where(caller, RecordFilter(statuses=tuple(UsageRecordStatus)))
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM} {where} AND f.id = ANY (${len(arguments) + 1})", *arguments, list(ids))
+    return {row["id"]: _view(row) for row in rows}
+
+
+async def find(caller: Caller, record_id: UUID) -> RecordView:
+    """Return one record; raises NotFound for one that the caller may not see too."""
+    found = await find_many(caller, [record_id])
+    if record_id not in found:
+        raise NotFound("usage record", path=("id",))
+    return found[record_id]
+
+
+async def adjustments(caller: Caller, record_ids: Sequence[UUID]) -> dict[UUID, list[Adjustment]]:
+    """Return what was changed afterwards of records that the caller may see, oldest first, by the record's id."""
+    own, arguments = _own(caller, [caller.require(Scope.USAGE_READ), list(record_ids)])
+    rows = await database.fetch(
+        f"""
+        SELECT a.id, a.record_id, a.kind, a.created_at, a.actor_kind, a.actor_id, a.actor_name, a.reason, a.units, a.charge_microusd
+          FROM usage_event f JOIN usage_event a ON a.workspace_id = f.workspace_id AND a.record_id = f.id AND a.kind IN ('correction', 'void')
+         WHERE f.workspace_id = $1 AND f.id = ANY ($2) AND f.id = f.record_id {own}
+         ORDER BY a.created_at, a.id
+        """,
+        *arguments,
+    )
+    found: dict[UUID, list[Adjustment]] = {}
+    for row in rows:
+        found.setdefault(row["record_id"], []).append(
+            Adjustment(
+                id=row["id"],
+                record_id=row["record_id"],
+                kind=UsageEventKind(row["kind"]),
+                created_at=row["created_at"],
+                actor=Actor(ActorKind(row["actor_kind"] or ActorKind.SYSTEM), row["actor_id"], row["actor_name"] or "system"),
+                reason=row["reason"] or "",
+                units=row["units"],
+                charge_microusd=row["charge_microusd"],
+            )
+        )
+    return found
+
+
+def _own(caller: Caller, arguments: list[Any]) -> tuple[str, list[Any]]:
+    """Add the clause that shows members only their own; a member's keys are the member's."""
+    if Scope.USAGE_READ_ALL in caller.scopes:
+        return "", arguments
+    if caller.key_id is not None:
+        return f" AND f.key_id = ${len(arguments) + 1}", [*arguments, caller.key_id]
+    return f" AND f.user_id = ${len(arguments) + 1}", [*arguments, caller.user_id]
+
+
+def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
+    clauses, arguments = _own(caller, [caller.require(Scope.USAGE_READ)])
+    users = wanted.usage.users
+    if users is not None and Scope.USAGE_READ_ALL not in caller.scopes and set(users) != {caller.user_id}:
+        raise MissingScope((Scope.USAGE_READ_ALL.name,))
+
+    def add(clause: str, value: object) -> None:
+        nonlocal clauses
+        arguments.append(value)
+        clauses += f" AND {clause.format(f'${len(arguments)}')}"
+
+    statuses = (UsageRecordStatus.ACTIVE,) if wanted.statuses is None else wanted.statuses
+    if set(statuses) != set(UsageRecordStatus):
+        add("s.status = ANY ({0}::text[])", [status.value for status in statuses])
+    for dimension, values in wanted.usage.values().items():
+        name = _NAMES[dimension]
+        if dimension is Dimension.PRESET:
+            add(f"({name} = ANY ({{0}}::text[]) OR split_part({name}, '@', 1) = ANY ({{0}}::text[]))", list(values))
+        else:
+            kind = "uuid[]" if dimension in (Dimension.APP, Dimension.API_KEY, Dimension.USER) else "text[]"
+            add(f"{name} = ANY ({{0}}::{kind})", list(values))
+    for tag in wanted.usage.tags:
+        add("f.tags ? {0}::text", tag.name)
+        if tag.values is not None:
+            name = f"${len(arguments)}::text"
+            add(f"f.tags ->> {name} = ANY ({{0}}::text[])", list(tag.values))
+    if wanted.window is not None:
+        add("f.at >= {0}", wanted.window.start)
+        add("f.at < {0}", wanted.window.end)
+        add("f.id >= uuid_at({0})", wanted.window.start - SLACK)
+        add("f.id < uuid_at({0})", wanted.window.end + SLACK)
+    if wanted.modes is not None:
+        add("f.mode = ANY ({0}::text[])", [mode.value for mode in wanted.modes])
+    if wanted.request_id is not None:
+        add("f.id = {0} AND f.kind = 'call'", _call_id(wanted.request_id))
+    if wanted.needs_review is not None:
+        add("l.needs_review = {0}", wanted.needs_review)
+    if wanted.minimum_charge_microusd is not None:
+        add("s.charge_microusd >= {0}", wanted.minimum_charge_microusd)
+    return clauses, arguments
+
+
+def _call_id(request_id: str) -> UUID | None:
+    try:
+        return UUID(request_id)
+    except ValueError:
+        return None
+
+
+def _view(row: asyncpg.Record) -> RecordView:
+    tokens = Tokens(
+        row["input"],
+        row["output"],
+        row["cache_read"],
+        row["cache_write_5m"],
+        row["cache_write_1h"],
+        row["reasoning"],
+        TokenCountSource(row["token_source"]),
+    )
+    return RecordView(
+        id=row["id"],
+        workspace_id=row["workspace_id"],
+        kind=UsageEventKind(row["kind"]),
+        mode=ApiKeyMode(row["mode"]),
+        at=row["at"],
+        recorded_at=row["recorded_at"],
+        key_id=row["key_id"],
+        user_id=row["user_id"],
+        client_token_id=row["client_token_id"],
+        app_id=row["app_id"],
+        end_user=row["end_user"],
+        conversation=row["conversation"],
+        language=row["language"],
+        tags=msgspec.json.decode(row["tags"], type=dict[str, str] | None) or {} if row["tags"] else {},
+        api_name=row["api_name"],
+        endpoint=row["endpoint"],
+        preset=row["preset"],
+        requested_model=row["requested_model"],
+        model=row["model"],
+        provider=row["provider"],
+        streamed=row["streamed"],
+        outcome=UsageOutcome(row["outcome"]),
+        http_status=row["http_status"],
+        error_code=row["error_code"],
+        units=row["units"],
+        tokens=tokens if tokens.total else None,
+        characters=row["characters"],
+        lines=row["lines"],
+        charge_microusd=row["charge_microusd"],
+        list_microusd=row["list_microusd"],
+        upstream_cost_picousd=int(row["upstream_cost_picousd"]),
+        price_id=row["price_id"],
+        latency_ms=row["latency_ms"],
+        first_token_ms=row["first_token_ms"],
+        needs_review=row["needs_review"],
+        api_key_used=row["api_key_used"],
+        status=UsageRecordStatus(row["status"]),
+    )
