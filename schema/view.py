@@ -19,7 +19,7 @@ from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import SubscriptionExecutionResult
-from strawberry.types.unset import UnsetType
+from strawberry.types.unset import UNSET, UnsetType
 
 from domain.access.callers import Caller
 from domain.errors import Refusal, Unauthenticated
@@ -238,7 +238,7 @@ class GraphQLView(GraphQL[Context, None]):
             address=request.client.host if request.client else "",
         )
 
-    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
+    async def on_ws_connect(self, context: Context) -> UnsetType:
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
         if "authorization" in told:
@@ -246,7 +246,7 @@ class GraphQLView(GraphQL[Context, None]):
                 context.caller = await self._identify(bearer_of(told["authorization"]), told.get("x-workspace-id"))
             except Refusal:
                 raise ConnectionRejectionError from None
-        return None
+        return cast("UnsetType", UNSET)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Begin the answer."""
