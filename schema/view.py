@@ -89,7 +89,13 @@ def negotiate(accept: str | None) -> str | None:
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = next((_weight(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
         charset = next((each[8:].strip('"') for each in parameters if each.startswith("charset=")), "utf-8")
-        kind = {RESPONSE_TYPE: RESPONSE_TYPE, JSON_TYPE: JSON_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE, STREAM_TYPE: STREAM_TYPE}.get(name)
+        kind = {
+            RESPONSE_TYPE: RESPONSE_TYPE,
+            JSON_TYPE: JSON_TYPE,
+            "application/*": JSON_TYPE,
+            "*/*": JSON_TYPE,
+            STREAM_TYPE: STREAM_TYPE,
+        }.get(name)
         if kind and weight > 0 and charset == "utf-8" and (best is None or weight > best[0]):
             best = (weight, kind)
     return best[1] if best else None

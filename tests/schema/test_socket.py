@@ -60,7 +60,8 @@ async def test_a_credential_that_is_not_believed_closes_with_4403(gateway: Gatew
 
 
 @pytest.mark.parametrize(
-    ("document", "code"), [("{", "GRAPHQL_PARSE_FAILED"), ("{ nope }", "GRAPHQL_VALIDATION_FAILED"), ("{ apiKeys { nodes { id } } }", "UNAUTHENTICATED")]
+    ("document", "code"),
+    [("{", "GRAPHQL_PARSE_FAILED"), ("{ nope }", "GRAPHQL_VALIDATION_FAILED"), ("{ apiKeys { nodes { id } } }", "UNAUTHENTICATED")],
 )
 async def test_errors_have_the_codes_of_http(gateway: Gateway, document: str, code: str) -> None:
     """A client of the socket meets the same codes, and the connection goes on."""
@@ -110,6 +111,8 @@ async def test_the_legacy_protocol_and_foreign_origins_are_refused(gateway: Gate
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4406
     with pytest.raises(InvalidStatus) as refused:
-        async with connect(gateway.url.replace("http", "ws") + "/graphql", subprotocols=[PROTOCOL], additional_headers={"origin": "https://elsewhere.test"}):
+        async with connect(
+            gateway.url.replace("http", "ws") + "/graphql", subprotocols=[PROTOCOL], additional_headers={"origin": "https://elsewhere.test"}
+        ):
             pass
     assert refused.value.response.status_code == 403

@@ -51,9 +51,15 @@ async def test_a_media_type_that_is_not_ours_is_406(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("document", "code"),
-    [("{", "GRAPHQL_PARSE_FAILED"), ("{ nope }", "GRAPHQL_VALIDATION_FAILED"), ("query Q($n: SafeInt) { model(name: 1) { id } }", "GRAPHQL_VALIDATION_FAILED")],
+    [
+        ("{", "GRAPHQL_PARSE_FAILED"),
+        ("{ nope }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query Q($n: SafeInt) { model(name: 1) { id } }", "GRAPHQL_VALIDATION_FAILED"),
+    ],
 )
-async def test_a_request_error_is_400_without_data_in_the_response_type_and_200_without_data_in_json(gateway: Gateway, document: str, code: str) -> None:
+async def test_a_request_error_is_400_without_data_in_the_response_type_and_200_without_data_in_json(
+    gateway: Gateway, document: str, code: str
+) -> None:
     """What was never executed has no `data`, and its status tells so in the media type that allows it."""
     new = await gateway.ask(document)
     old = await gateway.ask(document, accept="application/json")
@@ -138,7 +144,9 @@ async def test_a_body_beyond_256_kib_is_413_whether_its_length_is_told_or_not(ga
 )
 async def test_another_content_type_or_an_encoded_body_is_415(gateway: Gateway, headers: dict[str, str]) -> None:
     """Only JSON in UTF-8 as it is: a cross-site form cannot be a request, and no body unpacks into more than it was."""
-    response = await gateway.http.post("/graphql", content=b'{"query": "{ __typename }"}', headers={"content-type": "application/json", **headers})
+    response = await gateway.http.post(
+        "/graphql", content=b'{"query": "{ __typename }"}', headers={"content-type": "application/json", **headers}
+    )
     assert response.status_code == 415
 
 
