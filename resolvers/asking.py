@@ -15,7 +15,9 @@ from domain.access.users import UserView
 from domain.errors import Unauthenticated
 from domain.money import ledger
 from domain.money.catalogue import Book
-from domain.money.ledger import AccountView
+from domain.money.ledger import AccountView, TransferView
+from domain.usage import records
+from domain.usage.records import Adjustment, RecordView
 from models.enums import Scope
 
 V = TypeVar("V")
@@ -47,6 +49,9 @@ class Asking:
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
         self.accounts: DataLoader[UUID, AccountView | None] = _loader(self._accounts)
+        self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
+        self.adjustments: DataLoader[UUID, list[Adjustment] | None] = _loader(self._adjustments)
+        self.transfers_of_calls: DataLoader[UUID, list[TransferView] | None] = _loader(self._transfers_of_calls)
 
     @property
     def known(self) -> Caller:
@@ -69,6 +74,15 @@ class Asking:
 
     async def _accounts(self, ids: list[UUID]) -> Mapping[UUID, AccountView]:
         return {account.id: account for account in await ledger.accounts(self.known.workspace(), ids)}
+
+    async def _records(self, ids: list[UUID]) -> Mapping[UUID, RecordView]:
+        return await records.find_many(self.known, ids) if self.may(Scope.USAGE_READ) else {}
+
+    async def _adjustments(self, record_ids: list[UUID]) -> Mapping[UUID, list[Adjustment]]:
+        return await records.adjustments(self.known, record_ids)
+
+    async def _transfers_of_calls(self, call_ids: list[UUID]) -> Mapping[UUID, list[TransferView]]:
+        return await ledger.of_calls(self.known, call_ids)
 
 
 def _loader(find: Callable[[list[UUID]], Awaitable[Mapping[UUID, V]]]) -> DataLoader[UUID, V | None]:

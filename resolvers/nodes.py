@@ -13,11 +13,12 @@ from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.usage.records import RecordView
 from models.enums import LedgerAccountKind, Scope
 from resolvers import catalogue, workspaces
 from resolvers.asking import Asking
 
-Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion
+Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
 WORKSPACES_OWN: Final = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
@@ -60,6 +61,10 @@ async def _transfer(asking: Asking, key: str) -> TransferView | None:
     return (await ledger.find_transfers(asking.known, [UUID(key)])).get(UUID(key))
 
 
+async def _record(asking: Asking, key: str) -> RecordView | None:
+    return await asking.records.load(UUID(key))
+
+
 async def _model(asking: Asking, key: str) -> ModelView | None:
     return await catalogue.found(asking, key)
 
@@ -76,6 +81,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "User": _user,
     "LedgerAccount": _account,
     "Transfer": _transfer,
+    "UsageRecord": _record,
     "Model": _model,
     "Price": _price,
 }

@@ -112,7 +112,9 @@ class Admission(ASTValidationRule):
         self.directives += 1
         if self.directives == MOST_DIRECTIVES + 1:
             self.report_error(
-                GraphQLError(f"The document uses more than {MOST_DIRECTIVES} directives.", node, extensions={"code": "GRAPHQL_VALIDATION_FAILED"})
+                GraphQLError(
+                    f"The document uses more than {MOST_DIRECTIVES} directives.", node, extensions={"code": "GRAPHQL_VALIDATION_FAILED"}
+                )
             )
 
     @staticmethod

@@ -32,8 +32,7 @@ class ModelFilter:
 
 @strawberry.type(
     description=(
-        "One price. The most particular row that fits a call holds; a bucket without a row is never free, but refused "
-        "or marked for review."
+        "One price. The most particular row that fits a call holds; a bucket without a row is never free, but refused or marked for review."
     )
 )
 class PriceRow:

@@ -30,9 +30,7 @@ class RequiresScopes:
         Location.INPUT_FIELD_DEFINITION,
     ],
     name="cost",
-    description=(
-        "The static price of a field in rate-limit points (GraphQL Cost Directive draft, `weight` as a number in a string)."
-    ),
+    description=("The static price of a field in rate-limit points (GraphQL Cost Directive draft, `weight` as a number in a string)."),
 )
 class Cost:
     """Read by `schema.admission`; a field without it costs one point when it answers objects, and none otherwise."""
@@ -64,6 +62,4 @@ class ListSize:
     )
 
 
-PAGED = ListSize(
-    slicing_arguments=["first", "last"], sized_fields=["edges", "nodes"], assumed_size=20, require_one_slicing_argument=False
-)
+PAGED = ListSize(slicing_arguments=["first", "last"], sized_fields=["edges", "nodes"], assumed_size=20, require_one_slicing_argument=False)

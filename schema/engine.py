@@ -157,4 +157,3 @@ def _chosen(operations: list[OperationDefinitionNode], name: str | None) -> Oper
 def _prices(execution: ExecutionContext) -> Prices:
     assert isinstance(execution.schema, Contract)
     return execution.schema.prices
-

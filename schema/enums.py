@@ -6,90 +6,19 @@ from typing import TypeVar
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from domain.usage import metrics, windows
 from models import enums
 
 Kind = TypeVar("Kind", bound=type[enum.Enum])
 
 
-def _describe(kind: Kind, description: str, values: dict[str, str]) -> Kind:
-    described = strawberry.enum(kind, description=description)
+def _describe(kind: Kind, description: str, values: dict[str, str], name: str | None = None) -> Kind:
+    described = strawberry.enum(kind, name=name, description=description)
     definition = getattr(described, "__strawberry_definition__", None)
     assert isinstance(definition, StrawberryEnumDefinition)
     for value in definition.values:
         value.description = values[value.name]
     return described
-
-
-@strawberry.enum(description="A window that ends now.")
-class RelativeRange(enum.Enum):
-    """RelativeRange, as the contract has it."""
-
-    LAST_HOUR = strawberry.enum_value("last_hour", description="The last hour.")
-    LAST_24_HOURS = strawberry.enum_value("last_24_hours", description="The last 24 hours, in hours.")
-    LAST_7_DAYS = strawberry.enum_value("last_7_days", description="Today and the six local days before.")
-    LAST_30_DAYS = strawberry.enum_value("last_30_days", description="Today and the 29 local days before.")
-    LAST_90_DAYS = strawberry.enum_value("last_90_days", description="Today and the 89 local days before.")
-    LAST_12_MONTHS = strawberry.enum_value("last_12_months", description="This local calendar month and the eleven before.")
-    MONTH_TO_DATE = strawberry.enum_value("month_to_date", description="This local calendar month so far.")
-
-
-@strawberry.enum(description="A billing period.")
-class BillingPeriod(enum.Enum):
-    """BillingPeriod, as the contract has it."""
-
-    CURRENT = strawberry.enum_value("current", description="The one under way.")
-    PREVIOUS = strawberry.enum_value("previous", description="The one before.")
-
-
-@strawberry.enum(description="The width of a bucket.")
-class Granularity(enum.Enum):
-    """Granularity, as the contract has it."""
-
-    AUTO = strawberry.enum_value("auto", description="Chosen by the length of the window.")
-    MINUTE = strawberry.enum_value("minute", description="A minute; windows up to 6 hours.")
-    HOUR = strawberry.enum_value("hour", description="An hour; windows up to 31 days.")
-    DAY = strawberry.enum_value("day", description="A local day.")
-    WEEK = strawberry.enum_value("week", description="A local week from Monday.")
-    MONTH = strawberry.enum_value("month", description="A local calendar month.")
-
-
-@strawberry.enum(description="What usage can be split by.")
-class UsageDimension(enum.Enum):
-    """UsageDimension, as the contract has it."""
-
-    MODEL = strawberry.enum_value("model", description="The model that answered.")
-    PROVIDER = strawberry.enum_value("provider", description="The upstream provider.")
-    APP = strawberry.enum_value("app", description="The app.")
-    API_KEY = strawberry.enum_value("api_key", description="The API key.")
-    USER = strawberry.enum_value("user", description="The person.")
-    END_USER = strawberry.enum_value("end_user", description="The end user, as calls name it.")
-    CONVERSATION = strawberry.enum_value("conversation", description="The conversation.")
-    TAG = strawberry.enum_value("tag", description="One of the tags that calls carry.")
-    WORKSPACE = strawberry.enum_value("workspace", description="The workspace, in the operator's reports.")
-    PRESET = strawberry.enum_value("preset", description="The tool preset.")
-    API_NAME = strawberry.enum_value("api_name", description="The metered API.")
-    ENDPOINT = strawberry.enum_value("endpoint", description="The path called.")
-    LANGUAGE = strawberry.enum_value("language", description="The language of the content.")
-    OUTCOME = strawberry.enum_value("outcome", description="How the call ended.")
-    HTTP_STATUS = strawberry.enum_value("http_status", description="The HTTP status answered.")
-
-
-@strawberry.enum(description="What usage can be ranked by.")
-class UsageMetric(enum.Enum):
-    """UsageMetric, as the contract has it."""
-
-    REQUESTS = strawberry.enum_value("requests", description="Calls.")
-    ERRORS = strawberry.enum_value("errors", description="Failed calls.")
-    TOKENS = strawberry.enum_value("tokens", description="All tokens.")
-    LIST_VALUE = strawberry.enum_value("list_value", description="What it is worth at list price.")
-    COST = strawberry.enum_value("cost", description="What the workspace was charged.")
-    UPSTREAM_COST = strawberry.enum_value("upstream_cost", description="What the upstreams charged. Needs scope `OPERATOR`.")
-    MARGIN = strawberry.enum_value("margin", description="Charge less upstream cost. Needs scope `OPERATOR`.")
-    CREDITS = strawberry.enum_value("credits", description="Credit units.")
-    CHARACTERS = strawberry.enum_value("characters", description="Characters.")
-    LINES = strawberry.enum_value("lines", description="Lines.")
-    RUNS = strawberry.enum_value("runs", description="Runs.")
-    UNITS = strawberry.enum_value("units", description="Units.")
 
 
 @strawberry.enum(description="Which way to sort.")
@@ -105,8 +34,6 @@ class UsageRecordOrderField(enum.Enum):
     """UsageRecordOrderField, as the contract has it."""
 
     CREATED_AT = strawberry.enum_value("created_at", description="When the call began.")
-    COST = strawberry.enum_value("cost", description="The charge.")
-    LATENCY = strawberry.enum_value("latency", description="Time to the last byte.")
 
 
 @strawberry.enum(description="What an export holds.")
@@ -151,7 +78,9 @@ class UserErrorCode(enum.Enum):
     QUOTA_EXCEEDED = strawberry.enum_value("quota_exceeded", description="A quota of the tier is used up.")
     INSUFFICIENT_CREDIT = strawberry.enum_value("insufficient_credit", description="Too little credit.")
     IDEMPOTENCY_CONFLICT = strawberry.enum_value("idempotency_conflict", description="The same idempotency key came with another input.")
-    IDEMPOTENCY_IN_PROGRESS = strawberry.enum_value("idempotency_in_progress", description="The first request with this idempotency key is still under way.")
+    IDEMPOTENCY_IN_PROGRESS = strawberry.enum_value(
+        "idempotency_in_progress", description="The first request with this idempotency key is still under way."
+    )
     PAYMENT_DECLINED = strawberry.enum_value("payment_declined", description="Stripe refused.")
     PAYMENT_UNAVAILABLE = strawberry.enum_value("payment_unavailable", description="Stripe could not be reached.")
 
@@ -380,4 +309,78 @@ _describe(
         "APPS": "Apps; document 2 calls them instances.",
         "MEMBERS": "Members.",
     },
+)
+_describe(
+    windows.RelativeRange,
+    "A window that ends now.",
+    {
+        "LAST_HOUR": "The last hour.",
+        "LAST_24_HOURS": "The last 24 hours, in hours.",
+        "LAST_7_DAYS": "Today and the six local days before.",
+        "LAST_30_DAYS": "Today and the 29 local days before.",
+        "LAST_90_DAYS": "Today and the 89 local days before.",
+        "LAST_12_MONTHS": "This local calendar month and the eleven before.",
+        "MONTH_TO_DATE": "This local calendar month so far.",
+    },
+)
+_describe(
+    windows.BillingPeriod,
+    "A billing period.",
+    {
+        "CURRENT": "The one under way.",
+        "PREVIOUS": "The one before.",
+    },
+)
+_describe(
+    windows.Granularity,
+    "The width of a bucket.",
+    {
+        "AUTO": "Chosen by the length of the window.",
+        "MINUTE": "A minute; windows up to 6 hours.",
+        "HOUR": "An hour; windows up to 31 days.",
+        "DAY": "A local day.",
+        "WEEK": "A local week from Monday.",
+        "MONTH": "A local calendar month.",
+    },
+)
+_describe(
+    metrics.Dimension,
+    "What usage can be split by.",
+    {
+        "MODEL": "The model that answered.",
+        "PROVIDER": "The upstream provider.",
+        "APP": "The app.",
+        "API_KEY": "The API key.",
+        "USER": "The person.",
+        "END_USER": "The end user, as calls name it.",
+        "CONVERSATION": "The conversation.",
+        "TAG": "One of the tags that calls carry.",
+        "WORKSPACE": "The workspace, in the operator's reports.",
+        "PRESET": "The tool preset.",
+        "API_NAME": "The metered API.",
+        "ENDPOINT": "The path called.",
+        "LANGUAGE": "The language of the content.",
+        "OUTCOME": "How the call ended.",
+        "HTTP_STATUS": "The HTTP status answered.",
+    },
+    name="UsageDimension",
+)
+_describe(
+    metrics.Metric,
+    "What usage can be ranked by.",
+    {
+        "REQUESTS": "Calls.",
+        "ERRORS": "Failed calls.",
+        "TOKENS": "All tokens.",
+        "LIST_VALUE": "What it is worth at list price.",
+        "COST": "What the workspace was charged.",
+        "UPSTREAM_COST": "What the upstreams charged. Needs scope `OPERATOR`.",
+        "MARGIN": "Charge less upstream cost. Needs scope `OPERATOR`.",
+        "CREDITS": "Credit units.",
+        "CHARACTERS": "Characters.",
+        "LINES": "Lines.",
+        "RUNS": "Runs.",
+        "UNITS": "Units.",
+    },
+    name="UsageMetric",
 )

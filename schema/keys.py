@@ -167,12 +167,11 @@ class ApiKeyCreateInput:
     kind: enums.ApiKeyKind = field(description="What it pays with.", default=enums.ApiKeyKind.PAY_PER_TOKEN)
     mode: enums.ApiKeyMode = field(description="Whether its calls are real.", default=enums.ApiKeyMode.LIVE)
     scopes: list[enums.Scope] | None = field(
-        description="What it may do, never more than the caller; when absent, everything that a workspace key does.", default=strawberry.UNSET
+        description="What it may do, never more than the caller; when absent, everything that a workspace key does.",
+        default=strawberry.UNSET,
     )
     allowed_models: list[str] | None = field(description="Models it may call, by name; all when absent.", default=strawberry.UNSET)
-    allowed_origins: list[str] | None = field(
-        description="Browser origins it may be used from; all when absent.", default=strawberry.UNSET
-    )
+    allowed_origins: list[str] | None = field(description="Browser origins it may be used from; all when absent.", default=strawberry.UNSET)
     allowed_addresses: list[str] | None = field(
         description="Addresses it may be used from, in CIDR notation; all when absent.", default=strawberry.UNSET
     )

@@ -2,7 +2,7 @@
 
 import datetime
 import decimal
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
 import strawberry
@@ -13,6 +13,7 @@ from domain.money.ledger import AccountView, Balance, Entry, StatementFilter, Tr
 from domain.pages import PageOf
 from models import enums
 from resolvers import ledger as resolvers
+from resolvers import usage
 from schema import ids, pages
 from schema.amounts import Money
 from schema.callers import Actor
@@ -20,7 +21,11 @@ from schema.context import Info
 from schema.directives import PAGED, Cost
 from schema.fields import resolved
 from schema.nodes import Node
+from schema.ranges import UsageRange
 from schema.scalars import MicroUsd, SafeInt
+
+if TYPE_CHECKING:
+    from schema.records import UsageRecord
 
 
 @strawberry.type(
@@ -70,6 +75,7 @@ class Transfer(Node):
     created_at: datetime.datetime = field(description="When it was posted.")
     debit_id: strawberry.Private[UUID]
     credit_id: strawberry.Private[UUID]
+    call_id: strawberry.Private[UUID | None]
 
     @resolved("The account it left.")
     async def debit(self, info: Info) -> LedgerAccount:
@@ -80,6 +86,14 @@ class Transfer(Node):
     async def credit(self, info: Info) -> LedgerAccount:
         """Load the account."""
         return await _account(info, self.credit_id)
+
+    @resolved("The usage event it charges or corrects.")
+    async def usage_record(self, info: Info) -> Annotated["UsageRecord", strawberry.lazy("schema.records")] | None:
+        """Load the record, when the caller may see it."""
+        from schema.records import UsageRecord
+
+        record = await info.context.records.load(self.call_id) if self.call_id else None
+        return UsageRecord.of(record) if record else None
 
     @classmethod
     def of(cls, transfer: TransferView) -> Self:
@@ -94,6 +108,7 @@ class Transfer(Node):
             created_at=transfer.created_at,
             debit_id=transfer.debit_id,
             credit_id=transfer.credit_id,
+            call_id=transfer.call_id,
         )
 
 
@@ -153,13 +168,19 @@ class TransferConnection:
 
 @strawberry.input(description="Narrows a list of transfers.")
 class TransferFilter:
-    """Narrows a statement."""
+    """As the contract has it."""
 
     kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
+    range: UsageRange | None = field(description="The window.", default=strawberry.UNSET)
 
-    def wanted(self) -> StatementFilter:
-        """The filter as the domain takes it."""
-        return StatementFilter(kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None)
+    def wanted(self, info: Info) -> StatementFilter:
+        """The filter as the domain takes it; days are those of UTC."""
+        over = usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
+        return StatementFilter(
+            kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None,
+            start=over.start if over else None,
+            end=over.end if over else None,
+        )
 
 
 Narrowed = Annotated[TransferFilter | None, strawberry.argument(description="Only the transfers that match.")]
@@ -185,7 +206,10 @@ class CreditAccount:
         """Read them."""
         return [LedgerAccount.of(account) for account in await resolvers.accounts(info.context)]
 
-    @resolved("The statement, newest first: every transfer that changed `balance`. It is append-only and adds up to `balance`.", directives=[PAGED])
+    @resolved(
+        "The statement, newest first: every transfer that changed `balance`. It is append-only and adds up to `balance`.",
+        directives=[PAGED],
+    )
     async def transactions(
         self,
         info: Info,
@@ -196,7 +220,7 @@ class CreditAccount:
         filter: Narrowed = UNSET,
     ) -> TransferConnection:
         """Read a page of them."""
-        wanted = filter.wanted() if filter else StatementFilter()
+        wanted = filter.wanted(info) if filter else StatementFilter()
         page = await resolvers.statement(info.context, pages.page_of("Transfer", first, after, last, before), wanted)
         return TransferConnection(page=page, filter_=wanted)
 

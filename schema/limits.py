@@ -69,8 +69,12 @@ class Quota:
     used: SafeInt | None = field(description="How much is used; null for a bound on each end user or address.")
     remaining: SafeInt | None = field(description="How much is left; null means unlimited, and as `used`.")
     percent: float | None = field(description="`used` in percent of `limit`; null means unlimited, and as `used`.")
-    started_at: datetime.datetime | None = field(description="When the current window began; null for a resource that is held, not spent, and as `used`.")
-    resets_at: datetime.datetime | None = field(description="When `used` next falls; null for a resource that is held, not spent, and as `used`.")
+    started_at: datetime.datetime | None = field(
+        description="When the current window began; null for a resource that is held, not spent, and as `used`."
+    )
+    resets_at: datetime.datetime | None = field(
+        description="When `used` next falls; null for a resource that is held, not spent, and as `used`."
+    )
     of_model: strawberry.Private[str | None]
 
     @resolved("The only model that counts; null means all.")
@@ -115,10 +119,12 @@ async def _bounds(info: Info, subject: "Limited") -> Sequence[BoundView]:
     return await info.context.bounds.load(subject.subject_id) or ()
 
 
-@strawberry.interface(description=(
-    "Something whose calls can be bounded. All bounds hold at once; the first that is reached refuses the call and "
-    "says when to come back."
-))
+@strawberry.interface(
+    description=(
+        "Something whose calls can be bounded. All bounds hold at once; the first that is reached refuses the call and "
+        "says when to come back."
+    )
+)
 class Limited:
     """Whatever has bounds; `subject_id` is the row's own id."""
 

@@ -65,8 +65,7 @@ class Mutation:
         return ApiKeyCreatePayload(api_key=ApiKey.of(key), secret=Secret(secret) if secret else None)
 
     @resolved(
-        "Rename a key, or change what it may do. Requires scope `KEYS_WRITE`.",
-        extensions=_guarded(ApiKeyUpdatePayload, Scope.KEYS_WRITE),
+        "Rename a key, or change what it may do. Requires scope `KEYS_WRITE`.", extensions=_guarded(ApiKeyUpdatePayload, Scope.KEYS_WRITE)
     )
     async def api_key_update(
         self, info: Info, input: Annotated[ApiKeyUpdateInput, strawberry.argument(description="What to change.")]
@@ -86,10 +85,10 @@ class Mutation:
         key, secret = await keys.rotate(info.context, _row("ApiKey", input.id, "key", "id"), input.grace_seconds)
         return ApiKeyRotatePayload(api_key=ApiKey.of(key), secret=Secret(secret))
 
-    @resolved((
-        "Revoke a key. Streams under way go on; the next call fails with 401. Doing it twice is no error. Requires "
-        "scope `KEYS_WRITE`."
-    ), extensions=_guarded(ApiKeyRevokePayload, Scope.KEYS_WRITE))
+    @resolved(
+        ("Revoke a key. Streams under way go on; the next call fails with 401. Doing it twice is no error. Requires scope `KEYS_WRITE`."),
+        extensions=_guarded(ApiKeyRevokePayload, Scope.KEYS_WRITE),
+    )
     async def api_key_revoke(
         self, info: Info, input: Annotated[ApiKeyRevokeInput, strawberry.argument(description="The key.")]
     ) -> ApiKeyRevokePayload | None:
@@ -141,8 +140,7 @@ class Mutation:
         return InvitationAcceptPayload(member=Member.of(await members.accept(info.context, input.token)))
 
     @resolved(
-        "Change a member's role or bounds. Requires scope `MEMBERS_WRITE`.",
-        extensions=_guarded(MemberUpdatePayload, Scope.MEMBERS_WRITE),
+        "Change a member's role or bounds. Requires scope `MEMBERS_WRITE`.", extensions=_guarded(MemberUpdatePayload, Scope.MEMBERS_WRITE)
     )
     async def member_update(
         self, info: Info, input: Annotated[MemberUpdateInput, strawberry.argument(description="What to change.")]

@@ -21,8 +21,6 @@ T = TypeVar("T")
 DEFAULT_SIZE = 20
 
 
-
-
 @strawberry.type(description="Where a page begins and ends.")
 class PageInfo:
     """As the contract has it."""

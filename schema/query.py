@@ -7,29 +7,35 @@ import strawberry
 from strawberry import UNSET
 
 from domain.access.keys import KeyFilter
+from domain.usage.records import RecordFilter
 from models.enums import Scope
 from resolvers import catalogue, keys, ledger, workspaces
-from schema import pages
+from resolvers import usage as usage_resolvers
+from schema import pages, ranges, records
 from schema.access import requires
 from schema.catalogue import Filter, Model
 from schema.context import Info
-from schema.directives import PAGED, ListSize
+from schema.directives import PAGED, Cost, ListSize
+from schema.enums import SortDirection
 from schema.errors import unacceptable
 from schema.fields import resolved
 from schema.keys import ApiKeyConnection, ApiKeyFilter
 from schema.ledger import CreditAccount
 from schema.nodes import Node
+from schema.records import UsageRecordConnection
 from schema.refetch import refetch
 from schema.service import RateLimit, Service
+from schema.usage import UsageReport, report
 from schema.workspaces import Viewer, Workspace
 
 MOST_NODES = 100
 
 
-@strawberry.type(description=(
-    "Where every read begins. All fields are scoped to one workspace: the credential's, or the one the "
-    "`X-Workspace-Id` header names."
-))
+@strawberry.type(
+    description=(
+        "Where every read begins. All fields are scoped to one workspace: the credential's, or the one the `X-Workspace-Id` header names."
+    )
+)
 class Query:
     """Reads of the current workspace, and what is public."""
 
@@ -61,7 +67,9 @@ class Query:
         workspace = await workspaces.current(info.context)
         return Workspace.of(workspace) if workspace else None
 
-    @resolved("API keys of the workspace, newest first. Requires scope `KEYS_READ`.", extensions=requires(Scope.KEYS_READ), directives=[PAGED])
+    @resolved(
+        "API keys of the workspace, newest first. Requires scope `KEYS_READ`.", extensions=requires(Scope.KEYS_READ), directives=[PAGED]
+    )
     async def api_keys(
         self,
         info: Info,
@@ -76,7 +84,49 @@ class Query:
         page = await keys.page(info.context, pages.page_of("ApiKey", first, after, last, before), wanted)
         return ApiKeyConnection(page=page, filter_=wanted)
 
-    @resolved("Prepaid credit: balance and ledger. Short for `workspace { credits }`. Requires scope `BILLING_READ`.", extensions=requires(Scope.BILLING_READ))
+    @resolved(
+        (
+            "Metered usage of the workspace: totals, groups, time series and activity. Short for `workspace { usage }`. "
+            "Requires scope `USAGE_READ`."
+        ),
+        extensions=requires(Scope.USAGE_READ),
+        directives=[Cost(weight="5")],
+    )
+    async def usage(
+        self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
+    ) -> UsageReport | None:
+        """Resolve the window; what is selected is measured."""
+        return report(info, range, timezone, filter)
+
+    @resolved(
+        (
+            "Single metered calls, newest first: the request log. Members see their own; `USAGE_READ_ALL` shows "
+            "everybody's.\n"
+            "Requires scope `USAGE_READ`."
+        ),
+        extensions=requires(Scope.USAGE_READ),
+        directives=[PAGED],
+    )
+    async def usage_records(
+        self,
+        info: Info,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        filter: records.Filter = UNSET,
+        order_by: records.Order = records.NEWEST_FIRST,
+    ) -> UsageRecordConnection | None:
+        """Read a page of them."""
+        wanted = filter.wanted(info) if filter else RecordFilter()
+        page = pages.page_of("UsageRecord", first, after, last, before)
+        found = await usage_resolvers.log(info.context, page, wanted, ascending=order_by.direction is SortDirection.ASC)
+        return UsageRecordConnection(page=found, filter_=wanted)
+
+    @resolved(
+        "Prepaid credit: balance and ledger. Short for `workspace { credits }`. Requires scope `BILLING_READ`.",
+        extensions=requires(Scope.BILLING_READ),
+    )
     async def credits(self, info: Info) -> CreditAccount | None:
         """Read the balance."""
         return CreditAccount.of(await ledger.balance(info.context))

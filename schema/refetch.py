@@ -6,6 +6,7 @@ from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.usage.records import RecordView
 from resolvers import nodes as resolvers
 from resolvers.nodes import Found
 from schema import ids
@@ -15,6 +16,7 @@ from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
 from schema.nodes import Node
+from schema.records import UsageRecord
 from schema.users import User, visible
 from schema.workspaces import Workspace
 
@@ -43,5 +45,7 @@ def shown(context: Context, found: Found) -> Node:
             return Transfer.of(found)
         case ModelView():
             return Model.of(found)
+        case RecordView():
+            return UsageRecord.of(found)
         case PriceVersion():
             return Price.of(found)

@@ -187,7 +187,11 @@ def _literal(parse: Callable[[object], Any]) -> Callable[..., Any]:
 
 
 def _scalar(
-    name: str, description: str, parse: Callable[[object], Any], serialize: Callable[[Any], Any] = _same, specified_by_url: str | None = None
+    name: str,
+    description: str,
+    parse: Callable[[object], Any],
+    serialize: Callable[[Any], Any] = _same,
+    specified_by_url: str | None = None,
 ) -> ScalarDefinition:
     return strawberry.scalar(
         name=name,

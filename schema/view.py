@@ -19,7 +19,7 @@ from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import SubscriptionExecutionResult
-from strawberry.types.unset import UnsetType
+from strawberry.types.unset import UNSET, UnsetType
 
 from domain.access.callers import Caller
 from domain.errors import Refusal, Unauthenticated
@@ -89,7 +89,13 @@ def negotiate(accept: str | None) -> str | None:
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = next((_weight(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
         charset = next((each[8:].strip('"') for each in parameters if each.startswith("charset=")), "utf-8")
-        kind = {RESPONSE_TYPE: RESPONSE_TYPE, JSON_TYPE: JSON_TYPE, "application/*": JSON_TYPE, "*/*": JSON_TYPE, STREAM_TYPE: STREAM_TYPE}.get(name)
+        kind = {
+            RESPONSE_TYPE: RESPONSE_TYPE,
+            JSON_TYPE: JSON_TYPE,
+            "application/*": JSON_TYPE,
+            "*/*": JSON_TYPE,
+            STREAM_TYPE: STREAM_TYPE,
+        }.get(name)
         if kind and weight > 0 and charset == "utf-8" and (best is None or weight > best[0]):
             best = (weight, kind)
     return best[1] if best else None
@@ -238,7 +244,7 @@ class GraphQLView(GraphQL[Context, None]):
             address=request.client.host if request.client else "",
         )
 
-    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
+    async def on_ws_connect(self, context: Context) -> UnsetType:
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
         if "authorization" in told:
@@ -246,7 +252,7 @@ class GraphQLView(GraphQL[Context, None]):
                 context.caller = await self._identify(bearer_of(told["authorization"]), told.get("x-workspace-id"))
             except Refusal:
                 raise ConnectionRejectionError from None
-        return None
+        return cast("UnsetType", UNSET)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Begin the answer."""

@@ -12,7 +12,7 @@ from models import enums
 from models.enums import Role, Scope
 from resolvers import ledger, members
 from resolvers import workspaces as resolvers
-from schema import ids, pages
+from schema import ids, pages, ranges
 from schema.access import requires
 from schema.client_tokens import ClientToken
 from schema.context import Info
@@ -24,6 +24,7 @@ from schema.limits import Limited
 from schema.members import MemberConnection
 from schema.nodes import Node
 from schema.scalars import TimeZone
+from schema.usage import UsageReport, report
 from schema.users import User
 
 
@@ -58,6 +59,13 @@ class Workspace(Node, Limited):
     async def credits(self, info: Info) -> CreditAccount | None:
         """Read the balance. Only the current workspace shows its money."""
         return CreditAccount.of(await ledger.balance(info.context)) if self.is_current(info) else None
+
+    @resolved("The usage of the whole workspace. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
+    async def usage(
+        self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
+    ) -> UsageReport | None:
+        """Resolve the window. Only the current workspace shows its usage."""
+        return report(info, range, timezone, filter) if self.is_current(info) else None
 
     def is_current(self, info: Info) -> bool:
         """Whether this is the workspace that the call is scoped to."""

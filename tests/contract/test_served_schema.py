@@ -97,7 +97,11 @@ def differences() -> Iterator[str]:
                 extra = {each.name for each in kind.interfaces} - {each.name for each in agreed.interfaces}
                 if extra:
                     yield f"{kind.name}: implements {extra}"
-            if isinstance(kind, GraphQLInputObjectType) and isinstance(agreed, GraphQLInputObjectType) and kind.is_one_of != agreed.is_one_of:
+            if (
+                isinstance(kind, GraphQLInputObjectType)
+                and isinstance(agreed, GraphQLInputObjectType)
+                and kind.is_one_of != agreed.is_one_of
+            ):
                 yield f"{kind.name}: @oneOf differs"
             for name, member in kind.fields.items():
                 if name not in agreed.fields:

@@ -14,13 +14,16 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
-from domain.access import callers, keys, users, workspaces
-from domain.access.callers import Caller, SessionClaims
+from domain.access import callers, keys, secrets, users, workspaces
+from domain.access.callers import Actor, Caller, SessionClaims
 from domain.access.keys import KeyView, NewKey
 from domain.access.workspaces import WorkspaceView
 from domain.errors import Unauthenticated
-from domain.money.catalogue import Book
-from models.enums import Scope
+from domain.money import catalogue, ledger
+from domain.money.catalogue import Book, PriceVersion
+from domain.serving.calls import Calls, Consumption, Ending, Opening
+from models.enums import ActorKind, Bucket, Scope, UsageOutcome
+from models.ids import uuid7
 from resolvers.asking import Facilities
 from schema.build import build
 from schema.engine import Contract
@@ -98,6 +101,7 @@ class Gateway:
     url: str
     issuer: Issuer
     book: Book
+    calls: Calls
     http: httpx2.AsyncClient
 
     async def ask(
@@ -135,6 +139,63 @@ class Gateway:
         await users.make_operator(owner.user_id)
         return owner.session
 
+    async def credit(self, owner: "Owner", amount_microusd: int) -> None:
+        """Give an owner's workspace credit."""
+        await ledger.give(owner.workspace.id, amount_microusd, "for tests", uuid4().hex, Actor(ActorKind.SYSTEM, None, "tests"))
+
+    async def offer(self, name: str, *, input_usd: str, output_usd: str) -> PriceVersion:
+        """Offer a model at a price for a million tokens."""
+        rows = (catalogue.make_row(Bucket.UNCACHED_INPUT, input_usd), catalogue.make_row(Bucket.OUTPUT, output_usd))
+        entry = catalogue.ModelEntry(
+            name=name, display_name=name.title(), vendor="Acme", rows=rows, context_window=200_000, max_output_tokens=8_000
+        )
+        now = datetime.now(UTC)
+        await catalogue.enter(entry, source="tests", effective_from=now, actor=Actor(ActorKind.SYSTEM, None, "tests"), at=now)
+        await self.book.refresh()
+        price = self.book.price(name, datetime.now(UTC))
+        assert price is not None
+        return price
+
+    async def call(self, secret: str, price: PriceVersion, *, input_tokens: int, output_tokens: int, failed: bool = False) -> UUID:
+        """Make a call through the books: admitted against the balance, settled at its price. Returns its ID."""
+        admitted = await self.calls.admit(
+            Opening(
+                id=uuid7(),
+                fingerprint=secrets.fingerprint(secret),
+                road="generic",
+                endpoint="/v1/messages",
+                api_name="llm_query",
+                dialect="anthropic",
+                requested_model=price.model,
+                model=price.model,
+                echo=False,
+                upstream="acme",
+                price=price,
+                streamed=True,
+                input_tokens=input_tokens,
+                requested_max_output=output_tokens,
+                max_output_tokens=output_tokens,
+                instalment_tokens=4096,
+                created_at=datetime.now(UTC),
+            )
+        )
+        used = {Bucket.UNCACHED_INPUT.value: input_tokens, Bucket.OUTPUT.value: output_tokens}
+        await self.calls.settle(
+            Ending(
+                workspace_id=admitted.workspace_id,
+                call_id=admitted.call_id,
+                model=price.model,
+                provider="acme",
+                price=price,
+                consumption=Consumption(model=price.model, quantities={} if failed else used, reported=True),
+                outcome=UsageOutcome.FAILED if failed else UsageOutcome.SUCCEEDED,
+                http_status=500 if failed else 200,
+                error_code="upstream_error" if failed else None,
+                latency_ms=40,
+            )
+        )
+        return admitted.call_id
+
     async def caller(self, credential: str) -> Caller:
         """Who a credential stands for."""
         caller = await callers.identify(credential, None, sessions=self.issuer, open_signup=False, at=datetime.now(UTC))
@@ -163,6 +224,7 @@ class Owner:
 async def running() -> AsyncIterator[Gateway]:
     """Serve GraphQL alone, on a port of the machine's choice."""
     issuer, book = Issuer(), Book()
+    calls = Calls(book, batch=1, hold_seconds=60)
 
     async def identify(credential: str | None, workspace: str | None) -> Caller | None:
         return await callers.identify(credential, workspace, sessions=issuer, open_signup=False, at=datetime.now(UTC))
@@ -175,7 +237,8 @@ async def running() -> AsyncIterator[Gateway]:
     serving = asyncio.create_task(server.serve([listening]))
     try:
         async with httpx2.AsyncClient(base_url=url) as http:
-            yield Gateway(url, issuer, book, http)
+            yield Gateway(url, issuer, book, calls, http)
     finally:
+        await calls.close()
         server.should_exit = True
         await serving

@@ -1,0 +1,51 @@
+"""Metered usage: the window, its totals, groups and series, and the request log."""
+
+from datetime import datetime
+
+from domain.pages import Page, PageOf
+from domain.usage import measure, records, windows
+from domain.usage.measure import Group, Point, Series
+from domain.usage.metrics import Detail, Metrics, Question, UsageFilter
+from domain.usage.records import RecordFilter, RecordView
+from domain.usage.windows import Granularity, Range, Window
+from resolvers.asking import Asking
+
+
+def window(asking: Asking, wanted: Range, zone: str) -> Window:
+    """The stretch of time that a range means now."""
+    return windows.resolve(wanted, zone, asking.known.at)
+
+
+async def freshness() -> datetime:
+    """The instant before which everything recorded is included."""
+    return await measure.freshness()
+
+
+async def totals(asking: Asking, over: Window, narrowed: UsageFilter, details: frozenset[Detail]) -> Metrics:
+    """All usage of a window."""
+    return await measure.totals(asking.known, over, narrowed, details)
+
+
+async def groups(asking: Asking, over: Window, question: Question) -> list[Group]:
+    """The usage of a window by values."""
+    return await measure.groups(asking.known, over, question)
+
+
+async def series(asking: Asking, over: Window, granularity: Granularity, narrowed: UsageFilter, details: frozenset[Detail]) -> list[Point]:
+    """The usage of a window in buckets."""
+    return await measure.series(asking.known, over, granularity, narrowed, details)
+
+
+async def series_by(asking: Asking, over: Window, granularity: Granularity, question: Question) -> list[Series]:
+    """One series for each of the largest values."""
+    return await measure.series_by(asking.known, over, granularity, question)
+
+
+async def log(asking: Asking, wanted: Page, filter_: RecordFilter, *, ascending: bool) -> PageOf[RecordView]:
+    """A page of the request log."""
+    return await records.page(asking.known, wanted, filter_, ascending=ascending)
+
+
+async def log_count(asking: Asking, filter_: RecordFilter) -> int:
+    """How many records match."""
+    return await records.count(asking.known, filter_)

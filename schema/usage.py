@@ -1,0 +1,461 @@
+"""Reports of metered usage: what is computed is what is selected."""
+
+import datetime
+from collections.abc import Iterable
+from typing import Annotated, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET, field
+from strawberry.types.nodes import FragmentSpread, InlineFragment, SelectedField, Selection
+
+from domain.usage.measure import Group, Point, Series
+from domain.usage.metrics import Detail, Dimension, Metric, Metrics, Question, Runs, Values
+from domain.usage.metrics import Quantiles as Measured
+from domain.usage.metrics import UsageFilter as Narrowing
+from domain.usage.windows import Granularity, Window
+from models import enums
+from models.enums import Scope
+from resolvers import usage as resolvers
+from schema.access import requires
+from schema.amounts import Money
+from schema.catalogue import Model, model_named
+from schema.context import Info
+from schema.directives import Cost, ListSize
+from schema.enums import SortDirection
+from schema.fields import resolved
+from schema.keys import ApiKey
+from schema.ranges import UsageFilter, UsageRange
+from schema.scalars import SafeInt, TimeZone
+from schema.users import User, visible
+
+DETAILS = {
+    "runs": Detail.RUNS,
+    "credits": Detail.CREDITS,
+    "uniqueEndUsers": Detail.END_USERS,
+    "uniqueConversations": Detail.CONVERSATIONS,
+    "latency": Detail.LATENCY,
+    "timeToFirstToken": Detail.FIRST_TOKEN,
+}
+"""Fields that cost a measurement of their own."""
+
+
+@strawberry.input(description="The order of usage groups.")
+class UsageGroupOrder:
+    """As the contract has it."""
+
+    metric: Metric = field(description="By what.")
+    direction: SortDirection = field(description="Which way.")
+
+
+LARGEST_FIRST = UsageGroupOrder(metric=Metric.COST, direction=SortDirection.DESC)
+
+
+@strawberry.type(description="Runs by outcome. The parts add up to `total`.")
+class RunCounts:
+    """As the contract has it."""
+
+    total: SafeInt = field(description="All runs.")
+    completed: SafeInt = field(description="Finished well.")
+    failed: SafeInt = field(description="Ended with an error.")
+    cancelled: SafeInt = field(description="Stopped by the caller.")
+    running: SafeInt = field(description="Under way.")
+    pending: SafeInt = field(description="Admitted, without any progress yet.")
+
+    @classmethod
+    def of(cls, runs: Runs) -> Self:
+        """The counts as GraphQL shows them."""
+        return cls(
+            total=SafeInt(runs.total),
+            completed=SafeInt(runs.completed),
+            failed=SafeInt(runs.failed),
+            cancelled=SafeInt(runs.cancelled),
+            running=SafeInt(runs.running),
+            pending=SafeInt(runs.pending),
+        )
+
+
+@strawberry.type(description="Quantiles of a duration in milliseconds, estimated from a histogram to within 5 %.")
+class Quantiles:
+    """As the contract has it."""
+
+    p50: float = field(description="The median.")
+    p90: float = field(description="Nine in ten are below.")
+    p95: float = field(description="Nineteen in twenty are below.")
+    p99: float = field(description="Ninety-nine in a hundred are below.")
+
+    @classmethod
+    def of(cls, measured: Measured | None) -> Self | None:
+        """The quantiles as GraphQL shows them."""
+        return cls(p50=measured.p50, p90=measured.p90, p95=measured.p95, p99=measured.p99) if measured else None
+
+
+@strawberry.type(description="Everything that is counted. Select only what you need.")
+class UsageMetrics:
+    """Sums, and what was measured besides because it was selected."""
+
+    requests: SafeInt = field(description="Calls, failed ones included.")
+    errors: SafeInt = field(description="Calls that failed.")
+    error_rate: float | None = field(description="`errors / requests`, 0 to 1; null when there were no requests.")
+    tokens: SafeInt = field(description="All tokens: input, output, cache reads and cache writes.")
+    input_tokens: SafeInt = field(description="Uncached input tokens.")
+    output_tokens: SafeInt = field(description="Output tokens, reasoning included.")
+    cache_read_tokens: SafeInt = field(description="Input tokens read from the provider's prompt cache.")
+    cache_write_tokens: SafeInt = field(description="Input tokens written to the provider's prompt cache, for whatever time.")
+    cache_write1h_tokens: SafeInt = field(
+        description="Input tokens written to the prompt cache for an hour; the rest of `cacheWriteTokens` is for five minutes."
+    )
+    reasoning_tokens: SafeInt = field(description="Reasoning tokens, a part of `outputTokens`.")
+    cache_hit_rate: float | None = field(description="Cache reads over all input, 0 to 1; null when there was no input.")
+    list_value: Money = field(description="What it is worth at list price, whoever paid.")
+    cost: Money = field(description="What the workspace was charged, after markup; 0 where a tier's quota paid.")
+    platform_cost: Money = field(description="The part of `cost` for calls on the service's own provider keys: all of it today.")
+    upstream_cost: Money | None = field(
+        description="What the upstreams charged, failed attempts included. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR)
+    )
+    margin: Money | None = field(description="`cost` less `upstreamCost`. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
+    characters: SafeInt = field(description="Characters processed.")
+    lines: SafeInt = field(description="Lines processed.")
+    characters_per_line: float | None = field(description="Mean characters for each line; null when there were no lines.")
+    units: SafeInt = field(description="Units used, as the metered API defines its unit.")
+    measured: strawberry.Private[Metrics]
+
+    @resolved(
+        "The list value in whole credits of document 1, in such a way that buckets add up; one is a US cent unless the "
+        "operator says otherwise."
+    )
+    def credits(self) -> SafeInt:
+        """Measured because it is selected."""
+        assert self.measured.credits is not None
+        return SafeInt(self.measured.credits)
+
+    @resolved("Runs by outcome.")
+    def runs(self) -> RunCounts:
+        """Measured because it is selected."""
+        assert self.measured.runs is not None
+        return RunCounts.of(self.measured.runs)
+
+    @resolved("Different end users named in calls (`user`, `metadata.user_id`).", directives=[Cost(weight="5")])
+    def unique_end_users(self) -> SafeInt:
+        """Measured because it is selected."""
+        assert self.measured.end_users is not None
+        return SafeInt(self.measured.end_users)
+
+    @resolved("Different conversations named in calls.", directives=[Cost(weight="5")])
+    def unique_conversations(self) -> SafeInt:
+        """Measured because it is selected."""
+        assert self.measured.conversations is not None
+        return SafeInt(self.measured.conversations)
+
+    @resolved("Time from request to last byte, in milliseconds; null when there were no requests.", directives=[Cost(weight="5")])
+    def latency(self) -> Quantiles | None:
+        """Measured because it is selected."""
+        return Quantiles.of(self.measured.latency)
+
+    @resolved("Time from request to first token, in milliseconds; null when nothing was streamed.", directives=[Cost(weight="5")])
+    def time_to_first_token(self) -> Quantiles | None:
+        """Measured because it is selected."""
+        return Quantiles.of(self.measured.first_token)
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Self:
+        """What was measured as GraphQL shows it."""
+        return cls(
+            requests=SafeInt(metrics.requests),
+            errors=SafeInt(metrics.errors),
+            error_rate=metrics.error_rate,
+            tokens=SafeInt(metrics.tokens),
+            input_tokens=SafeInt(metrics.input_tokens),
+            output_tokens=SafeInt(metrics.output_tokens),
+            cache_read_tokens=SafeInt(metrics.cache_read_tokens),
+            cache_write_tokens=SafeInt(metrics.cache_write_tokens),
+            cache_write1h_tokens=SafeInt(metrics.cache_write_1h_tokens),
+            reasoning_tokens=SafeInt(metrics.reasoning_tokens),
+            cache_hit_rate=metrics.cache_hit_rate,
+            list_value=Money.of(metrics.list_microusd),
+            cost=Money.of(metrics.charge_microusd),
+            platform_cost=Money.of(metrics.platform_cost_microusd),
+            upstream_cost=Money.of(metrics.upstream_cost_microusd),
+            margin=Money.of(metrics.margin_microusd),
+            characters=SafeInt(metrics.characters),
+            lines=SafeInt(metrics.lines),
+            characters_per_line=metrics.characters_per_line,
+            units=SafeInt(metrics.units),
+            measured=metrics,
+        )
+
+
+@strawberry.type(description="Usage in one stretch of time.")
+class UsageBucket:
+    """As the contract has it."""
+
+    start: datetime.datetime = field(description="Inclusive start.")
+    end: datetime.datetime = field(description="Exclusive end.")
+    label: str = field(
+        description="The local start as a person would write it in this zone: `2026-11-21`, `2026-W47`, `2026-11`, `2026-11-21T14:00`."
+    )
+    partial: bool = field(description="Whether the bucket is not over yet.")
+    metrics: UsageMetrics = field(description="The bucket's totals.")
+
+    @classmethod
+    def of(cls, point: Point) -> Self:
+        """The bucket as GraphQL shows it."""
+        bucket = point.bucket
+        return cls(start=bucket.start, end=bucket.end, label=bucket.label, partial=bucket.partial, metrics=UsageMetrics.of(point.metrics))
+
+
+@strawberry.type(
+    description=(
+        "The values that a group or series stands for. Only the dimensions asked for are set; a set dimension without a value is null too."
+    )
+)
+class UsageDimensionValues:
+    """As the contract has it."""
+
+    model_name: str | None = field(description="The model's name, set even when the model is no longer offered.")
+    provider: str | None = field(description="The upstream provider.")
+    conversation_id: str | None = field(description="The conversation ID that calls name.")
+    tag_value: str | None = field(description="The value of the tag asked for.")
+    api_name: str | None = field(description="The metered API, for example `llm_query`.")
+    endpoint: str | None = field(description="The path called, for example `/v1/messages`.")
+    language: str | None = field(description="The BCP 47 language tag of the content.")
+    outcome: enums.UsageOutcome | None = field(description="How the call ended.")
+    http_status: int | None = field(description="The HTTP status answered.")
+    key_id: strawberry.Private[UUID | None]
+    user_id: strawberry.Private[UUID | None]
+
+    @resolved("The model.")
+    def model(self, info: Info) -> Model | None:
+        """Read it in the book."""
+        return model_named(info, self.model_name)
+
+    @resolved("The API key.")
+    async def api_key(self, info: Info) -> ApiKey | None:
+        """Load the key."""
+        key = await info.context.keys.load(self.key_id) if self.key_id else None
+        return ApiKey.of(key) if key else None
+
+    @resolved("The person.")
+    async def user(self, info: Info) -> User | None:
+        """Load the person."""
+        person = await info.context.users.load(self.user_id) if self.user_id else None
+        return User.of(person, visible(info.context, person.id)) if person else None
+
+    @classmethod
+    def of(cls, values: Values) -> Self:
+        """The values as GraphQL shows them."""
+        outcome = values.get(Dimension.OUTCOME)
+        status = values.get(Dimension.HTTP_STATUS)
+        return cls(
+            model_name=_text(values, Dimension.MODEL),
+            provider=_text(values, Dimension.PROVIDER),
+            conversation_id=_text(values, Dimension.CONVERSATION),
+            tag_value=_text(values, Dimension.TAG),
+            api_name=_text(values, Dimension.API_NAME),
+            endpoint=_text(values, Dimension.ENDPOINT),
+            language=_text(values, Dimension.LANGUAGE),
+            outcome=enums.UsageOutcome(outcome) if isinstance(outcome, str) else None,
+            http_status=status if isinstance(status, int) else None,
+            key_id=_row(values, Dimension.API_KEY),
+            user_id=_row(values, Dimension.USER),
+        )
+
+
+def _text(values: Values, dimension: Dimension) -> str | None:
+    value = values.get(dimension)
+    return value if isinstance(value, str) else None
+
+
+def _row(values: Values, dimension: Dimension) -> UUID | None:
+    value = values.get(dimension)
+    return value if isinstance(value, UUID) else None
+
+
+@strawberry.type(description="Usage that shares the same dimension values.")
+class UsageGroup:
+    """As the contract has it."""
+
+    dimensions: UsageDimensionValues = field(description="What the group stands for.")
+    other: bool = field(description="Whether this is the folded rest.")
+    metrics: UsageMetrics = field(description="The group's totals.")
+    share: float | None = field(description="The group's part of the report's cost, 0 to 1; null when nothing was charged.")
+
+    @classmethod
+    def of(cls, group: Group) -> Self:
+        """The group as GraphQL shows it."""
+        return cls(
+            dimensions=UsageDimensionValues.of(group.values), other=group.other, metrics=UsageMetrics.of(group.metrics), share=group.share
+        )
+
+
+@strawberry.type(description="A time series for one dimension value.")
+class UsageSeries:
+    """As the contract has it."""
+
+    dimensions: UsageDimensionValues = field(description="What the series stands for.")
+    other: bool = field(description="Whether this is the folded rest.")
+    totals: UsageMetrics = field(description="The totals over all points.")
+    points: list[UsageBucket] = field(description="The points, oldest first, without gaps.")
+
+    @classmethod
+    def of(cls, series: Series) -> Self:
+        """The series as GraphQL shows it."""
+        return cls(
+            dimensions=UsageDimensionValues.of(series.values),
+            other=series.other,
+            totals=UsageMetrics.of(series.totals),
+            points=[UsageBucket.of(point) for point in series.points],
+        )
+
+
+@strawberry.type(
+    description=(
+        "A window of metered usage. Choose what to compute by what you select: nothing is aggregated that is not asked "
+        "for.\n"
+        "Numbers come from hourly roll-ups plus the still-open hour, so a report is complete to within a few seconds; "
+        "see `freshAt`."
+    )
+)
+class UsageReport:
+    """One window of usage; each field is measured when it is selected."""
+
+    start: datetime.datetime = field(description="The first instant of the window, inclusive.")
+    end: datetime.datetime = field(description="The end of the window, exclusive.")
+    timezone: TimeZone = field(description="The zone used for days, weeks and months.")
+    label: str = field(description="A caption such as `Last 7 days`.")
+    raw_calls: bool = field(
+        description=(
+            "Whether single calls had to be read, because no roll-up holds this filter or these dimensions: slower, and dearer in points."
+        )
+    )
+    window: strawberry.Private[Window]
+    narrowed: strawberry.Private[Narrowing]
+
+    @resolved("Everything recorded before this instant is included.")
+    async def fresh_at(self) -> datetime.datetime:
+        """Ask the database."""
+        return await resolvers.freshness()
+
+    @resolved("The totals of the window.")
+    async def totals(self, info: Info) -> UsageMetrics:
+        """Measure."""
+        return UsageMetrics.of(await resolvers.totals(info.context, self.window, self.narrowed, details(info)))
+
+    @resolved("The totals of the window of equal length just before, for comparison.")
+    async def previous_totals(self, info: Info) -> UsageMetrics:
+        """Measure."""
+        return UsageMetrics.of(await resolvers.totals(info.context, self.window.previous, self.narrowed, details(info)))
+
+    @resolved(
+        "The totals split by up to three dimensions, largest first.", directives=[Cost(weight="5"), ListSize(slicing_arguments=["first"])]
+    )
+    async def groups(
+        self,
+        info: Info,
+        by: Annotated[list[Dimension], strawberry.argument(description="One to three dimensions, in order.")],
+        tag: Annotated[str | None, strawberry.argument(description="The name of the tag, when `by` holds TAG.")] = UNSET,
+        first: Annotated[int, strawberry.argument(description="At most this many groups, 1 to 500.")] = 50,
+        order_by: Annotated[UsageGroupOrder, strawberry.argument(description="What to rank by.")] = LARGEST_FIRST,
+        include_other: Annotated[
+            bool, strawberry.argument(description="Whether everything past `first` is folded into one last group with `other: true`.")
+        ] = False,
+    ) -> list[UsageGroup]:
+        """Measure."""
+        question = Question(
+            filter=self.narrowed,
+            by=tuple(by),
+            tag=tag or None,
+            first=first,
+            order_by=order_by.metric,
+            ascending=order_by.direction is SortDirection.ASC,
+            include_other=include_other,
+            details=details(info),
+        )
+        return [UsageGroup.of(group) for group in await resolvers.groups(info.context, self.window, question)]
+
+    @resolved(
+        "The totals in time buckets. Empty buckets are present, with zeros.",
+        directives=[Cost(weight="5"), ListSize(assumed_size=200, require_one_slicing_argument=False)],
+    )
+    async def series(
+        self,
+        info: Info,
+        granularity: Annotated[
+            Granularity, strawberry.argument(description="The bucket. AUTO takes hours up to 48 hours, days up to 120 days, months beyond.")
+        ] = Granularity.AUTO,
+    ) -> list[UsageBucket]:
+        """Measure."""
+        points = await resolvers.series(info.context, self.window, granularity, self.narrowed, details(info))
+        return [UsageBucket.of(point) for point in points]
+
+    @resolved(
+        "One time series for each of the largest values of a dimension; all series share the same buckets.",
+        directives=[Cost(weight="10"), ListSize(slicing_arguments=["first"])],
+    )
+    async def series_by(
+        self,
+        info: Info,
+        dimension: Annotated[Dimension, strawberry.argument(description="The dimension to split by.")],
+        tag: Annotated[str | None, strawberry.argument(description="The name of the tag, when `dimension` is TAG.")] = UNSET,
+        granularity: Annotated[Granularity, strawberry.argument(description="The bucket.")] = Granularity.AUTO,
+        first: Annotated[int, strawberry.argument(description="At most this many series, 1 to 50.")] = 10,
+        rank_by: Annotated[Metric, strawberry.argument(description="What to rank the series by.")] = Metric.COST,
+        include_other: Annotated[
+            bool, strawberry.argument(description="Whether the rest is folded into one last series with `other: true`.")
+        ] = True,
+    ) -> list[UsageSeries]:
+        """Measure."""
+        question = Question(
+            filter=self.narrowed,
+            by=(dimension,),
+            tag=tag or None,
+            first=first,
+            order_by=rank_by,
+            include_other=include_other,
+            details=details(info),
+        )
+        return [UsageSeries.of(series) for series in await resolvers.series_by(info.context, self.window, granularity, question)]
+
+    @classmethod
+    def of(cls, info: Info, window: Window, narrowed: Narrowing) -> Self:
+        """The report of a window, nothing of it measured yet."""
+        return cls(
+            start=window.start,
+            end=window.end,
+            timezone=TimeZone(window.zone),
+            label=window.label,
+            raw_calls=_reads_calls(info, narrowed),
+            window=window,
+            narrowed=narrowed,
+        )
+
+
+def _fields(selections: Iterable[Selection]) -> Iterable[SelectedField]:
+    for selection in selections:
+        if isinstance(selection, SelectedField):
+            yield selection
+            yield from _fields(selection.selections)
+        elif isinstance(selection, InlineFragment | FragmentSpread):
+            yield from _fields(selection.selections)
+
+
+def details(info: Info) -> frozenset[Detail]:
+    """What the fields selected below the current one need besides the sums."""
+    return frozenset(DETAILS[each.name] for each in _fields(info.selected_fields) if each.name in DETAILS)
+
+
+def _reads_calls(info: Info, narrowed: Narrowing) -> bool:
+    """Whether any field selected below the current one is answered from single calls."""
+    selected = list(_fields(info.selected_fields))
+    asked: list[tuple[Dimension, ...]] = [()]
+    for each in selected:
+        named = each.arguments.get("by") if each.name == "groups" else each.arguments.get("dimension") if each.name == "seriesBy" else None
+        if named is not None:
+            asked.append(tuple(Dimension[str(name)] for name in (named if isinstance(named, list) else [named])))
+    wanted = frozenset(DETAILS[each.name] for each in selected if each.name in DETAILS)
+    return any(Question(filter=narrowed, by=by, details=wanted).raw_calls for by in asked)
+
+
+def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None) -> UsageReport:
+    """The report that the three arguments of every `usage` field ask for; raises what the window cannot be."""
+    return UsageReport.of(info, resolvers.window(info.context, range_.wanted(), timezone), filter_.wanted() if filter_ else Narrowing())
