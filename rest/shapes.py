@@ -1,0 +1,163 @@
+"""How each document writes a refusal: the domain's tree, translated once for every shape."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from domain import errors
+from domain.errors import Refusal
+from rest.fields import Told
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class NotAllowed(Refusal):
+    """The path exists, and not with this method; `methods` are those it has."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, method: str, methods: tuple[str, ...]) -> None:
+        super().__init__(f"{method[:20]} is not answered here.")
+        self.methods = methods
+
+
+class Failed(Refusal):
+    """A bug of ours; the message tells no detail."""
+
+    code = "internal"
+    status = 500
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed. Its operator finds this request's id in the log.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One way of writing a refusal: `write` takes it and the request's id, `schema` describes what it writes.
+
+    `statuses` are those that differ from the domain's own, `kept_from_retrying` tells whether hopeless refusals carry `x-should-retry: false`.
+    """
+
+    write: Callable[[Refusal, str], Told]
+    schema: type[Told]
+    statuses: Mapping[type[Refusal], int] = field(default_factory=dict)
+    kept_from_retrying: bool = False
+
+    def status(self, refusal: Refusal) -> int:
+        """Return the status of a refusal: that of its nearest kin in `statuses`, or its own."""
+        return next((self.statuses[kind] for kind in type(refusal).__mro__ if kind in self.statuses), refusal.status)
+
+    def header_fields(self, refusal: Refusal, *, now_seconds: float) -> Fields:
+        """Return the header fields that go with a refusal: who may come, how, and when again."""
+        fields: Fields = []
+        if isinstance(refusal, errors.Unauthenticated):
+            fields.append((b"www-authenticate", b"Bearer"))
+        if isinstance(refusal, NotAllowed):
+            fields.append((b"allow", ", ".join(refusal.methods).encode()))
+        if isinstance(refusal, errors.Unavailable):
+            fields.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
+        if isinstance(refusal, errors.BoundReached) and refusal.resets_at is not None:
+            fields.append((b"retry-after", str(max(1, math.ceil(refusal.resets_at.timestamp() - now_seconds))).encode()))
+        if self.kept_from_retrying and refusal.status in (401, 402, 403):
+            fields.append((b"x-should-retry", b"false"))
+        return fields
+
+
+# The words of the Messages API, which document 4 speaks elsewhere, for every branch of the tree; the nearest kin counts.
+_TYPES: Mapping[type[Refusal], str] = {
+    Refusal: "invalid_request_error",
+    errors.Unauthenticated: "authentication_error",
+    errors.Forbidden: "permission_error",
+    errors.WiderThanCaller: "permission_error",
+    errors.NotFound: "not_found_error",
+    errors.UnknownModel: "not_found_error",
+    errors.Taken: "conflict_error",
+    errors.InvalidState: "conflict_error",
+    errors.IdempotencyConflict: "conflict_error",
+    errors.InsufficientCredit: "billing_error",
+    errors.BoundReached: "rate_limit_error",
+    errors.Unavailable: "overloaded_error",
+    Failed: "api_error",
+}
+# Type and code of the Chat Completions API.
+_OPENAI: Mapping[type[Refusal], tuple[str, str | None]] = {
+    Refusal: ("invalid_request_error", None),
+    errors.Unauthenticated: ("invalid_request_error", "invalid_api_key"),
+    errors.Forbidden: ("permission_error", "permission_denied"),
+    errors.UnknownModel: ("invalid_request_error", "model_not_found"),
+    errors.BoundReached: ("rate_limit_error", "rate_limit_exceeded"),
+    errors.Unavailable: ("server_error", "overloaded"),
+    Failed: ("server_error", "internal_error"),
+}
+
+
+def _type(refusal: Refusal) -> str:
+    return next(_TYPES[kind] for kind in type(refusal).__mro__ if kind in _TYPES)
+
+
+class PlainError(Told):
+    """The error of document 0."""
+
+    error: str
+
+
+class TypedFault(Told):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class TypedError(Told):
+    """The error of document 4's tenant routes."""
+
+    error: TypedFault
+
+
+class AnthropicError(Told):
+    """The error of the Messages API."""
+
+    type: Literal["error"]
+    error: TypedFault
+    request_id: str
+
+
+class OpenAIFault(Told):
+    """What went wrong, as the Chat Completions API says it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(Told):
+    """The error of the Chat Completions API."""
+
+    error: OpenAIFault
+
+
+def _plain(refusal: Refusal, request_id: str) -> PlainError:
+    return PlainError(error=refusal.message)
+
+
+def _typed(refusal: Refusal, request_id: str) -> TypedError:
+    return TypedError(error=TypedFault(type=_type(refusal), message=refusal.message))
+
+
+def _anthropic(refusal: Refusal, request_id: str) -> AnthropicError:
+    return AnthropicError(type="error", error=TypedFault(type=_type(refusal), message=refusal.message), request_id=request_id)
+
+
+def _openai(refusal: Refusal, request_id: str) -> OpenAIError:
+    type_, code = next(_OPENAI[kind] for kind in type(refusal).__mro__ if kind in _OPENAI)
+    param = refusal.path[0] if refusal.path else None
+    return OpenAIError(error=OpenAIFault(message=refusal.message, type=type_, param=param, code=code))
+
+
+PLAIN = Shape(_plain, PlainError, statuses={errors.Taken: 400})
+TYPED = Shape(_typed, TypedError)
+ANTHROPIC = Shape(_anthropic, AnthropicError, statuses={errors.Unavailable: 529}, kept_from_retrying=True)
+OPENAI = Shape(_openai, OpenAIError, kept_from_retrying=True)
