@@ -20,6 +20,7 @@ from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import ROADS, Inference
 from resolvers.asking import Facilities
+from rest.routes import routes as rest_routes
 from runtime import Runtime, open_runtime
 from schema.build import build
 from schema.throttle import Throttle
@@ -44,7 +45,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         *graphql_routes(view),
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
-        Route("/healthz", lambda request: __import__("starlette.responses").responses.PlainTextResponse("ok")),
+        *rest_routes(runtime),
     ]
 
 

@@ -134,6 +134,11 @@ async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller
         raise Unauthenticated
     row = await database.fetch_row(
         """
+        WITH touched AS (
+          UPDATE api_key_secret u SET last_used_at = clock_timestamp() FROM api_key o
+           WHERE u.hash = $1 AND o.workspace_id = u.workspace_id AND o.id = u.key_id AND o.revoked_at IS NULL
+             AND (u.last_used_at IS NULL OR u.last_used_at < clock_timestamp() - interval '1 minute')
+        )
         SELECT k.workspace_id, k.id, k.name, k.kind, k.mode, k.scopes, s.suffix
           FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
          WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
