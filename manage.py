@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -14,7 +15,18 @@ import click
 from settings import VERSION, Settings, SettingsError, load
 
 
+def _borrow_environment() -> None:
+    """Take the environment of `make run` where this process has none of its own, so that commands just work beside it."""
+    file = Path(os.environ.get("TALLYGATE_DATA", ".tallygate")) / "server.env"
+    if "DATABASE_URL" not in os.environ and file.is_file():
+        for line in file.read_text().splitlines():
+            name, separator, value = line.partition("=")
+            if separator:
+                os.environ.setdefault(name, "".join(shlex.split(value)))
+
+
 def _settings() -> Settings:
+    _borrow_environment()
     try:
         return load()
     except SettingsError as error:
@@ -261,6 +273,7 @@ def doctor() -> None:
     """Say what is configured, reachable, out of date or unsafe; exit 1 when something must be repaired."""
     from operations import doctor as examination
 
+    _borrow_environment()
     sys.exit(asyncio.run(examination.examine()))
 
 

@@ -154,3 +154,9 @@ def test_without_a_database_every_command_says_so_in_a_sentence(environment: dic
     assert "the database or the queue cannot be reached" in said
     assert "Traceback" not in said
     assert "hush" not in said
+
+
+def test_commands_borrow_the_environment_of_a_first_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """Beside `make run`, a command without an environment takes the one that the run wrote into its data folder."""
+    (tmp_path / "server.env").write_text("".join(f"{name}='{value}'\n" for name, value in environment.items() if name not in ("PATH", "TALLYGATE_DATA")))
+    assert manage({"PATH": environment["PATH"], "TALLYGATE_DATA": str(tmp_path)}, "audit") == "the books are sound\n"
