@@ -29,6 +29,7 @@ LOCK_NAME = "run.lock"  # also the mark of a folder that is ours
 MANAGE = (sys.executable, "-m", "manage")
 STOP_CHILD = (("TERM", 30.0),)  # then SIGKILL
 LOOK_SECONDS = 0.2
+READY = "status 200"
 SECRET_BYTES = 48
 SERVERS = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL")  # of the user's other installations
 
@@ -118,9 +119,13 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack, check: C
         "Postgres": lambda: None if postgres.pid else 1,
         "Valkey": lambda: None if valkey.pid else 1,
     }
-    while not _ready(port):
+    said = time.monotonic()
+    while (answer := _readiness(port)) != READY:
         check()
         _refuse_dead(parts)
+        if time.monotonic() - said > 15:
+            said = time.monotonic()
+            _say(f"The server runs but is not ready: GET {base_url}/readyz gets {answer}.")
         time.sleep(LOOK_SECONDS)
     _refuse_dead(parts)
     _say(_greeting(base_url, keys["TALLYGATE_API_KEY"], data))
@@ -266,13 +271,14 @@ def _start_console(command: Sequence[str] | None, log: Path, stack: ExitStack) -
     return console
 
 
-def _ready(port: int) -> bool:
+def _readiness(port: int) -> str:
+    """What GET /readyz is answered with, in words."""
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        return f"status {connection.getresponse().status}"
     except (OSError, http.client.HTTPException):
-        return False
+        return "no answer"
     finally:
         connection.close()
 
