@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
-from domain.usage.records import Adjustment, RecordView
 from strawberry.dataloader import DataLoader
 
 from domain.access import keys, limits, users
@@ -18,6 +17,7 @@ from domain.money import ledger
 from domain.money.catalogue import Book
 from domain.money.ledger import AccountView, TransferView
 from domain.usage import records
+from domain.usage.records import Adjustment, RecordView
 from models.enums import Scope
 
 V = TypeVar("V")

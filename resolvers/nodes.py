@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from uuid import UUID
 
-from domain.usage.records import RecordView
-
 from domain.access import members
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
@@ -15,6 +13,7 @@ from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.usage.records import RecordView
 from models.enums import LedgerAccountKind, Scope
 from resolvers import catalogue, workspaces
 from resolvers.asking import Asking

@@ -2,12 +2,11 @@
 
 from datetime import datetime
 
-from domain.usage.records import RecordFilter, RecordView
-
 from domain.pages import Page, PageOf
 from domain.usage import measure, records, windows
 from domain.usage.measure import Group, Point, Series
 from domain.usage.metrics import Detail, Metrics, Question, UsageFilter
+from domain.usage.records import RecordFilter, RecordView
 from domain.usage.windows import Granularity, Range, Window
 from resolvers.asking import Asking
 

@@ -4,10 +4,10 @@ import asyncio
 from typing import Annotated
 
 import strawberry
-from domain.usage.records import RecordFilter
 from strawberry import UNSET
 
 from domain.access.keys import KeyFilter
+from domain.usage.records import RecordFilter
 from models.enums import Scope
 from resolvers import catalogue, keys, ledger, workspaces
 from resolvers import usage as usage_resolvers

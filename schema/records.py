@@ -5,11 +5,11 @@ from typing import Annotated, Self
 from uuid import UUID
 
 import strawberry
-from domain.usage.records import Adjustment, RecordFilter, RecordView, Tokens
 from strawberry import field
 
 from domain.pages import PageOf
 from domain.usage.metrics import UsageFilter as Narrowing
+from domain.usage.records import Adjustment, RecordFilter, RecordView, Tokens
 from models import enums
 from models.enums import Scope
 from resolvers import usage as resolvers

@@ -1,13 +1,12 @@
 """Turning a global ID back into the thing that it names."""
 
-from domain.usage.records import RecordView
-
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.usage.records import RecordView
 from resolvers import nodes as resolvers
 from resolvers.nodes import Found
 from schema import ids
