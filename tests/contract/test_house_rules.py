@@ -108,7 +108,8 @@ def mutations() -> dict[str, GraphQLField]:
     """The mutations by name."""
     kind = contract().type_map["Mutation"]
     assert isinstance(kind, GraphQLObjectType)
-    return kind.fields
+    found: dict[str, GraphQLField] = kind.fields
+    return found
 
 
 def test_the_contract_is_a_valid_schema() -> None:
