@@ -1,7 +1,7 @@
 """Who asks, what the process holds for answering, and the loaders that make one statement of many look-ups."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from domain.errors import Unauthenticated
 from domain.money import ledger
 from domain.money.catalogue import Book
 from domain.money.ledger import AccountView, TransferView
-from domain.usage import records
+from domain.usage import measure, records
+from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
 from domain.usage.records import Adjustment, RecordView
+from domain.usage.windows import Window
 from models.enums import Scope
 
 V = TypeVar("V")
@@ -36,6 +38,16 @@ class Facilities:
     version: str
 
 
+@dataclass(frozen=True)
+class KeyTotals:
+    """A question for the totals of one key: alike questions of one request are measured together."""
+
+    key_id: UUID
+    window: Window
+    narrowed: UsageFilter
+    details: frozenset[Detail]
+
+
 @dataclass
 class Asking:
     """One request's caller and loaders. Loaders batch and keep nothing, since a WebSocket's live as long as it does."""
@@ -52,6 +64,8 @@ class Asking:
         self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
         self.adjustments: DataLoader[UUID, list[Adjustment] | None] = _loader(self._adjustments)
         self.transfers_of_calls: DataLoader[UUID, list[TransferView] | None] = _loader(self._transfers_of_calls)
+
+        self.totals_of_keys: DataLoader[KeyTotals, Metrics] = DataLoader(load_fn=self._totals_of_keys, cache=False)
 
     @property
     def known(self) -> Caller:
@@ -83,6 +97,33 @@ class Asking:
 
     async def _transfers_of_calls(self, call_ids: list[UUID]) -> Mapping[UUID, list[TransferView]]:
         return await ledger.of_calls(self.known, call_ids)
+
+    async def _totals_of_keys(self, asked: list[KeyTotals]) -> Sequence[Metrics]:
+        alike: dict[tuple[Window, UsageFilter, frozenset[Detail]], list[UUID]] = {}
+        for each in asked:
+            wanted = alike.setdefault((each.window, replace(each.narrowed, api_keys=None), each.details), [])
+            if each.narrowed.api_keys == (each.key_id,):  # a filter that names other keys leaves nothing of this one
+                wanted.append(each.key_id)
+        found: dict[KeyTotals, Metrics] = {}
+        for (window, narrowed, details), key_ids in alike.items():
+            for start in range(0, len(key_ids), MOST_GROUPS):
+                some = tuple(key_ids[start : start + MOST_GROUPS])
+                question = Question(filter=replace(narrowed, api_keys=some), by=(Dimension.API_KEY,), first=len(some), details=details)
+                for group in await measure.groups(self.known, window, question):
+                    key_id = group.values.get(Dimension.API_KEY)
+                    assert isinstance(key_id, UUID)
+                    found[KeyTotals(key_id, window, replace(narrowed, api_keys=(key_id,)), details)] = group.metrics
+        return [found.get(each) or _nothing(each.details) for each in asked]
+
+
+def _nothing(details: frozenset[Detail]) -> Metrics:
+    """What a key has used that has used nothing."""
+    return Metrics(
+        credits=0 if Detail.CREDITS in details else None,
+        runs=Runs() if Detail.RUNS in details else None,
+        end_users=0 if Detail.END_USERS in details else None,
+        conversations=0 if Detail.CONVERSATIONS in details else None,
+    )
 
 
 def _loader(find: Callable[[list[UUID]], Awaitable[Mapping[UUID, V]]]) -> DataLoader[UUID, V | None]:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 import strawberry
 from strawberry import UNSET, field
 
+from domain.money import amounts
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.catalogue import PriceRow as Row
 from domain.pages import PageOf
@@ -118,7 +119,7 @@ class Price(Node):
 
 def _per_million(version: PriceVersion, bucket: Bucket) -> decimal.Decimal | None:
     row = version.standard(bucket)
-    return None if row is None else decimal.Decimal(row.picousd).scaleb(-6)
+    return None if row is None else decimal.Decimal(amounts.picos_as_usd(row.picousd * 1_000_000))
 
 
 @strawberry.type(description="A price version and its place.")

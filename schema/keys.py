@@ -5,13 +5,16 @@ from collections.abc import Iterable
 from typing import Self, TypeVar
 
 import strawberry
-from strawberry import field
+from strawberry import UNSET, field
 
-from domain.access.keys import UNSET, KeyChanges, KeyFilter, KeyView, NewKey, SecretView, Unset
+from domain.access.keys import UNSET as UNCHANGED
+from domain.access.keys import KeyChanges, KeyFilter, KeyView, NewKey, SecretView, Unset
 from domain.pages import PageOf
 from models import enums
+from models.enums import Scope
 from resolvers import keys as resolvers
-from schema import ids, pages
+from schema import ids, pages, ranges
+from schema.access import requires
 from schema.callers import Actor
 from schema.catalogue import Model, models_named
 from schema.context import Info
@@ -19,6 +22,7 @@ from schema.fields import resolved
 from schema.limits import BudgetInput, Limited, LimitInput, bounds, limit_bounds
 from schema.nodes import Node
 from schema.scalars import SafeInt
+from schema.sources import Report, UsageSource
 
 V = TypeVar("V")
 
@@ -50,7 +54,7 @@ class ApiKeySecret:
 
 
 @strawberry.type(description="A key that calls the API. Its secret is shown once, when it is made; only a hash is kept.")
-class ApiKey(Node, Limited):
+class ApiKey(Node, UsageSource, Limited):
     """As the contract has it."""
 
     id: strawberry.ID = field(description="The opaque global ID.")
@@ -78,6 +82,15 @@ class ApiKey(Node, Limited):
     def allowed_models(self, info: Info) -> list[Model] | None:
         """Read them in the book."""
         return models_named(info, self.model_names)
+
+    @resolved("The usage attributed to it. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
+    async def usage(
+        self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
+    ) -> Report | None:
+        """Resolve the window; what is selected is measured, the totals of many keys at once."""
+        from schema.usage import report
+
+        return report(info, range, timezone, filter, of_key=self.subject_id)
 
     @classmethod
     def of(cls, key: KeyView) -> Self:
@@ -221,8 +234,8 @@ class ApiKeyUpdateInput:
             allowed_models=_change(self.allowed_models),
             allowed_origins=_change(self.allowed_origins),
             allowed_addresses=_change(self.allowed_addresses),
-            budgets=UNSET if self.budgets is strawberry.UNSET else bounds(self.budgets or ()),
-            limits=UNSET if self.limits is strawberry.UNSET else limit_bounds(self.limits or ()),
+            budgets=UNCHANGED if self.budgets is strawberry.UNSET else bounds(self.budgets or ()),
+            limits=UNCHANGED if self.limits is strawberry.UNSET else limit_bounds(self.limits or ()),
             expires_at=_given(self.expires_at),
         )
 
@@ -247,8 +260,8 @@ def _tuple(values: Iterable[V] | None) -> tuple[V, ...] | None:
 
 
 def _change(values: list[str] | None) -> tuple[str, ...] | Unset | None:
-    return UNSET if values is strawberry.UNSET else _tuple(values)
+    return UNCHANGED if values is strawberry.UNSET else _tuple(values)
 
 
 def _given(value: V | None) -> V | Unset | None:
-    return UNSET if value is strawberry.UNSET else value
+    return UNCHANGED if value is strawberry.UNSET else value

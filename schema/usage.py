@@ -1,5 +1,6 @@
 """Reports of metered usage: what is computed is what is selected."""
 
+import dataclasses
 import datetime
 from collections.abc import Iterable
 from typing import Annotated, Self
@@ -17,6 +18,7 @@ from domain.usage.windows import Granularity, Window
 from models import enums
 from models.enums import Scope
 from resolvers import usage as resolvers
+from resolvers.asking import KeyTotals
 from schema.access import requires
 from schema.amounts import Money
 from schema.catalogue import Model, model_named
@@ -330,6 +332,7 @@ class UsageReport:
     )
     window: strawberry.Private[Window]
     narrowed: strawberry.Private[Narrowing]
+    of_key: strawberry.Private[UUID | None]
 
     @resolved("Everything recorded before this instant is included.")
     async def fresh_at(self) -> datetime.datetime:
@@ -339,12 +342,12 @@ class UsageReport:
     @resolved("The totals of the window.")
     async def totals(self, info: Info) -> UsageMetrics:
         """Measure."""
-        return UsageMetrics.of(await resolvers.totals(info.context, self.window, self.narrowed, details(info)))
+        return await self._totals(info, self.window)
 
     @resolved("The totals of the window of equal length just before, for comparison.")
     async def previous_totals(self, info: Info) -> UsageMetrics:
         """Measure."""
-        return UsageMetrics.of(await resolvers.totals(info.context, self.window.previous, self.narrowed, details(info)))
+        return await self._totals(info, self.window.previous)
 
     @resolved(
         "The totals split by up to three dimensions, largest first.", directives=[Cost(weight="5"), ListSize(slicing_arguments=["first"])]
@@ -416,18 +419,10 @@ class UsageReport:
         )
         return [UsageSeries.of(series) for series in await resolvers.series_by(info.context, self.window, granularity, question)]
 
-    @classmethod
-    def of(cls, info: Info, window: Window, narrowed: Narrowing) -> Self:
-        """The report of a window, nothing of it measured yet."""
-        return cls(
-            start=window.start,
-            end=window.end,
-            timezone=TimeZone(window.zone),
-            label=window.label,
-            raw_calls=_reads_calls(info, narrowed),
-            window=window,
-            narrowed=narrowed,
-        )
+    async def _totals(self, info: Info, window: Window) -> UsageMetrics:
+        if self.of_key is None:
+            return UsageMetrics.of(await resolvers.totals(info.context, window, self.narrowed, details(info)))
+        return UsageMetrics.of(await info.context.totals_of_keys.load(KeyTotals(self.of_key, window, self.narrowed, details(info))))
 
 
 def _fields(selections: Iterable[Selection]) -> Iterable[SelectedField]:
@@ -456,6 +451,23 @@ def _reads_calls(info: Info, narrowed: Narrowing) -> bool:
     return any(Question(filter=narrowed, by=by, details=wanted).raw_calls for by in asked)
 
 
-def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None) -> UsageReport:
-    """The report that the three arguments of every `usage` field ask for; raises what the window cannot be."""
-    return UsageReport.of(info, resolvers.window(info.context, range_.wanted(), timezone), filter_.wanted() if filter_ else Narrowing())
+def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None, *, of_key: UUID | None = None) -> UsageReport:
+    """The report that the three arguments of every `usage` field ask for, nothing of it measured yet; of one key only with `of_key`.
+
+    Raises InvalidInput and its kin for a window that cannot be.
+    """
+    window = resolvers.window(info.context, range_.wanted(), timezone)
+    narrowed = filter_.wanted() if filter_ else Narrowing()
+    if of_key is not None:
+        others = narrowed.api_keys is not None and of_key not in narrowed.api_keys
+        narrowed = dataclasses.replace(narrowed, api_keys=() if others else (of_key,))
+    return UsageReport(
+        start=window.start,
+        end=window.end,
+        timezone=TimeZone(window.zone),
+        label=window.label,
+        raw_calls=_reads_calls(info, narrowed),
+        window=window,
+        narrowed=narrowed,
+        of_key=of_key,
+    )

@@ -24,12 +24,13 @@ from schema.limits import Limited
 from schema.members import MemberConnection
 from schema.nodes import Node
 from schema.scalars import TimeZone
+from schema.sources import UsageSource
 from schema.usage import UsageReport, report
 from schema.users import User
 
 
 @strawberry.type(description="A tenant: it owns keys, apps, credits and subscriptions.")
-class Workspace(Node, Limited):
+class Workspace(Node, UsageSource, Limited):
     """As the contract has it."""
 
     id: strawberry.ID = field(description="The opaque global ID.")

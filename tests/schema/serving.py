@@ -95,7 +95,7 @@ class Answer:
 
 
 @dataclass
-class Gateway:
+class Served:
     """A running server, and who may call it."""
 
     url: str
@@ -221,7 +221,7 @@ class Owner:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Gateway]:
+async def running() -> AsyncIterator[Served]:
     """Serve GraphQL alone, on a port of the machine's choice."""
     issuer, book = Issuer(), Book()
     calls = Calls(book, batch=1, hold_seconds=60)
@@ -237,7 +237,7 @@ async def running() -> AsyncIterator[Gateway]:
     serving = asyncio.create_task(server.serve([listening]))
     try:
         async with httpx2.AsyncClient(base_url=url) as http:
-            yield Gateway(url, issuer, book, calls, http)
+            yield Served(url, issuer, book, calls, http)
     finally:
         await calls.close()
         server.should_exit = True

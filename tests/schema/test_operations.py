@@ -14,7 +14,7 @@ from graphql import FragmentDefinitionNode, FragmentSpreadNode, Node, OperationD
 from domain.access.members import invitation_token
 from models import database
 from schema import ids
-from tests.schema.serving import SIGNING_SECRET, Answer, Gateway, Owner
+from tests.schema.serving import SIGNING_SECRET, Answer, Owner, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -45,14 +45,14 @@ def documents() -> Mapping[str, str]:
     }
 
 
-async def run(gateway: Gateway, name: str, credential: str, **variables: Any) -> Any:
+async def run(served: Served, name: str, credential: str, **variables: Any) -> Any:
     """The data of an operation of the contract."""
-    return (await answer(gateway, name, credential, **variables)).data
+    return (await answer(served, name, credential, **variables)).data
 
 
-async def answer(gateway: Gateway, name: str, credential: str, **variables: Any) -> Answer:
+async def answer(served: Served, name: str, credential: str, **variables: Any) -> Answer:
     """The answer to an operation of the contract."""
-    return await gateway.ask(documents()[name], credential=credential, **variables)
+    return await served.ask(documents()[name], credential=credential, **variables)
 
 
 def instant(text: str) -> datetime:
@@ -62,17 +62,17 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-async def test_keys_are_made_listed_found_and_revoked(gateway: Gateway) -> None:
+async def test_keys_are_made_listed_found_and_revoked(served: Served) -> None:
     """S0_KeyCreate, S0_Keys, S4_Key and S0_KeyDelete: the secret is shown once, only its hash stays, and revoking twice is no error."""
-    owner = await gateway.owner()
-    made = (await run(gateway, "S0_KeyCreate", owner.session))["apiKeyCreate"]
+    owner = await served.owner()
+    made = (await run(served, "S0_KeyCreate", owner.session))["apiKeyCreate"]
     assert made["userErrors"] == []
     assert made["secret"].startswith("tg_live_")
     assert made["apiKey"]["name"] == "ci"
     assert abs(instant(made["apiKey"]["createdAt"]) - datetime.now(UTC)) < timedelta(minutes=5)
     key_id, secret = made["apiKey"]["id"], made["secret"]
 
-    (listed,) = (await run(gateway, "S0_Keys", owner.session))["apiKeys"]["nodes"]
+    (listed,) = (await run(served, "S0_Keys", owner.session))["apiKeys"]["nodes"]
     assert listed == {
         "id": key_id,
         "name": "ci",
@@ -85,7 +85,7 @@ async def test_keys_are_made_listed_found_and_revoked(gateway: Gateway) -> None:
     assert len(listed["fingerprint"]) == 64
     assert secret not in str(listed)
 
-    found = (await run(gateway, "S4_Key", owner.session, id=key_id))["node"]
+    found = (await run(served, "S4_Key", owner.session, id=key_id))["node"]
     assert found["scopes"] == [
         "INFERENCE",
         "USAGE_READ",
@@ -110,16 +110,16 @@ async def test_keys_are_made_listed_found_and_revoked(gateway: Gateway) -> None:
         "expiresAt": None,
     }
     for _ in range(2):
-        gone = (await run(gateway, "S0_KeyDelete", owner.session, id=key_id))["apiKeyRevoke"]
+        gone = (await run(served, "S0_KeyDelete", owner.session, id=key_id))["apiKeyRevoke"]
         assert gone == {"apiKey": {"status": "REVOKED"}, "userErrors": []}
-    assert (await answer(gateway, "S0_Keys", secret)).status == 401
+    assert (await answer(served, "S0_Keys", secret)).status == 401
 
 
-async def test_a_key_is_updated_with_bounds_that_read_back(gateway: Gateway) -> None:
+async def test_a_key_is_updated_with_bounds_that_read_back(served: Served) -> None:
     """KeyUpdate: what is absent stays, null clears, and a budget that was set is shown with nothing spent (F3)."""
-    owner = await gateway.owner()
-    key, _ = await gateway.key(owner, name="bounded")
-    changed = (await run(gateway, "KeyUpdate", owner.session, id=ids.encode("ApiKey", key.id)))["apiKeyUpdate"]
+    owner = await served.owner()
+    key, _ = await served.key(owner, name="bounded")
+    changed = (await run(served, "KeyUpdate", owner.session, id=ids.encode("ApiKey", key.id)))["apiKeyUpdate"]
     assert changed == {
         "apiKey": {
             "expiresAt": None,
@@ -140,32 +140,32 @@ async def test_a_key_is_updated_with_bounds_that_read_back(gateway: Gateway) -> 
         },
         "userErrors": [],
     }
-    kept = await gateway.ask(
+    kept = await served.ask(
         "query Q($id: ID!) { node(id: $id) { ... on ApiKey { name } } }", credential=owner.session, id=ids.encode("ApiKey", key.id)
     )
     assert kept.data == {"node": {"name": "bounded"}}
 
 
-async def test_a_key_is_rotated_with_a_grace(gateway: Gateway) -> None:
+async def test_a_key_is_rotated_with_a_grace(served: Served) -> None:
     """KeyRotate: the key keeps its ID, shows both secrets, and the old one works until the grace ends (F29)."""
-    owner = await gateway.owner()
-    key, old = await gateway.key(owner)
-    rotated = (await run(gateway, "KeyRotate", owner.session, id=ids.encode("ApiKey", key.id)))["apiKeyRotate"]
+    owner = await served.owner()
+    key, old = await served.key(owner)
+    rotated = (await run(served, "KeyRotate", owner.session, id=ids.encode("ApiKey", key.id)))["apiKeyRotate"]
     new = rotated["secret"]
     assert (rotated["userErrors"], rotated["apiKey"]["suffix"]) == ([], new[-4:])
     newest, oldest = rotated["apiKey"]["secrets"]
     assert (newest["suffix"], newest["worksUntil"], oldest["suffix"]) == (new[-4:], None, old[-4:])
     assert abs(instant(oldest["worksUntil"]) - datetime.now(UTC) - timedelta(seconds=3600)) < timedelta(minutes=5)
     for secret in (old, new):
-        assert (await run(gateway, "S0_Keys", secret))["apiKeys"]["nodes"][0]["suffix"] == new[-4:]
+        assert (await run(served, "S0_Keys", secret))["apiKeys"]["nodes"][0]["suffix"] == new[-4:]
 
 
-async def test_credit_is_adjusted_and_read_as_balance_and_statement(gateway: Gateway) -> None:
+async def test_credit_is_adjusted_and_read_as_balance_and_statement(served: Served) -> None:
     """CreditsAdjust, S0_CreditsBalance, S4_Credits and S0_CreditsTransactions: exact money, and a retry books once."""
-    operator = await gateway.operator()
-    caller = await gateway.caller(operator)
-    first = (await run(gateway, "CreditsAdjust", operator))["creditsAdjust"]
-    again = (await run(gateway, "CreditsAdjust", operator))["creditsAdjust"]
+    operator = await served.operator()
+    caller = await served.caller(operator)
+    first = (await run(served, "CreditsAdjust", operator))["creditsAdjust"]
+    again = (await run(served, "CreditsAdjust", operator))["creditsAdjust"]
     assert (
         first
         == again
@@ -175,16 +175,16 @@ async def test_credit_is_adjusted_and_read_as_balance_and_statement(gateway: Gat
             "userErrors": [],
         }
     )
-    balance = (await run(gateway, "S0_CreditsBalance", operator))["credits"]
+    balance = (await run(served, "S0_CreditsBalance", operator))["credits"]
     assert balance["balance"] == {"microUsd": -MILLION, "usd": "-1.00"}
     assert (balance["held"], balance["available"]) == ({"usd": "0.00"}, {"usd": "0.00"})
     instant(balance["updatedAt"])
-    assert (await run(gateway, "S4_Credits", operator))["credits"] == {
+    assert (await run(served, "S4_Credits", operator))["credits"] == {
         "balance": {"microUsd": -MILLION},
         "available": {"microUsd": 0},
         "held": {"microUsd": 0},
     }
-    (edge,) = (await run(gateway, "S0_CreditsTransactions", operator))["credits"]["transactions"]["edges"]
+    (edge,) = (await run(served, "S0_CreditsTransactions", operator))["credits"]["transactions"]["edges"]
     assert edge["change"] == {"microUsd": -MILLION}
     assert edge["node"] == {
         "idempotencyKey": "adjustment:adjust:a7",
@@ -196,23 +196,23 @@ async def test_credit_is_adjusted_and_read_as_balance_and_statement(gateway: Gat
     assert caller.workspace_id is not None
 
 
-async def test_calls_show_as_usage_statement_and_models(gateway: Gateway) -> None:
+async def test_calls_show_as_usage_statement_and_models(served: Served) -> None:
     """S0_UsageSummary, S0_UsageBreakdown, S0_UsageTimeSeries, S0_CreditsTransactions and S4_Models: the same calls, to the microdollar."""
-    owner, price, other = await _spending(gateway)
+    owner, price, other = await _spending(served)
     total, first, second = {"microUsd": 33_000 + 2_402}, {"microUsd": 33_000}, {"microUsd": 2_402}
 
-    assert (await run(gateway, "S0_UsageSummary", owner.session))["usage"]["totals"] == {
+    assert (await run(served, "S0_UsageSummary", owner.session))["usage"]["totals"] == {
         "requests": 3,
         "tokens": 5_600,
         "cost": total,
         "errors": 1,
     }
-    groups = (await run(gateway, "S0_UsageBreakdown", owner.session))["usage"]["groups"]
+    groups = (await run(served, "S0_UsageBreakdown", owner.session))["usage"]["groups"]
     assert groups == [
         {"dimensions": {"modelName": price.model}, "metrics": {"requests": 2, "tokens": 5_000, "cost": first}},
         {"dimensions": {"modelName": other.model}, "metrics": {"requests": 1, "tokens": 600, "cost": second}},
     ]
-    series = (await run(gateway, "S0_UsageTimeSeries", owner.session))["usage"]["series"]
+    series = (await run(served, "S0_UsageTimeSeries", owner.session))["usage"]["series"]
     assert len(series) == 24
     assert [instant(later["start"]) - instant(earlier["start"]) for earlier, later in itertools.pairwise(series)] == [
         timedelta(hours=1)
@@ -220,13 +220,13 @@ async def test_calls_show_as_usage_statement_and_models(gateway: Gateway) -> Non
     assert sum(bucket["metrics"]["cost"]["microUsd"] for bucket in series) == total["microUsd"]
     assert [sum(bucket["metrics"][name] for bucket in series) for name in ("requests", "tokens", "errors")] == [3, 5_600, 1]
 
-    edges = (await run(gateway, "S0_CreditsTransactions", owner.session))["credits"]["transactions"]["edges"]
+    edges = (await run(served, "S0_CreditsTransactions", owner.session))["credits"]["transactions"]["edges"]
     assert [edge["change"]["microUsd"] for edge in edges] == [-2_402, -33_000, 10 * MILLION]
     assert edges[1]["node"]["kind"] == "CHARGE"
     assert edges[1]["node"]["usageRecord"] == {"model": {"name": price.model}, "tokens": {"total": 5_000}}
-    assert (await run(gateway, "S4_Credits", owner.session))["credits"]["balance"] == {"microUsd": 10 * MILLION - 35_402}
+    assert (await run(served, "S4_Credits", owner.session))["credits"]["balance"] == {"microUsd": 10 * MILLION - 35_402}
 
-    models = {model["name"]: model for model in (await run(gateway, "S4_Models", owner.session))["models"]}
+    models = {model["name"]: model for model in (await run(served, "S4_Models", owner.session))["models"]}
     assert models[price.model] == {
         "name": price.model,
         "displayName": price.model.title(),
@@ -234,36 +234,36 @@ async def test_calls_show_as_usage_statement_and_models(gateway: Gateway) -> Non
         "routing": False,
         "contextWindow": 200_000,
         "capabilities": ["STREAMING", "TOOLS"],
-        "price": {"inputUsdPerMillion": "3", "outputUsdPerMillion": "15"},
+        "price": {"inputUsdPerMillion": "3.00", "outputUsdPerMillion": "15.00"},
     }
-    assert models[other.model]["price"] == {"inputUsdPerMillion": "2", "outputUsdPerMillion": "8.5"}
+    assert models[other.model]["price"] == {"inputUsdPerMillion": "2.00", "outputUsdPerMillion": "8.50"}
 
 
-async def _spending(gateway: Gateway) -> tuple[Owner, Any, Any]:
+async def _spending(served: Served) -> tuple[Owner, Any, Any]:
     """An owner with 10 dollars and three calls: 3500 in and 1500 out at 3 and 15 dollars, one that failed, and 415 in and 185 out at 2 and 8.50.
 
     They cost 33 000 microdollars, nothing, and 2402.5, of which the half waits in the carry.
     """
-    owner = await gateway.owner()
-    await gateway.credit(owner, 10 * MILLION)
-    _, secret = await gateway.key(owner)
-    price = await gateway.offer(f"alpha-{owner.user_id.hex[-12:]}", input_usd="3", output_usd="15")
-    other = await gateway.offer(f"beta-{owner.user_id.hex[-12:]}", input_usd="2", output_usd="8.5")
-    await gateway.call(secret, price, input_tokens=3_500, output_tokens=1_500)
-    await gateway.call(secret, price, input_tokens=10, output_tokens=10, failed=True)
-    await gateway.call(secret, other, input_tokens=415, output_tokens=185)
+    owner = await served.owner()
+    await served.credit(owner, 10 * MILLION)
+    _, secret = await served.key(owner)
+    price = await served.offer(f"alpha-{owner.user_id.hex[-12:]}", input_usd="3", output_usd="15")
+    other = await served.offer(f"beta-{owner.user_id.hex[-12:]}", input_usd="2", output_usd="8.5")
+    await served.call(secret, price, input_tokens=3_500, output_tokens=1_500)
+    await served.call(secret, price, input_tokens=10, output_tokens=10, failed=True)
+    await served.call(secret, other, input_tokens=415, output_tokens=185)
     return owner, price, other
 
 
-async def test_people_are_invited_join_change_role_and_leave(gateway: Gateway) -> None:
+async def test_people_are_invited_join_change_role_and_leave(served: Served) -> None:
     """MemberInvite, Members, InvitationAccept, MemberRole, MemberRemove and WorkspaceCreate: a person's way through a workspace."""
-    owner = await gateway.owner(name="Olive Owner")
-    invited = (await run(gateway, "MemberInvite", owner.session))["memberInvite"]
+    owner = await served.owner(name="Olive Owner")
+    invited = (await run(served, "MemberInvite", owner.session))["memberInvite"]
     assert invited["userErrors"] == []
     ends = instant(invited["member"]["invitationExpiresAt"])
     assert abs(ends - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=5)
 
-    people = await run(gateway, "Members", owner.session)
+    people = await run(served, "Members", owner.session)
     assert people["workspace"]["name"] == "Olive Owner's lab"
     assert people["workspace"]["defaultTimezone"] == "UTC"
     assert people["viewer"] == {"role": "OWNER", "clientToken": None}
@@ -280,22 +280,22 @@ async def test_people_are_invited_join_change_role_and_leave(gateway: Gateway) -
         "joinedAt": None,
     }
 
-    ada = gateway.issuer.log_in("ada@example.com", "Ada")
+    ada = served.issuer.log_in("ada@example.com", "Ada")
     member_id = ids.uuid_of("Member", second["id"])
     assert member_id is not None
-    accepted = await gateway.ask(documents()["InvitationAccept"].replace('"t"', f'"{await _token(member_id)}"'), credential=ada)
+    accepted = await served.ask(documents()["InvitationAccept"].replace('"t"', f'"{await _token(member_id)}"'), credential=ada)
     assert accepted.data["invitationAccept"]["member"]["role"] == "DEVELOPER"
     instant(accepted.data["invitationAccept"]["member"]["joinedAt"])
 
-    promoted = (await run(gateway, "MemberRole", owner.session, id=second["id"]))["memberUpdate"]
+    promoted = (await run(served, "MemberRole", owner.session, id=second["id"]))["memberUpdate"]
     assert promoted == {"member": {"role": "ADMIN"}, "userErrors": []}
-    removed = (await run(gateway, "MemberRemove", owner.session, id=second["id"]))["memberRemove"]
+    removed = (await run(served, "MemberRemove", owner.session, id=second["id"]))["memberRemove"]
     assert removed == {"removedMemberId": second["id"], "userErrors": []}
-    assert len((await run(gateway, "Members", owner.session))["workspace"]["members"]["nodes"]) == 1
+    assert len((await run(served, "Members", owner.session))["workspace"]["members"]["nodes"]) == 1
 
-    made = (await run(gateway, "WorkspaceCreate", ada))["workspaceCreate"]
+    made = (await run(served, "WorkspaceCreate", ada))["workspaceCreate"]
     assert made["userErrors"] == []
-    assert (await run(gateway, "Members", ada))["workspace"]["name"] == "Lab"
+    assert (await run(served, "Members", ada))["workspace"]["name"] == "Lab"
 
 
 async def _token(member_id: UUID) -> str:
@@ -304,14 +304,14 @@ async def _token(member_id: UUID) -> str:
     return invitation_token(SIGNING_SECRET, member_id, invited_at)
 
 
-async def test_nodes_are_refetched_in_the_order_asked(gateway: Gateway) -> None:
+async def test_nodes_are_refetched_in_the_order_asked(served: Served) -> None:
     """Refetch: Nodes by ID in order, null in the place of each that is missing, foreign or junk, for every type that has rows."""
-    owner, price, _ = await _spending(gateway)
-    stranger = await gateway.owner()
-    key, _ = await gateway.key(owner)
-    foreign, _ = await gateway.key(stranger)
-    people = await run(gateway, "Members", owner.session)
-    log = await gateway.ask("{ usageRecords(first: 1) { nodes { id transfers { id debit { id } } } } }", credential=owner.session)
+    owner, price, _ = await _spending(served)
+    stranger = await served.owner()
+    key, _ = await served.key(owner)
+    foreign, _ = await served.key(stranger)
+    people = await run(served, "Members", owner.session)
+    log = await served.ask("{ usageRecords(first: 1) { nodes { id transfers { id debit { id } } } } }", credential=owner.session)
     (record,) = log.data["usageRecords"]["nodes"]
     known = [
         (ids.encode("ApiKey", key.id), "ApiKey"),
@@ -336,11 +336,11 @@ async def test_nodes_are_refetched_in_the_order_asked(gateway: Gateway) -> None:
         "é",
     ]
     wanted = [each for pair in zip([each for each, _ in known], missing, strict=True) for each in pair]
-    nodes = (await run(gateway, "Refetch", owner.session, ids=wanted))["nodes"]
+    nodes = (await run(served, "Refetch", owner.session, ids=wanted))["nodes"]
     assert nodes[1::2] == [None] * len(missing)
     assert [(node["id"], node["__typename"]) for node in nodes[::2]] == known
     assert nodes[0]["budgets"] == []
-    assert (await run(gateway, "Refetch", stranger.session, ids=[each for each, kind in known if kind not in ("Model", "Price")]))[
+    assert (await run(served, "Refetch", stranger.session, ids=[each for each, kind in known if kind not in ("Model", "Price")]))[
         "nodes"
     ] == [None] * 7
 
@@ -349,7 +349,17 @@ async def test_every_operation_that_the_issue_names_is_exercised_here() -> None:
     """The list of the issue, so that none is forgotten: each name stands in a call above."""
     named = [
         *("S0_Keys", "S0_KeyCreate", "S0_KeyDelete", "S0_CreditsBalance", "S0_CreditsTransactions", "S0_UsageSummary", "S0_UsageBreakdown"),
-        *("S0_UsageTimeSeries", "S4_Models", "S4_Key", "S4_Credits", "KeyUpdate", "KeyRotate", "Members", "MemberInvite", "InvitationAccept"),
+        *(
+            "S0_UsageTimeSeries",
+            "S4_Models",
+            "S4_Key",
+            "S4_Credits",
+            "KeyUpdate",
+            "KeyRotate",
+            "Members",
+            "MemberInvite",
+            "InvitationAccept",
+        ),
         *("MemberRole", "MemberRemove", "WorkspaceCreate", "CreditsAdjust", "Refetch"),
     ]
     text = Path(__file__).read_text(encoding="utf-8")

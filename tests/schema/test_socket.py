@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.schema.serving import Gateway
+from tests.schema.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -18,9 +18,9 @@ PROTOCOL = Subprotocol("graphql-transport-ws")
 
 
 @asynccontextmanager
-async def opened(gateway: Gateway, payload: Any = None, protocol: Subprotocol = PROTOCOL) -> AsyncIterator[ClientConnection]:
+async def opened(served: Served, payload: Any = None, protocol: Subprotocol = PROTOCOL) -> AsyncIterator[ClientConnection]:
     """A connection whose first message has been sent."""
-    async with connect(gateway.url.replace("http", "ws") + "/graphql", subprotocols=[protocol]) as socket:
+    async with connect(served.url.replace("http", "ws") + "/graphql", subprotocols=[protocol]) as socket:
         await socket.send(json.dumps({"type": "connection_init", "payload": payload or {}}))
         yield socket
 
@@ -30,9 +30,9 @@ async def hear(socket: ClientConnection) -> Any:
     return json.loads(await socket.recv(decode=True))
 
 
-async def test_a_query_is_answered_and_completed(gateway: Gateway) -> None:
+async def test_a_query_is_answered_and_completed(served: Served) -> None:
     """Queries run over the socket as over HTTP, as text frames, with the same extensions."""
-    async with opened(gateway) as socket:
+    async with opened(served) as socket:
         assert await hear(socket) == {"type": "connection_ack"}
         await socket.send(json.dumps({"type": "subscribe", "id": "a", "payload": {"query": "{ __typename }"}}))
         answer = await hear(socket)
@@ -41,18 +41,18 @@ async def test_a_query_is_answered_and_completed(gateway: Gateway) -> None:
         assert await hear(socket) == {"id": "a", "type": "complete"}
 
 
-async def test_the_first_message_carries_the_credential(gateway: Gateway) -> None:
+async def test_the_first_message_carries_the_credential(served: Served) -> None:
     """A browser, which cannot set headers, authenticates with `authorization` in the first message."""
-    owner = await gateway.owner()
-    async with opened(gateway, {"Authorization": f"Bearer {owner.session}"}) as socket:
+    owner = await served.owner()
+    async with opened(served, {"Authorization": f"Bearer {owner.session}"}) as socket:
         await hear(socket)
         await socket.send(json.dumps({"type": "subscribe", "id": "a", "payload": {"query": "{ viewer { role } }"}}))
         assert (await hear(socket))["payload"]["data"] == {"viewer": {"role": "OWNER"}}
 
 
-async def test_a_credential_that_is_not_believed_closes_with_4403(gateway: Gateway) -> None:
+async def test_a_credential_that_is_not_believed_closes_with_4403(served: Served) -> None:
     """A socket never goes on as a stranger's after a bad credential."""
-    async with opened(gateway, {"authorization": "Bearer tg_live_nonsense"}) as socket:
+    async with opened(served, {"authorization": "Bearer tg_live_nonsense"}) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             await hear(socket)
     assert closed.value.rcvd is not None
@@ -63,9 +63,9 @@ async def test_a_credential_that_is_not_believed_closes_with_4403(gateway: Gatew
     ("document", "code"),
     [("{", "GRAPHQL_PARSE_FAILED"), ("{ nope }", "GRAPHQL_VALIDATION_FAILED"), ("{ apiKeys { nodes { id } } }", "UNAUTHENTICATED")],
 )
-async def test_errors_have_the_codes_of_http(gateway: Gateway, document: str, code: str) -> None:
+async def test_errors_have_the_codes_of_http(served: Served, document: str, code: str) -> None:
     """A client of the socket meets the same codes, and the connection goes on."""
-    async with opened(gateway) as socket:
+    async with opened(served) as socket:
         await hear(socket)
         await socket.send(json.dumps({"type": "subscribe", "id": "a", "payload": {"query": document}}))
         message = await hear(socket)
@@ -92,9 +92,9 @@ async def test_errors_have_the_codes_of_http(gateway: Gateway, document: str, co
         "[" * 5000,
     ],
 )
-async def test_a_malformed_message_closes_with_4400(gateway: Gateway, message: str) -> None:
+async def test_a_malformed_message_closes_with_4400(served: Served, message: str) -> None:
     """Nothing that a client sends is a fault of ours."""
-    async with opened(gateway) as socket:
+    async with opened(served) as socket:
         await hear(socket)
         await socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
@@ -103,16 +103,16 @@ async def test_a_malformed_message_closes_with_4400(gateway: Gateway, message: s
     assert closed.value.rcvd.code == 4400
 
 
-async def test_the_legacy_protocol_and_foreign_origins_are_refused(gateway: Gateway) -> None:
+async def test_the_legacy_protocol_and_foreign_origins_are_refused(served: Served) -> None:
     """graphql-ws is not spoken, and a page of another site opens no socket."""
-    async with connect(gateway.url.replace("http", "ws") + "/graphql", subprotocols=[Subprotocol("graphql-ws")]) as socket:
+    async with connect(served.url.replace("http", "ws") + "/graphql", subprotocols=[Subprotocol("graphql-ws")]) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4406
     with pytest.raises(InvalidStatus) as refused:
         async with connect(
-            gateway.url.replace("http", "ws") + "/graphql", subprotocols=[PROTOCOL], additional_headers={"origin": "https://elsewhere.test"}
+            served.url.replace("http", "ws") + "/graphql", subprotocols=[PROTOCOL], additional_headers={"origin": "https://elsewhere.test"}
         ):
             pass
     assert refused.value.response.status_code == 403

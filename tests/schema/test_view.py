@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.schema.serving import RESPONSE_TYPE, Gateway
+from tests.schema.serving import RESPONSE_TYPE, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -13,9 +13,9 @@ JSON = "application/json; charset=utf-8"
 RESPONSE = f"{RESPONSE_TYPE}; charset=utf-8"
 
 
-async def send(gateway: Gateway, body: bytes, **headers: str) -> httpx2.Response:
+async def send(served: Served, body: bytes, **headers: str) -> httpx2.Response:
     """Send a body as it is."""
-    return await gateway.http.post("/graphql", content=body, headers={"content-type": "application/json", **headers})
+    return await served.http.post("/graphql", content=body, headers={"content-type": "application/json", **headers})
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ async def send(gateway: Gateway, body: bytes, **headers: str) -> httpx2.Response
         ("text/plain, application/json;charset=UTF-8", JSON),
     ],
 )
-async def test_an_answer_comes_in_the_media_type_that_the_client_prefers(gateway: Gateway, accept: str | None, kind: str) -> None:
+async def test_an_answer_comes_in_the_media_type_that_the_client_prefers(served: Served, accept: str | None, kind: str) -> None:
     """The Accept header chooses between the two media types of GraphQL over HTTP; without one it is JSON."""
-    request = gateway.http.build_request("POST", "/graphql", json={"query": "{ __typename }"})
+    request = served.http.build_request("POST", "/graphql", json={"query": "{ __typename }"})
     del request.headers["accept"]
     if accept:
         request.headers["accept"] = accept
-    response = await gateway.http.send(request)
+    response = await served.http.send(request)
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert response.json()["data"] == {"__typename": "Query"}
 
 
-async def test_a_media_type_that_is_not_ours_is_406(gateway: Gateway) -> None:
+async def test_a_media_type_that_is_not_ours_is_406(served: Served) -> None:
     """A client that takes neither media type is told so, and nothing is run."""
-    response = await send(gateway, b'{"query": "{ __typename }"}', accept="text/csv")
+    response = await send(served, b'{"query": "{ __typename }"}', accept="text/csv")
     assert response.status_code == 406
     assert "data" not in response.json()
 
@@ -58,18 +58,18 @@ async def test_a_media_type_that_is_not_ours_is_406(gateway: Gateway) -> None:
     ],
 )
 async def test_a_request_error_is_400_without_data_in_the_response_type_and_200_without_data_in_json(
-    gateway: Gateway, document: str, code: str
+    served: Served, document: str, code: str
 ) -> None:
     """What was never executed has no `data`, and its status tells so in the media type that allows it."""
-    new = await gateway.ask(document)
-    old = await gateway.ask(document, accept="application/json")
+    new = await served.ask(document)
+    old = await served.ask(document, accept="application/json")
     assert (new.status, new.codes[0], "data" in new.body) == (400, code, False)
     assert (old.status, old.codes[0], "data" in old.body) == (200, code, False)
 
 
-async def test_a_variable_that_does_not_fit_is_400(gateway: Gateway) -> None:
+async def test_a_variable_that_does_not_fit_is_400(served: Served) -> None:
     """Variables are coerced before anything runs, and their faults are the client's."""
-    answer = await gateway.ask("query Q($name: String!) { model(name: $name) { id } }", name=7)
+    answer = await served.ask("query Q($name: String!) { model(name: $name) { id } }", name=7)
     assert (answer.status, answer.codes, "data" in answer.body) == (400, ["BAD_USER_INPUT"], False)
 
 
@@ -105,30 +105,30 @@ async def test_a_variable_that_does_not_fit_is_400(gateway: Gateway) -> None:
     ],
     ids=range(26),
 )
-async def test_a_malformed_body_is_400_and_never_a_fault_of_ours(gateway: Gateway, body: bytes) -> None:
+async def test_a_malformed_body_is_400_and_never_a_fault_of_ours(served: Served, body: bytes) -> None:
     """What is no GraphQL request in JSON is refused with 400, a code and no data, whatever it is; batches are not taken."""
-    response = await send(gateway, body, accept=RESPONSE_TYPE)
+    response = await send(served, body, accept=RESPONSE_TYPE)
     assert response.status_code == 400
     assert response.headers["content-type"] == RESPONSE
     assert "data" not in response.json()
     assert response.json()["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
 
-async def test_a_document_that_is_named_and_not_kept_says_so(gateway: Gateway) -> None:
+async def test_a_document_that_is_named_and_not_kept_says_so(served: Served) -> None:
     """Trusted documents are not kept, which a client that sends an ID learns in the words of the contract."""
-    response = await send(gateway, b'{"documentId": "sha256:00"}')
+    response = await send(served, b'{"documentId": "sha256:00"}')
     assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (400, "PERSISTED_DOCUMENT_NOT_FOUND")
 
 
-async def test_a_body_beyond_256_kib_is_413_whether_its_length_is_told_or_not(gateway: Gateway) -> None:
+async def test_a_body_beyond_256_kib_is_413_whether_its_length_is_told_or_not(served: Served) -> None:
     """The bound holds for what arrives, and for what is announced before it arrives."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(300):
             yield b" " * 1024
 
-    told = await send(gateway, b" " * (256 * 1024 + 1))
-    untold = await gateway.http.post("/graphql", content=pieces(), headers={"content-type": "application/json"})
+    told = await send(served, b" " * (256 * 1024 + 1))
+    untold = await served.http.post("/graphql", content=pieces(), headers={"content-type": "application/json"})
     assert (told.status_code, untold.status_code) == (413, 413)
 
 
@@ -142,59 +142,59 @@ async def test_a_body_beyond_256_kib_is_413_whether_its_length_is_told_or_not(ga
         {"content-encoding": "gzip"},
     ],
 )
-async def test_another_content_type_or_an_encoded_body_is_415(gateway: Gateway, headers: dict[str, str]) -> None:
+async def test_another_content_type_or_an_encoded_body_is_415(served: Served, headers: dict[str, str]) -> None:
     """Only JSON in UTF-8 as it is: a cross-site form cannot be a request, and no body unpacks into more than it was."""
-    response = await gateway.http.post(
+    response = await served.http.post(
         "/graphql", content=b'{"query": "{ __typename }"}', headers={"content-type": "application/json", **headers}
     )
     assert response.status_code == 415
 
 
-async def test_get_runs_nothing_and_leads_a_browser_to_the_page(gateway: Gateway) -> None:
+async def test_get_runs_nothing_and_leads_a_browser_to_the_page(served: Served) -> None:
     """An operation in a link is never run; a person who follows the link sees the page."""
-    api = await gateway.http.get("/graphql", params={"query": "{ __typename }"})
+    api = await served.http.get("/graphql", params={"query": "{ __typename }"})
     assert (api.status_code, api.headers["allow"], "data" in api.json()) == (405, "POST", False)
-    browser = await gateway.http.get("/graphql", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    browser = await served.http.get("/graphql", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert (browser.status_code, browser.headers["location"]) == (303, "/graphiql")
-    assert (await gateway.http.put("/graphql", json={"query": "{ __typename }"})).status_code == 405
+    assert (await served.http.put("/graphql", json={"query": "{ __typename }"})).status_code == 405
 
 
-async def test_every_answer_carries_the_request_s_id_and_is_not_stored(gateway: Gateway) -> None:
+async def test_every_answer_carries_the_request_s_id_and_is_not_stored(served: Served) -> None:
     """The header and `extensions.requestId` name the same request, in good answers and bad ones."""
     for body in (b'{"query": "{ __typename }"}', b'{"query": "{"}', b"{"):
-        response = await send(gateway, body, **{"x-request-id": "req-1"})
+        response = await send(served, body, **{"x-request-id": "req-1"})
         assert response.headers["x-request-id"] == "req-1"
         assert response.json()["extensions"]["requestId"] == "req-1"
         assert response.headers["cache-control"] == "no-store"
 
 
-async def test_the_schema_can_be_downloaded(gateway: Gateway) -> None:
+async def test_the_schema_can_be_downloaded(served: Served) -> None:
     """The SDL is public documentation, with its directives applied."""
-    response = await gateway.http.get("/graphql/schema.graphql")
+    response = await served.http.get("/graphql/schema.graphql")
     assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert "@requiresScopes(scopes: [KEYS_READ])" in response.text
 
 
-async def test_names_are_not_suggested(gateway: Gateway) -> None:
+async def test_names_are_not_suggested(served: Served) -> None:
     """A guess at a name is answered without the nearest right one."""
-    answer = await gateway.ask("{ model { nam } }")
+    answer = await served.ask("{ model { nam } }")
     assert answer.status == 400
     assert "Did you mean" not in str(answer.body)
 
 
-async def test_a_query_over_server_sent_events_is_one_event_and_complete(gateway: Gateway) -> None:
+async def test_a_query_over_server_sent_events_is_one_event_and_complete(served: Served) -> None:
     """graphql-sse in distinct connections: any operation may be asked as a stream."""
-    response = await send(gateway, b'{"query": "{ __typename }"}', accept="text/event-stream")
+    response = await send(served, b'{"query": "{ __typename }"}', accept="text/event-stream")
     assert response.headers["content-type"].startswith("text/event-stream")
     events = [line for line in response.text.splitlines() if line.startswith("event:")]
     assert events == ["event: next", "event: complete"]
     assert '"__typename":"Query"' in response.text
 
 
-async def test_a_credential_that_is_not_believed_is_401_before_the_body_is_read(gateway: Gateway) -> None:
+async def test_a_credential_that_is_not_believed_is_401_before_the_body_is_read(served: Served) -> None:
     """A bad credential is never treated as none, whatever the body is."""
     for credential in ("tg_live_nonsense", "no-such-session"):
-        answer = await gateway.ask("{", credential=credential)
+        answer = await served.ask("{", credential=credential)
         assert (answer.status, answer.codes, answer.headers["www-authenticate"]) == (401, ["UNAUTHENTICATED"], "Bearer")
-    basic = await send(gateway, b"{", authorization="Basic eDp5")
+    basic = await send(served, b"{", authorization="Basic eDp5")
     assert basic.status_code == 401
