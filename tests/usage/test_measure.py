@@ -16,7 +16,7 @@ from models import database as db
 from models.enums import Scope, UsageOutcome
 from tests.usage.events import APPS, KEYS, MODELS, Event, added, caller, events, write
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("shared_database")]
 
 START, END = datetime(2026, 10, 20, tzinfo=UTC), datetime(2026, 11, 9, tzinfo=UTC)
 NOW = datetime(2026, 11, 8, 14, 37, 12, tzinfo=UTC)
