@@ -40,6 +40,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 HISTORY, WHOLE = -1, -2  # places of stretches beside the ones asked for: everything before them, and all of them in one
 
 Stretch = tuple[datetime, datetime]
+_Asked = tuple[int, datetime, datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,39 +226,35 @@ class _Statement:
             (self._parameter(tag.name, "text"), None if tag.values is None else self._parameter(list(tag.values), "text[]"))
             for tag in question.filter.tags
         ]
-        asked: list[tuple[int, datetime, datetime]] = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
+        asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
         if question.wants(Detail.CREDITS):
-            asked.append((HISTORY, BEGINNING, self.stretches[0][0]))
-        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys()):
-            asked.append((WHOLE, self.stretches[0][0], self.stretches[-1][1]))
+            asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
         whole, edges = ([], asked) if level is None else _quarters(asked)
-        with_tables = []
-        picks = []
-        if whole:
-            with_tables.append(f"stretch AS ({self._unnested(whole)})")
-            picks.append(self._cells())
-            picks.append(self._events("stretch", "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id", "q"))
-        if edges:
-            with_tables.append(f"edge AS ({self._unnested(edges)})")
-            picks.append(self._events("edge", "usage_event e", "e"))
+        runs = _runs(edges)
+        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys()):
+            runs.append([(WHOLE, self.stretches[0][0], self.stretches[-1][1])])
+        picks = [self._cells(whole), self._queued(whole)] if whole else []
+        picks += [self._single("usage_event e", run) for run in runs]
         if question.wants(Detail.RUNS):
-            with_tables.append(f"span AS ({self._unnested([place for place in asked if place[0] >= 0])})")
-            picks.append(self._open_calls())
+            picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
         apart = [name for details in (_DISTINCT, _DURATIONS) for detail, name in details.items() if detail in question.details]
-        with_tables.append(f"picked ({', '.join(('n', 'key', *COLUMNS, *_STANDS, *apart))}) AS (\n" + "\nUNION ALL\n".join(picks) + "\n)")
-        with_tables.append(self._placed())
-        self.sql = "WITH " + ",\n".join(with_tables) + "\n" + self._answer()
+        picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *_STANDS, *apart))}) AS (\n" + "\nUNION ALL\n".join(picks) + "\n)"
+        self.sql = f"WITH {picked},\n{self._placed()}\n{self._answer()}"
 
     def _parameter(self, value: object, kind: str) -> str:
         self.arguments.append(value)
         return f"${len(self.arguments)}::{kind}"
 
-    def _unnested(self, asked: Sequence[tuple[int, datetime, datetime]]) -> str:
+    def _slots(self, at: str, asked: Sequence[_Asked]) -> tuple[str, str, str]:
+        """Return the join, the condition and the place of a row by its time: a binary search among stretches in order.
+
+        A join by range would compare every row with every stretch, and date_trunc in a zone costs more than all the rest.
+        """
         places, starts, ends = (list(column) for column in zip(*asked, strict=True))
-        return (
-            f"SELECT * FROM unnest({self._parameter(places, 'int[]')}, {self._parameter(starts, 'timestamptz[]')}, "
-            f"{self._parameter(ends, 'timestamptz[]')}) AS s (n, starts, ends)"
-        )
+        place, end = f"({self._parameter(places, 'int[]')})[slot]", f"({self._parameter(ends, 'timestamptz[]')})[slot]"
+        since, until = self._parameter(starts[0], "timestamptz"), self._parameter(ends[-1], "timestamptz")
+        join = f"CROSS JOIN LATERAL width_bucket({at}, {self._parameter(starts, 'timestamptz[]')}) AS slot"
+        return join, f"{at} >= {since} AND {at} < {until} AND {at} < {end}", place
 
     def _column(self, dimension: Dimension, alias: str) -> str:
         if dimension is Dimension.TAG:
@@ -286,29 +283,34 @@ class _Statement:
             clauses.append(f"{alias}.tags ? {name}" if given is None else f"{alias}.tags ->> {name} = ANY ({given})")
         return "".join(f" AND {clause}" for clause in clauses)
 
-    def _cells(self) -> str:
-        """Cells first, as they are: a join by range costs an index look-up for each bucket, where date_trunc costs one for each row."""
-        ended = "0, 0, 0"
+    def _cells(self, whole: Sequence[_Asked]) -> str:
+        join, inside, place = self._slots("c.at", whole)
+        ended = "0, 0"
         if self.question.wants(Detail.RUNS):
-            ended = "sum(c.requests) FILTER (WHERE c.outcome = 'succeeded'), sum(c.requests) FILTER (WHERE c.outcome = 'cancelled'), 0"
-        sums = ", ".join(f"sum(c.{column}) AS {column}" for column in COLUMNS)
-        return f"""SELECT s.n, {self._key("c")} AS key, {sums}, {ended}, 0{self._apart(None)}
-  FROM stretch s CROSS JOIN LATERAL (
-    SELECT * FROM usage_cell c WHERE c.workspace_id = {self.workspace} AND c.level = {self.question.level} AND c.at >= s.starts AND c.at < s.ends{self._matches("c")}) c
+            ended = ", ".join(f"sum(CASE c.outcome WHEN '{outcome}' THEN c.requests ELSE 0 END)" for outcome in _STANDS[:2])
+        sums = ", ".join(f"sum(c.{column})" for column in COLUMNS)
+        return f"""SELECT {place}, {self._key("c")}, {sums}, {ended}, 0, 0{self._apart(None)}
+  FROM usage_cell c {join}
+ WHERE c.workspace_id = {self.workspace} AND c.level = {self.question.level} AND {inside}{self._matches("c")}
  GROUP BY 1, 2"""
 
-    def _events(self, stretch: str, source: str, owner: str) -> str:
-        columns = ", ".join(f"e.{column}" for column in COLUMNS)
-        ended = "CASE e.outcome WHEN 'succeeded' THEN e.requests ELSE 0 END, CASE e.outcome WHEN 'cancelled' THEN e.requests ELSE 0 END, 0, 0"
-        return f"""SELECT s.n, {self._key("e")}, {columns}, {ended}{self._apart("e")}
-  FROM {source} JOIN {stretch} s ON e.at >= s.starts AND e.at < s.ends
- WHERE {owner}.workspace_id = {self.workspace} AND e.mode = 'live'{self._matches("e")}"""
+    def _queued(self, whole: Sequence[_Asked]) -> str:
+        return self._single("usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id", whole, owner="q")
 
-    def _open_calls(self) -> str:
-        zeros = ", ".join("0" for _ in COLUMNS)
-        return f"""SELECT s.n, {self._key("k")}, {zeros}, 0, 0, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
-  FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id JOIN span s ON k.created_at >= s.starts AND k.created_at < s.ends
- WHERE h.workspace_id = {self.workspace} AND h.state = 'open' AND k.mode = 'live'{self._matches("k")}"""
+    def _single(self, source: str, asked: Sequence[_Asked], *, owner: str = "e") -> str:
+        join, inside, place = self._slots("e.at", asked)
+        columns = ", ".join(f"e.{column}" for column in COLUMNS)
+        ended = ", ".join(f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in _STANDS[:2])
+        return f"""SELECT {place}, {self._key("e")}, {columns}, {ended}, 0, 0{self._apart("e")}
+  FROM {source} {join}
+ WHERE {owner}.workspace_id = {self.workspace} AND {inside} AND e.mode = 'live'{self._matches("e")}"""
+
+    def _open_calls(self, asked: Sequence[_Asked]) -> str:
+        join, inside, place = self._slots("k.created_at", asked)
+        zeros = ", ".join("0" for _ in (*COLUMNS, *_STANDS[:2]))
+        return f"""SELECT {place}, {self._key("k")}, {zeros}, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
+  FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id {join}
+ WHERE h.workspace_id = {self.workspace} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
 
     def _apart(self, alias: str | None) -> str:
         """Columns that cannot be added up, carried only when one of them is asked for."""
@@ -339,8 +341,8 @@ class _Statement:
  GROUP BY 1, 2, 3 ORDER BY 3, 1"""
 
 
-def _quarters(asked: Sequence[tuple[int, datetime, datetime]]) -> tuple[list[tuple[int, datetime, datetime]], list[tuple[int, datetime, datetime]]]:
-    """Split stretches into whole quarters of an hour and the edges beside them."""
+def _quarters(asked: Sequence[_Asked]) -> tuple[list[_Asked], list[_Asked]]:
+    """Split stretches into whole quarters of an hour and the edges beside them, both in order."""
     whole, edges = [], []
     for place, start, end in asked:
         first, last = start + (BEGINNING - start) % QUARTER, end - (end - BEGINNING) % QUARTER
@@ -350,6 +352,17 @@ def _quarters(asked: Sequence[tuple[int, datetime, datetime]]) -> tuple[list[tup
         whole.append((place, first, last))
         edges.extend((place, since, until) for since, until in ((start, first), (last, end)) if since < until)
     return whole, edges
+
+
+def _runs(asked: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Group stretches in order that follow each other without a gap: each run is one look into the events' index by time."""
+    runs: list[list[_Asked]] = []
+    for one in asked:
+        if runs and runs[-1][-1][2] == one[1]:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs
 
 
 # ── the answer ──

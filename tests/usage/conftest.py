@@ -1,44 +1,42 @@
-"""A migrated database for the tests of usage."""
+"""Databases of their own for the tests of usage: they count what is queued, and no worker may fold behind their back."""
 
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
 
 import pytest
 
 from models import database as db
+from tests.conftest import Suite
 from tests.support.servers import Servers
 
-ROOT = Path(__file__).parents[2]
-SQL = ("micros_1", "window_1", "admit_1", "settle_1", "progress_1", "post_1", "audit_1", "fold_1")
+_numbers = itertools.count()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
-    with Servers() as servers:
-        servers.create_database("template_usage")
-        url = servers.owner_dsn("template_usage")
-        environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
-        subprocess.run([sys.executable, "-m", "tortoise", "migrate"], cwd=ROOT, env=environment, check=True, capture_output=True)
-        for name in SQL:
-            servers.postgres.run_sql((ROOT / "domain" / "sql" / f"{name}.sql").read_text(), database="template_usage")
-        yield servers
-
-
-@pytest.fixture
-async def database(servers: Servers, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The URL of a fresh database whose pool is open."""
-    name = f"t{abs(hash(request.node.nodeid)):x}"
-    servers.create_database(name, template="template_usage")
-    url = servers.admin_dsn(name)
-    await db.open_pool(url, pool=8)
-    yield url
+@contextlib.asynccontextmanager
+async def _fresh(servers: Servers, template: str, books: Suite) -> AsyncIterator[str]:
+    """Point this process's pool at a clone of the template for a while."""
+    name = f"usage_{next(_numbers)}"
+    servers.create_database(name, template=template)
     await db.close_pool()
-    servers.drop_database(name)
+    await db.open_pool(servers.app_dsn(name), pool=8)
+    try:
+        yield servers.app_dsn(name)
+    finally:
+        await db.close_pool()
+        servers.drop_database(name)
+        await db.open_pool(books.environment["DATABASE_URL"], pool=10)
+
+
+@pytest.fixture
+async def database(servers: Servers, template: str, books: Suite) -> AsyncIterator[str]:
+    """A database that nothing else has touched, as the URL of the application's role, as which the pool reaches it."""
+    async with _fresh(servers, template, books) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def shared_database(servers: Servers, template: str, books: Suite) -> AsyncIterator[str]:
+    """The same for a whole file, whose tests keep apart by workspaces of their own."""
+    async with _fresh(servers, template, books) as url:
+        yield url

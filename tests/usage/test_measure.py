@@ -16,7 +16,7 @@ from models import database as db
 from models.enums import Scope, UsageOutcome
 from tests.usage.events import APPS, KEYS, MODELS, Event, added, caller, events, write
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("shared_database")]
 
 START, END = datetime(2026, 10, 20, tzinfo=UTC), datetime(2026, 11, 9, tzinfo=UTC)
 NOW = datetime(2026, 11, 8, 14, 37, 12, tzinfo=UTC)
@@ -238,9 +238,20 @@ async def test_runs_are_calls_by_how_they_stand() -> None:
         totals = await measure.totals(caller(workspace), window, details=details)
         assert (totals.runs, totals.requests, totals.errors) == (expected, 6, 1)
         assert expected.total == 9
+        points = [point.metrics.runs for point in await measure.series(caller(workspace), window, details=details)]
+        assert points == [Runs()] * 23 + [expected]
         models = await measure.groups(caller(workspace), window, Question(by=(Dimension.MODEL,), order_by=Metric.RUNS, details=details))
         assert [(group.values.get(Dimension.MODEL), group.metrics.runs) for group in models] == [("atlas", expected)]
         await rollups.fold_all()
+
+
+async def test_runs_of_one_kind() -> None:
+    """Where every call ended the same way the other kinds are zero."""
+    workspace = uuid4()
+    await write(workspace, [Event(NOW)])
+    await rollups.fold_all()
+    totals = await measure.totals(caller(workspace), resolve(RelativeRange.LAST_24_HOURS, "UTC", NOW), details=frozenset({Detail.RUNS}))
+    assert totals.runs == Runs(completed=1)
 
 
 async def _open_call(workspace: UUID, mode: str, progress: str | None, at: datetime) -> None:
