@@ -47,7 +47,7 @@ async def test_a_key_is_made_listed_used_and_deleted(client: httpx2.AsyncClient)
     UUID(body["id"])
 
     fresh = {"Authorization": f"Bearer {body['key']}"}
-    listed = (await client.get("/v1/keys", headers=fresh)).json()
+    listed = (await client.get("/v1/keys", headers=mine.bearer)).json()
     assert listed[0] == {
         "id": body["id"],
         "createdAt": body["createdAt"],
@@ -58,7 +58,9 @@ async def test_a_key_is_made_listed_used_and_deleted(client: httpx2.AsyncClient)
         "suffix": body["key"][-4:],
     }
     assert [key["id"] for key in listed] == [body["id"], str(mine.key.id)]
-    assert body["key"] not in (await client.get("/v1/keys", headers=mine.bearer)).text
+    seen = await client.get("/v1/keys", headers=fresh)
+    assert abs(instant(seen.json()[0]["lastUsedAt"]) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert body["key"] not in seen.text
 
     deleted = await client.delete(f"/v1/keys/{body['id']}", headers=mine.bearer)
     assert (deleted.status_code, deleted.content) == (204, b"")

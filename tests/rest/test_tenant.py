@@ -35,12 +35,15 @@ async def test_a_key_is_minted_fetched_listed_and_revoked(client: httpx2.AsyncCl
         "expires_at": None,
     }
     fresh = {"Authorization": f"Bearer {secret}"}
-    found = await client.get(f"/tenant/keys/{minted['id']}", headers=fresh)
+    found = await client.get(f"/tenant/keys/{minted['id']}", headers=mine.bearer)
     assert (found.status_code, found.json()) == (200, minted)
-    listed = (await client.get("/tenant/keys", headers=fresh)).json()
+    listed = (await client.get("/tenant/keys", headers=mine.bearer)).json()
     assert set(listed) == {"data"}
     assert [set(row) for row in listed["data"]] == [FIELDS, FIELDS]
     assert listed["data"][0] == minted
+    used = (await client.get(f"/tenant/keys/{minted['id']}", headers=fresh)).json()
+    assert used.pop("last_used_at").endswith("Z")
+    assert used == {name: value for name, value in minted.items() if name != "last_used_at"}
 
     assert (await client.delete(f"/tenant/keys/{minted['id']}", headers=mine.bearer)).status_code == 204
     refused = await client.get("/tenant/keys", headers=fresh)
