@@ -7,6 +7,7 @@ from typing import Literal
 
 from domain import errors
 from domain.errors import Refusal
+from rest.bodies import TooLarge, TooSlow
 from rest.fields import Told
 
 Fields = list[tuple[bytes, bytes]]
@@ -79,6 +80,8 @@ _TYPES: Mapping[type[Refusal], str] = {
     errors.InsufficientCredit: "billing_error",
     errors.BoundReached: "rate_limit_error",
     errors.Unavailable: "overloaded_error",
+    TooLarge: "request_too_large",
+    TooSlow: "timeout_error",
     Failed: "api_error",
 }
 # Type and code of the Chat Completions API.
@@ -87,6 +90,7 @@ _OPENAI: Mapping[type[Refusal], tuple[str, str | None]] = {
     errors.Unauthenticated: ("invalid_request_error", "invalid_api_key"),
     errors.Forbidden: ("permission_error", "permission_denied"),
     errors.UnknownModel: ("invalid_request_error", "model_not_found"),
+    errors.InsufficientCredit: ("insufficient_quota", "insufficient_quota"),
     errors.BoundReached: ("rate_limit_error", "rate_limit_exceeded"),
     errors.Unavailable: ("server_error", "overloaded"),
     Failed: ("server_error", "internal_error"),

@@ -1,0 +1,87 @@
+"""The description of the documented paths says what they do."""
+
+import re
+from typing import Any
+
+import httpx2
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from rest.routes import PUBLISHED
+from tests.rest.test_aaas import ask_echo
+from tests.support.world import tenant
+
+pytestmark = pytest.mark.anyio
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def described(client: httpx2.AsyncClient) -> Json:
+    """The description, as a client gets it without a credential."""
+    answer = await client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    told: Json = answer.json()
+    return told
+
+
+def check(described: Json, path: str, method: str, answer: httpx2.Response) -> None:
+    """Raise unless the answer is as described for its status."""
+    responses = described["paths"][path][method.lower()]["responses"]
+    response = responses[str(answer.status_code)]
+    assert "x-request-id" in answer.headers
+    if "content" not in response:
+        assert answer.content == b""
+        return
+    schema = {**response["content"]["application/json"]["schema"], "components": described["components"]}
+    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(answer.json())
+
+
+async def test_it_is_valid(described: Json) -> None:
+    """It is OpenAPI 3.1 by an independent validator, and names this installation's address."""
+    assert described["openapi"] == "3.1.0"
+    validate(described, cls=OpenAPIV31SpecValidator)
+
+
+async def test_it_is_complete(described: Json) -> None:
+    """Every served operation is in it, with a credential where one is needed, and its id is its own."""
+    for document in PUBLISHED:
+        for operation in document.operations:
+            told = described["paths"][re.sub(r":\w+}", "}", operation.path)][operation.method.lower()]
+            assert {"bearer": []} in told["security"]
+            assert {str(operation.status), "401", "403", "default"} <= set(told["responses"])
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    assert {"/healthz", "/readyz", "/version"} <= set(described["paths"])
+
+
+async def test_parameters_and_bodies_are_described(described: Json) -> None:
+    """Defaults, choices and bounds stand where the documents have them."""
+    parameters = {about["name"]: about["schema"] for about in described["paths"]["/v1/usage/summary"]["get"]["parameters"]}
+    assert parameters["range"] == {"default": "7d", "enum": ["24h", "7d", "30d"], "type": "string"}
+    parameters = {about["name"]: about["schema"] for about in described["paths"]["/v1/credits/transactions"]["get"]["parameters"]}
+    assert parameters["limit"] == {"default": 50, "maximum": 200, "minimum": 1, "type": "integer"}
+    transaction = described["components"]["schemas"]["Transaction"]
+    assert transaction["required"] == ["idempotencyKey", "type", "amountMicrousd", "createdAt", "tokens"]
+    assert transaction["properties"]["model"] == {"type": "string"}
+    assert described["paths"]["/v1/keys"]["post"]["requestBody"]["required"] is False
+
+
+async def test_answers_are_as_described(client: httpx2.AsyncClient, described: Json) -> None:
+    """Good answers and refusals of every operation fit their schemas."""
+    mine = await tenant(credit_microusd=1_000_000)
+    await ask_echo(client, mine)
+    made = (await client.post("/tenant/keys", headers=mine.bearer)).json()
+    for document in PUBLISHED:
+        for operation in document.operations:
+            path = re.sub(r":\w+}", "}", operation.path)
+            name = "echo" if path.startswith("/v1/models") else made["id"]
+            answer = await client.request(operation.method, path.replace("{id}", name), headers=mine.bearer)
+            assert answer.status_code == operation.status, path
+            check(described, path, operation.method, answer)
+            refused = await client.request(operation.method, path.replace("{id}", name))
+            assert refused.status_code == 401, path
+            check(described, path, operation.method, refused)
+    for path in ("/healthz", "/readyz", "/version"):
+        check(described, path, "GET", await client.get(path))

@@ -1,0 +1,160 @@
+"""Every documented operation as callers that must be refused: nobody, strangers, and keys that lack the scope. Nothing changes."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from domain.access import secrets
+from models import database
+from models.enums import ApiKeyMode, Scope
+from rest.doors import Document, Operation
+from rest.routes import PUBLISHED
+from tests.support.world import Tenant, tenant
+
+pytestmark = pytest.mark.anyio
+
+OPERATIONS = [pytest.param(document, operation, id=f"{operation.method} {operation.path}") for document in PUBLISHED for operation in document.operations]
+NEEDS: dict[str, Scope | None] = {
+    "GET /v1/usage/summary": Scope.USAGE_READ,
+    "GET /v1/keys": Scope.KEYS_READ,
+    "POST /v1/keys": Scope.KEYS_WRITE,
+    "DELETE /v1/keys/{id}": Scope.KEYS_WRITE,
+    "GET /v1/credits/balance": Scope.BILLING_READ,
+    "GET /v1/credits/transactions": Scope.BILLING_READ,
+    "GET /tenant/keys": Scope.KEYS_READ,
+    "POST /tenant/keys": Scope.KEYS_WRITE,
+    "GET /tenant/keys/{id}": Scope.KEYS_READ,
+    "DELETE /tenant/keys/{id}": Scope.KEYS_WRITE,
+    "GET /tenant/credits": Scope.BILLING_READ,
+    "GET /v1/models": None,
+    "GET /v1/models/{id:path}": None,
+}
+"""The scope of every operation; None where any key may come. One that is missing here fails these tests."""
+TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job")
+
+
+@pytest.fixture
+async def victim() -> Tenant:
+    """A workspace with something to lose."""
+    return await tenant(credit_microusd=1_000_000)
+
+
+async def digest(of: Tenant) -> str:
+    """Return a fingerprint of everything that a workspace has; that a key was used is no change."""
+    parts = []
+    for table in TABLES:
+        column = "id" if table == "workspace" else "workspace_id"
+        sql = f'SELECT coalesce(string_agg((to_jsonb(t) - \'last_used_at\')::text, \'\' ORDER BY to_jsonb(t)::text), \'\') FROM "{table}" t WHERE {column} = $1'
+        parts.append(await database.fetch_value(sql, of.workspace_id))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+async def ask(client: httpx2.AsyncClient, operation: Operation[Any], headers: dict[str, str] | httpx2.Headers, victim: Tenant, query: str = "") -> httpx2.Response:
+    """Ask for an operation on the victim's things."""
+    path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id))
+    return await client.request(operation.method, f"{path}{query}", headers=headers)
+
+
+def in_shape(document: Document, answer: httpx2.Response) -> bool:
+    """Tell whether a refusal is written as its document writes refusals."""
+    return any(_fits(schema, answer.json()) for schema in _models(document.errors))
+
+
+def _models(errors: Any) -> Iterator[Any]:
+    yield from getattr(errors, "__args__", (errors,))
+
+
+def _fits(schema: Any, body: object) -> bool:
+    return isinstance(body, dict) and set(body) == set(schema.model_fields) and schema.model_validate(body) is not None
+
+
+def test_every_operation_is_tried() -> None:
+    """The table of scopes names every operation that is served, and no other."""
+    assert set(NEEDS) == {f"{operation.method} {operation.path}" for document in PUBLISHED for operation in document.operations}
+
+
+@pytest.mark.parametrize(("document", "operation"), OPERATIONS)
+async def test_nobody(client: httpx2.AsyncClient, document: Document, operation: Operation[Any], victim: Tenant) -> None:
+    """Without a credential, and with every kind of bad one, the answer is 401 in the document's shape."""
+    before = await digest(victim)
+    cut, unknown = victim.secret[:-1], secrets.make(ApiKeyMode.LIVE)
+    assert (await ask(client, operation, httpx2.Headers(), victim)).status_code == 401
+    for authorization in ("Bearer", "Basic dTpw", victim.secret, f"Bearer {cut}", f"Bearer {unknown}", "Bearer a.b.c", "Bearer \xff", f"Bearer {cut} {unknown}"):
+        headers = httpx2.Headers({b"authorization": authorization.encode("latin-1")})
+        refused = await ask(client, operation, headers, victim)
+        assert refused.status_code == 401, authorization
+        assert in_shape(document, refused), authorization
+        assert refused.headers["x-request-id"]
+    refused = await ask(client, operation, httpx2.Headers(), victim, query=f"?api_key={victim.secret}&access_token={victim.secret}")
+    assert refused.status_code == 401
+    assert await digest(victim) == before
+
+
+@pytest.mark.parametrize(("document", "operation"), OPERATIONS)
+async def test_a_revoked_key(client: httpx2.AsyncClient, document: Document, operation: Operation[Any], victim: Tenant) -> None:
+    """A key that was revoked a moment ago is nobody (F29)."""
+    key, secret = await victim.mint()
+    assert (await client.delete(f"/tenant/keys/{key.id}", headers=victim.bearer)).status_code == 204
+    before = await digest(victim)
+    refused = await ask(client, operation, {"Authorization": f"Bearer {secret}"}, victim)
+    assert refused.status_code == 401
+    assert in_shape(document, refused)
+    assert await digest(victim) == before
+
+
+@pytest.mark.parametrize(("document", "operation"), OPERATIONS)
+async def test_a_stranger(client: httpx2.AsyncClient, document: Document, operation: Operation[Any], victim: Tenant) -> None:
+    """Another workspace's key gets nothing of the victim's, whether it names its id or its workspace, and changes nothing there."""
+    stranger = await tenant()
+    before = await digest(victim)
+    answer = await ask(client, operation, stranger.bearer, victim)
+    if "{id}" in operation.path:
+        assert answer.status_code == (204 if operation.path.startswith("/v1/") else 404)
+    assert str(victim.key.id) not in answer.text
+    assert str(victim.workspace_id) not in answer.text
+    for named in (str(victim.workspace_id), "00000000-0000-7000-8000-000000000000", "nonsense", ""):
+        refused = await ask(client, operation, {**stranger.bearer, "X-Workspace-Id": named}, victim)
+        assert refused.status_code == 403, named
+        assert in_shape(document, refused), named
+    assert await digest(victim) == before
+
+
+@pytest.mark.parametrize(("document", "operation"), OPERATIONS)
+async def test_a_key_that_lacks_the_scope(client: httpx2.AsyncClient, document: Document, operation: Operation[Any], victim: Tenant) -> None:
+    """With every scope but the needed one it is 403, and the message names the scope; with that one alone it is let in."""
+    needed = NEEDS[f"{operation.method} {operation.path}"]
+    _, bare = await victim.mint(scopes=frozenset[Scope]())
+    before = await digest(victim)
+    if needed is None:
+        assert (await ask(client, operation, {"Authorization": f"Bearer {bare}"}, victim)).status_code == 200
+        return
+    _, lacking = await victim.mint(scopes=victim.key.scopes - {needed})
+    before = await digest(victim)
+    for secret in (bare, lacking):
+        refused = await ask(client, operation, {"Authorization": f"Bearer {secret}"}, victim)
+        assert refused.status_code == 403
+        assert in_shape(document, refused)
+        assert needed.name in refused.text
+    assert await digest(victim) == before
+    _, enough = await victim.mint(scopes=frozenset({needed}))
+    assert (await ask(client, operation, {"Authorization": f"Bearer {enough}"}, victim)).status_code == operation.status
+
+
+async def test_a_method_that_is_not_there(client: httpx2.AsyncClient, victim: Tenant) -> None:
+    """405 in the document's shape, naming the methods that there are, and nothing is done."""
+    before = await digest(victim)
+    for document in PUBLISHED:
+        methods: dict[str, set[str]] = {}
+        for operation in document.operations:
+            methods.setdefault(operation.path, set()).add(operation.method)
+        for path, there in methods.items():
+            for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - there:
+                refused = await ask(client, dataclasses.replace(document.operations[0], method=method, path=path), victim.bearer, victim)
+                assert refused.status_code == 405, (method, path)
+                assert set(refused.headers["allow"].split(", ")) == there | ({"HEAD"} if "GET" in there else set())
+                assert in_shape(document, refused)
+    assert await digest(victim) == before
