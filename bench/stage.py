@@ -108,21 +108,26 @@ class Stage:
             await database.close_pool()
 
 
+def now() -> datetime:
+    """Return this instant, in UTC."""
+    return datetime.now(UTC)
+
+
 async def offer(names: Sequence[str]) -> None:
     """Offer models of these names, all at USD_PER_MILLION."""
-    now = datetime.now(UTC)
+    at = now()
     rows = tuple(catalogue.make_row(bucket, usd) for bucket, usd in USD_PER_MILLION.items())
     for name in names:
         entry = ModelEntry(name=name, display_name=name, vendor=None, rows=rows, max_output_tokens=4096)
-        await catalogue.enter(entry, source="benchmark", effective_from=now, actor=BENCHMARK, at=now)
+        await catalogue.enter(entry, source="benchmark", effective_from=at, actor=BENCHMARK, at=at)
 
 
 async def tenant(name: str, *, bounds: Sequence[BoundInput] = ()) -> Tenant:
     """Make a workspace with CREDIT_MICROUSD and one pay-per-token key with these bounds."""
-    now = datetime.now(UTC)
-    workspace = await workspaces.create_for(None, name, "UTC", at=now)
+    at = now()
+    workspace = await workspaces.create_for(None, name, "UTC", at=at)
     await ledger.give(workspace.id, CREDIT_MICROUSD, "benchmark", name, BENCHMARK)
-    caller = Caller(at=now, workspace_id=workspace.id, name="benchmark", scopes=WORKSPACE_SCOPES)
+    caller = Caller(at=at, workspace_id=workspace.id, name="benchmark", scopes=WORKSPACE_SCOPES)
     new = keys.NewKey(
         name=name,
         budgets=tuple(bound for bound in bounds if bound.measure is Measure.MONEY),
