@@ -1,0 +1,147 @@
+"""The legs that are compared: the mock itself, nginx before it, our pass-through, and the real server with and without bounds."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import await_answer, free_port, on_cores, split_cores
+from bench.stage import SECRET, Stage, Tenant
+from embedded.first_run import SERVERS
+from embedded.processes import Kept, open_log
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP = (("TERM", 20.0),)
+
+# Strong on purpose: kept connections, bodies in memory and not in files, no log. Buffering of answers is off, as it must be before streams.
+NGINX = """
+{user}
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_max_body_size 64m;
+  client_body_buffer_size 1m;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  keepalive_requests 100000000;
+  upstream mock {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=2048;
+    location / {{
+      proxy_pass http://mock;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One way to the mock: where to send, which processes stand between, and who pays."""
+
+    name: str
+    port: int
+    pid: int
+    database_pid: int | None = None
+    tenant: Tenant | None = None
+
+
+def _started(command: Sequence[str | Path], folder: Path, name: str, port: int, path: str, env: dict[str, str] | None = None) -> Kept:
+    with open_log(folder / f"{name}.log") as log:
+        kept = Kept(command, steps=STOP, cwd=ROOT, env=env, output=log, errors=log)
+    try:
+        await_answer(port, path, lambda: kept.poll() is None)
+    except RuntimeError as error:
+        kept.stop()
+        words = (folder / f"{name}.log").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{name}: {error}\n{words}") from None
+    return kept
+
+
+@contextlib.contextmanager
+def mock(stage: Stage) -> Iterator[Leg]:
+    """Start the mock upstream, on the other cores than the gateways."""
+    port = free_port()
+    with on_cores(split_cores()[1]):
+        kept = _started([sys.executable, "-m", "bench.mock", str(port)], stage.folder, "mock", port, "/")
+    try:
+        yield Leg("direct", port, kept.pid)
+    finally:
+        kept.stop()
+
+
+@contextlib.contextmanager
+def nginx(stage: Stage, upstream: int) -> Iterator[Leg | None]:
+    """Start nginx with one worker; None, and one line that says so, where it is not installed."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        print("nginx is not installed: its leg is left out, and with it every ratio against it.", file=sys.stderr)
+        yield None
+        return
+    folder, port = stage.folder / "nginx", free_port()
+    folder.mkdir()
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, upstream=upstream, port=port))
+    with on_cores(split_cores()[0]):
+        kept = _started([program, "-p", folder, "-c", folder / "nginx.conf"], stage.folder, "nginx", port, "/")
+    try:
+        yield Leg("nginx", port, kept.pid)
+    finally:
+        kept.stop()
+
+
+@contextlib.contextmanager
+def unmetered(stage: Stage, upstream: int) -> Iterator[Leg]:
+    """Start our pass-through."""
+    port = free_port()
+    with on_cores(split_cores()[0]):
+        kept = _started([sys.executable, "-m", "bench.passthrough", str(port), f"http://127.0.0.1:{upstream}"], stage.folder, "unmetered", port, "/")
+    try:
+        yield Leg("unmetered", port, kept.pid)
+    finally:
+        kept.stop()
+
+
+@contextlib.contextmanager
+def metered(stage: Stage, upstream: int, models: Sequence[str], tenants: dict[str, Tenant]) -> Iterator[list[Leg]]:
+    """Start the real server, as an operator would, over the stage's Postgres and Valkey; one leg for each tenant.
+
+    The database is migrated, and has the models and tenants. Jobs run elsewhere (`TALLYGATE_WORKER=apart`), and here nowhere: usage stays
+    unfolded. Both dialects go to the mock.
+    """
+    port = free_port()
+    names = ", ".join(f'"{name}"' for name in models)
+    config = stage.folder / "bench.toml"
+    config.write_text(
+        "".join(f'[upstreams.mock_{dialect}]\ndialect = "{dialect}"\nurl = "http://127.0.0.1:{upstream}"\nmodels = [{names}]\n\n' for dialect in ("openai", "anthropic"))
+    )
+    env = {
+        **{name: value for name, value in os.environ.items() if name not in SERVERS and not name.startswith("TALLYGATE_")},
+        "DATABASE_URL": stage.url,
+        "REDIS_URL": stage.valkey.url,
+        "TALLYGATE_SECRET": SECRET,
+        "TALLYGATE_CONFIG": str(config),
+        "TALLYGATE_DATA": str(stage.folder / "data"),
+        "TALLYGATE_WORKER": "apart",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }
+    with on_cores(split_cores()[0]):
+        kept = _started([sys.executable, "-m", "manage", "serve"], stage.folder, "metered", port, "/readyz", env)
+    try:
+        yield [Leg(name, port, kept.pid, stage.postgres.pid, tenant) for name, tenant in tenants.items()]
+    finally:
+        kept.stop()
