@@ -62,8 +62,14 @@ class OwnBooks:
         await self._context.__aexit__(None, None, None)
 
     async def expire(self, *call_ids: object) -> None:
-        """Let holds be past their expiry, as if their processes had died a minute ago."""
-        await self.admin.execute("UPDATE hold SET expires_at = clock_timestamp() - interval '1 minute' WHERE call_id = ANY ($1) AND state = 'open'", list(call_ids))
+        """Let holds be past their expiry, in this order, as if their processes had died a minute ago."""
+        await self.admin.execute(
+            """
+            UPDATE hold SET expires_at = clock_timestamp() - interval '1 minute' + make_interval(secs => array_position($1, call_id) * 0.001)
+             WHERE call_id = ANY ($1) AND state = 'open'
+            """,
+            list(call_ids),
+        )
 
     async def end_windows(self, workspace_id: object) -> None:
         """Let every window of a workspace's bounds be over, as if its time had passed."""
