@@ -44,7 +44,7 @@ BEGIN
       v_target := least(v_target, ((v_hold.amount + greatest(v_left, 0)) * 1000000 - v_item.input_picousd) / v_item.output_picousd);
     END IF;
     FOR v_bound IN
-      SELECT b.*, d.measure, d.most, w.spent, w.held AS in_all
+      SELECT b.*, d.measure, d.most, CASE WHEN w.ends_at <= v_now THEN 0 ELSE w.spent END AS spent, w.held AS in_all
         FROM unnest(v_hold.bound_ids, v_hold.bound_scopes, v_hold.bound_held) WITH ORDINALITY AS b (bound_id, scope, held, place)
         JOIN bound d ON d.workspace_id = v_item.workspace_id AND d.id = b.bound_id
         JOIN bound_window w ON w.workspace_id = d.workspace_id AND w.bound_id = d.id AND w.scope = b.scope

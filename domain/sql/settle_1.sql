@@ -3,7 +3,8 @@
 -- Locks go holds first (in call order), then cash accounts (in workspace order). A hold that is closed already is answered and left alone,
 -- so that a settlement may be sent again; one that the sweep closed while its call went on gets the difference as a `late` transfer and event.
 -- The charge is quantised here and nowhere else: micros = floor((carry + picos) / 10^6), the rest is carried to the workspace's next charge.
--- A balance never goes below its floor: what is not there is posted from `write_offs`, so that revenue always gets the whole charge.
+-- A balance never goes below its floor: what is not there is posted from `write_offs`, so that revenue always gets the whole charge. What a late
+-- settlement gives back goes to `write_offs` first, as far as the call was written off, and only then to the balance, where it lifts a lowered floor.
 --
 -- Results: 'settled', 'late', 'done' (closed before), 'busy' (without `wait`: the account is locked; come again), 'alive' (`by` is 'sweep' and
 -- the call gave a sign of life meanwhile), 'unknown'.
@@ -23,6 +24,12 @@ DECLARE
   v_now timestamptz := clock_timestamp();
   v_items settlement_1[];
   v_locked uuid[];
+  v_hard uuid[];
+  v_item record;
+  v_workspace uuid;
+  v_balance bigint;
+  v_floor bigint;
+  v_paid bigint;
 BEGIN
   PERFORM FROM hold h
     JOIN jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid) ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
@@ -38,7 +45,7 @@ BEGIN
       ORDER BY a.workspace_id FOR NO KEY UPDATE SKIP LOCKED) l;
   END IF;
 
-  -- Where each stands; a call that is named twice is settled once. For a late one, the picos are the difference.
+  -- Where each stands; a call that is named twice is settled once, by its own end rather than by a sweep's. For a late one, the picos are the difference.
   SELECT array_agg(ROW(x.n, x.workspace_id, x.call_id, x.by,
            CASE
              WHEN x.state IS NULL THEN 'unknown'
@@ -55,27 +62,50 @@ BEGIN
            0, 0, 0, x.item)::settlement_1 ORDER BY x.n)
     INTO v_items
     FROM (SELECT c.*, e.value AS item, h.state, h.closed_by, h.account_id, h.amount, h.expires_at, h.charge_picousd AS charged_picousd,
-                 v.list_picousd AS listed_picousd, k.mode, row_number() OVER (PARTITION BY c.workspace_id, c.call_id ORDER BY c.n) AS twin
+                 v.list_picousd AS listed_picousd, k.mode, row_number() OVER (PARTITION BY c.workspace_id, c.call_id ORDER BY c.by = 'sweep', c.n) AS twin
             FROM jsonb_array_elements(p_calls) e,
                  LATERAL jsonb_to_record(e.value) AS c (n int, workspace_id uuid, call_id uuid, by text, charge_picousd bigint, list_picousd bigint)
             LEFT JOIN hold h ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
             LEFT JOIN "call" k ON k.workspace_id = c.workspace_id AND k.id = c.call_id
             LEFT JOIN usage_event v ON v.workspace_id = c.workspace_id AND v.id = c.call_id AND h.state <> 'open') x;
 
-  -- Whole micros, in order, with one carry for each workspace; and what is there to pay them.
+  -- Whole micros, in order, with one carry for each workspace.
   SELECT array_agg(ROW(i.n, i.workspace_id, i.call_id, i.by, i.result, i.account_id, i.amount, i.mode, i.charge_picousd, i.list_picousd,
-           coalesce(q.charge, 0), coalesce(q.list, 0),
-           CASE WHEN q.charge < 0 THEN q.charge ELSE coalesce(greatest(0, least(q.charge, q.there - q.before)), 0) END, i.item)::settlement_1 ORDER BY i.n)
+           coalesce(q.charge, 0), coalesce(q.list, 0), coalesce(q.charge, 0), i.item)::settlement_1 ORDER BY i.n)
     INTO v_items
     FROM unnest(v_items) i
     LEFT JOIN (
-      SELECT m.*, coalesce(sum(m.charge) OVER (PARTITION BY m.workspace_id ORDER BY m.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-        FROM (SELECT j.n, j.workspace_id, a.credits - a.debits - a.floor AS there,
-                     div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w) - div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w - j.charge_picousd) AS charge,
-                     div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w) - div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w - j.list_picousd) AS list
-                FROM unnest(v_items) j JOIN account a ON a.workspace_id = j.workspace_id AND a.kind = 'cash'
-               WHERE j.result IN ('settled', 'late')
-              WINDOW w AS (PARTITION BY j.workspace_id ORDER BY j.n)) m) q ON q.n = i.n;
+      SELECT j.n,
+             div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w) - div_floor_1(a.carry_picousd + sum(j.charge_picousd) OVER w - j.charge_picousd) AS charge,
+             div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w) - div_floor_1(a.list_carry_picousd + sum(j.list_picousd) OVER w - j.list_picousd) AS list
+        FROM unnest(v_items) j JOIN account a ON a.workspace_id = j.workspace_id AND a.kind = 'cash'
+       WHERE j.result IN ('settled', 'late')
+      WINDOW w AS (PARTITION BY j.workspace_id ORDER BY j.n)) q ON q.n = i.n;
+
+  -- What is there pays them. A workspace that cannot pay all, or that gets something back, is reckoned call by call.
+  SELECT array_agg(x.workspace_id) INTO v_hard FROM (
+    SELECT i.workspace_id FROM unnest(v_items) i JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
+     GROUP BY i.workspace_id HAVING sum(i.charge) > min(a.credits - a.debits - a.floor) OR min(i.charge) < 0) x;
+  IF v_hard IS NOT NULL THEN
+    FOR v_item IN
+      SELECT i.workspace_id, i.call_id, i.charge, i.place FROM (SELECT j.*, row_number() OVER (ORDER BY j.n) AS place FROM unnest(v_items) j) i
+       WHERE i.workspace_id = ANY (v_hard) AND i.charge <> 0 ORDER BY i.workspace_id, i.place
+    LOOP
+      IF v_workspace IS DISTINCT FROM v_item.workspace_id THEN
+        v_workspace := v_item.workspace_id;
+        SELECT a.credits - a.debits, a.floor INTO v_balance, v_floor FROM account a WHERE a.workspace_id = v_workspace AND a.kind = 'cash';
+      END IF;
+      IF v_item.charge > 0 THEN
+        v_paid := least(v_item.charge, v_balance - v_floor);
+      ELSE
+        SELECT least(0, v_item.charge + coalesce(sum(t.amount), 0)) INTO v_paid FROM transfer t
+         WHERE t.workspace_id = v_workspace AND t.call_id = v_item.call_id AND t.kind = 'write_off';
+      END IF;
+      v_balance := v_balance - v_paid;
+      v_floor := CASE WHEN v_paid < 0 THEN least(0, greatest(v_floor, v_balance)) ELSE v_floor END;
+      v_items[v_item.place].paid := v_paid;
+    END LOOP;
+  END IF;
 
   -- The transfers: what the balance pays, what nobody can pay, what a late settlement gives back.
   INSERT INTO transfer (workspace_id, id, debit_id, credit_id, amount, kind, ref, call_id, actor_kind, actor_name, debit_balance_after, debit_seq, credit_balance_after, credit_seq, created_at)
@@ -89,14 +119,16 @@ BEGIN
     JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
     JOIN account r ON r.workspace_id = i.workspace_id AND r.kind = 'revenue';
   INSERT INTO transfer (workspace_id, id, debit_id, credit_id, amount, kind, ref, call_id, actor_kind, actor_name, created_at)
-  SELECT i.workspace_id, uuidv7(), o.id, r.id, i.charge - i.paid, 'write_off', i.call_id::text || CASE i.result WHEN 'late' THEN ':late' ELSE '' END, i.call_id, 'system', 'settlement', v_now
+  SELECT i.workspace_id, uuidv7(), CASE WHEN i.charge > i.paid THEN o.id ELSE r.id END, CASE WHEN i.charge > i.paid THEN r.id ELSE o.id END,
+         abs(i.charge - i.paid), 'write_off', i.call_id::text || CASE i.result WHEN 'late' THEN ':late' ELSE '' END, i.call_id, 'system', 'settlement', v_now
     FROM unnest(v_items) i
     JOIN account o ON o.workspace_id = i.workspace_id AND o.kind = 'write_offs'
     JOIN account r ON r.workspace_id = i.workspace_id AND r.kind = 'revenue'
-   WHERE i.charge > i.paid AND i.result IN ('settled', 'late');
+   WHERE i.charge <> i.paid AND i.result IN ('settled', 'late');
 
   UPDATE account a
      SET held = a.held - x.released, debits = a.debits + x.debited, credits = a.credits + x.credited, version = a.version + x.moves,
+         floor = CASE WHEN x.credited > 0 THEN least(0, greatest(a.floor, a.credits - a.debits + x.credited - x.debited)) ELSE a.floor END,
          carry_picousd = a.carry_picousd + x.charge_picousd - x.charge * 1000000, list_carry_picousd = a.list_carry_picousd + x.list_picousd - x.list * 1000000,
          updated_at = v_now
     FROM (SELECT i.workspace_id, coalesce(sum(i.amount) FILTER (WHERE i.result = 'settled' AND i.account_id IS NOT NULL), 0)::bigint AS released,
@@ -107,12 +139,13 @@ BEGIN
    WHERE a.workspace_id = x.workspace_id AND a.kind = 'cash'
      AND (x.released, x.debited, x.credited, x.charge_picousd, x.list_picousd) <> (0, 0, 0, 0, 0);
 
-  -- The bounds give back what was held and keep what was spent.
-  UPDATE bound_window w SET held = w.held - x.held, spent = w.spent + x.spent
+  -- The bounds give back what was held and keep what was spent. What a late settlement takes back may have been spent in a window that is over.
+  UPDATE bound_window w SET held = w.held - x.held, spent = greatest(w.spent + x.spent, 0)
     FROM (SELECT i.workspace_id, b.bound_id, b.scope, sum(CASE WHEN i.result = 'settled' THEN b.held ELSE 0 END)::bigint AS held,
                  sum(CASE d.measure WHEN 'money' THEN i.charge
-                                    WHEN 'tokens' THEN CASE WHEN i.result = 'settled' THEN (i.item ->> 'tokens')::bigint ELSE 0 END ELSE 0 END)::bigint AS spent
+                                    WHEN 'tokens' THEN (i.item ->> 'tokens')::bigint - coalesce(v.units, 0) ELSE 0 END)::bigint AS spent
             FROM unnest(v_items) i
+            LEFT JOIN usage_event v ON i.result = 'late' AND v.workspace_id = i.workspace_id AND v.id = i.call_id
             JOIN hold h ON h.workspace_id = i.workspace_id AND h.call_id = i.call_id
             CROSS JOIN LATERAL unnest(h.bound_ids, h.bound_scopes, h.bound_held) AS b (bound_id, scope, held)
             JOIN bound d ON d.workspace_id = i.workspace_id AND d.id = b.bound_id
@@ -161,7 +194,7 @@ BEGIN
     FROM unnest(v_items) i
    WHERE h.workspace_id = i.workspace_id AND h.call_id = i.call_id AND i.result IN ('settled', 'late');
 
-  RETURN QUERY SELECT i.n, i.result, CASE WHEN i.result = 'done' THEN h.charge_microusd ELSE i.charge END, a.credits - a.debits,
+  RETURN QUERY SELECT i.n, i.result, h.charge_microusd, a.credits - a.debits,
                       greatest(a.credits - a.debits - a.held - a.floor, 0)
                  FROM unnest(v_items) i
                  LEFT JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
