@@ -264,7 +264,9 @@ async def statements() -> AsyncIterator[list[str]]:
     seen: list[str] = []
 
     def note(query: Any) -> None:
-        if "pg_advisory_unlock_all" not in query.query and "typeinfo_tree" not in query.query:
+        if not any(
+            word in query.query for word in ("pg_advisory_unlock_all", "typeinfo_tree", "pg_catalog.pg_type", "current_setting('jit')")
+        ):
             seen.append(query.query)
 
     client: Any = get_connection("default")  # the driver logs by connection only, and the pool has no way to name its own
@@ -286,13 +288,14 @@ async def test_a_list_costs_as_many_statements_as_its_first_row(served: Served, 
         await served.key(owner, name=str(number))
     document = """query Q($n: Int) { apiKeys(first: $n) { nodes { suffix budgets { window } limits { window } createdBy { user { email } }
       usage { totals { requests cost { microUsd } credits runs { total } } } } } }"""
+    await served.ask(document, credential=owner.session, n=8)  # opens as many connections as it needs, so that none of them is missed below
     counts = []
     for size in (1, 8):
         async with statements() as seen:
             found = (await served.ask(document, credential=owner.session, n=size)).data["apiKeys"]["nodes"]
         counts.append(len(seen))
         assert len(found) == size
-    assert counts[0] == counts[1] <= 7
+    assert counts[0] == counts[1] == 6
     idle = {"requests": 0, "cost": {"microUsd": 0}, "credits": 0, "runs": {"total": 0}}
     busy = {"requests": 3, "cost": {"microUsd": 4_000}, "credits": 0, "runs": {"total": 3}}
     assert [node["usage"]["totals"] for node in found] == [idle] * 7 + [busy]
