@@ -227,7 +227,7 @@ class _Statement:
             for tag in question.filter.tags
         ]
         asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
-        if question.wants(Detail.CREDITS):
+        if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
         whole, edges = ([], asked) if level is None else _quarters(asked)
         runs = _runs(edges)

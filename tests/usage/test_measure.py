@@ -202,6 +202,15 @@ async def test_minutes() -> None:
     assert [(place, point.metrics.requests) for place, point in enumerate(points) if point.metrics.requests] == [(0, 1), (58, 2), (59, 1)]
 
 
+async def test_windows_long_ago() -> None:
+    """The earliest window that can be asked for, and the one before it, are zeros like any without usage."""
+    me = caller(uuid4())
+    window = resolve(Between(datetime(1971, 1, 1, tzinfo=UTC), datetime(1972, 2, 1, tzinfo=UTC)), "Africa/Monrovia", NOW)
+    for asked in (window, window.previous):
+        points = await measure.series(me, asked, Granularity.DAY, details=frozenset({Detail.CREDITS}))
+        assert {point.metrics for point in points} == {Metrics(credits=0)}
+
+
 @ONE_DATABASE
 @given(values=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30_000)), max_size=12), most=st.integers(1, 12))
 async def test_credits_of_buckets_add_up(values: list[tuple[int, int]], most: int) -> None:
