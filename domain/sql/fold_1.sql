@@ -15,8 +15,9 @@ SELECT e.workspace_id, e.id AS event_id, l.level, date_bin('15 minutes', e.at, '
 -- fold_1(most): add up to `most` queued events to their cells and take them off the queue, and return how many they were.
 --
 -- One statement: a reader's snapshot sees an event in the queue or in its cells, never in both or neither, and a fold that dies leaves all as it
--- was. Any number may run at once: each takes events that no other has, and all add to cells in one order.
-CREATE OR REPLACE FUNCTION fold_1(p_most int) RETURNS bigint LANGUAGE sql AS $$
+-- was. Any number may run at once: each takes events that no other has, and all add to cells in one order. Events are found by their index,
+-- whatever the plan cache saw first.
+CREATE OR REPLACE FUNCTION fold_1(p_most int) RETURNS bigint LANGUAGE sql SET enable_seqscan = off AS $$
   WITH chosen AS (
     SELECT q.workspace_id, q.event_id FROM usage_pending q ORDER BY q.workspace_id, q.event_id LIMIT p_most FOR UPDATE SKIP LOCKED
   ), taken AS (

@@ -227,7 +227,7 @@ class _Statement:
             for tag in question.filter.tags
         ]
         asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
-        if question.wants(Detail.CREDITS):
+        if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
         whole, edges = ([], asked) if level is None else _quarters(asked)
         runs = _runs(edges)
@@ -251,10 +251,11 @@ class _Statement:
         A join by range would compare every row with every stretch, and date_trunc in a zone costs more than all the rest.
         """
         places, starts, ends = (list(column) for column in zip(*asked, strict=True))
-        place, end = f"({self._parameter(places, 'int[]')})[slot]", f"({self._parameter(ends, 'timestamptz[]')})[slot]"
-        since, until = self._parameter(starts[0], "timestamptz"), self._parameter(ends[-1], "timestamptz")
+        inside = f"{at} >= {self._parameter(starts[0], 'timestamptz')} AND {at} < {self._parameter(ends[-1], 'timestamptz')}"
+        if len(asked) == 1:
+            return "", inside, str(places[0])
         join = f"CROSS JOIN LATERAL width_bucket({at}, {self._parameter(starts, 'timestamptz[]')}) AS slot"
-        return join, f"{at} >= {since} AND {at} < {until} AND {at} < {end}", place
+        return join, f"{inside} AND {at} < ({self._parameter(ends, 'timestamptz[]')})[slot]", f"({self._parameter(places, 'int[]')})[slot]"
 
     def _column(self, dimension: Dimension, alias: str) -> str:
         if dimension is Dimension.TAG:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -199,6 +200,15 @@ async def test_minutes() -> None:
     points = await measure.series(caller(workspace), resolve(RelativeRange.LAST_HOUR, "UTC", NOW), Granularity.MINUTE)
     assert len(points) == 60
     assert [(place, point.metrics.requests) for place, point in enumerate(points) if point.metrics.requests] == [(0, 1), (58, 2), (59, 1)]
+
+
+async def test_windows_long_ago() -> None:
+    """The earliest window that can be asked for, and the one before it, are zeros like any without usage."""
+    me = caller(uuid4())
+    window = resolve(Between(datetime(1971, 1, 1, tzinfo=UTC), datetime(1972, 2, 1, tzinfo=UTC)), "Africa/Monrovia", NOW)
+    for asked in (window, window.previous):
+        points = await measure.series(me, asked, Granularity.DAY, details=frozenset({Detail.CREDITS}))
+        assert {point.metrics for point in points} == {Metrics(credits=0)}
 
 
 @ONE_DATABASE
@@ -436,13 +446,13 @@ async def test_scopes() -> None:
         await measure.totals(caller(workspace, without=[Scope.USAGE_READ]), window)
 
 
-async def test_freshness_waits_for_transactions_under_way() -> None:
+async def test_freshness_waits_for_transactions_under_way(shared_database: str) -> None:
     """Everything recorded before the instant is included: while a transaction is open, the instant is not after its start."""
-    before = await measure.freshness()
-    async with db.transaction():
-        begun = await db.fetch_value("SELECT transaction_timestamp()")
-        inside = await measure.freshness()
-    after = await measure.freshness()
-    assert before < after
-    assert begun <= after
-    assert before <= inside
+    other = await asyncpg.connect(shared_database)
+    transaction = other.transaction()
+    await transaction.start()
+    begun = await other.fetchval("SELECT transaction_timestamp()")
+    assert await measure.freshness() == begun
+    await transaction.rollback()
+    await other.close()
+    assert await measure.freshness() > begun
