@@ -9,6 +9,7 @@ from domain.access import callers, secrets
 from domain.money.catalogue import PriceVersion
 from domain.serving.calls import Admitted, Opening
 from domain.serving.routing import Route
+from models.database import CONTENDED, UNREACHABLE
 from proxy.dialects.base import Ask, BadRequest, Dialect, Refusal, RefusalKind
 from runtime import Runtime
 
@@ -16,6 +17,8 @@ PARSE_ASIDE_BYTES = 1024 * 1024
 """A larger body is parsed in a thread, so that it does not stop the streams of others."""
 DEFAULT_OUTPUT_TOKENS = 32_000
 """The worst case of a model whose limit the catalogue does not know."""
+MOST_OUTPUT_TOKENS = 10_000_000
+"""The most that a client's own bound is taken for; no model says more in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ async def let_in(
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
-    largest = route.model.max_output_tokens or DEFAULT_OUTPUT_TOKENS
-    each = largest if ask.max_output_tokens is None else min(ask.max_output_tokens, largest) if route.model.max_output_tokens else ask.max_output_tokens
+    largest = route.model.max_output_tokens
+    each = (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
     whole = each * max(ask.choices, 1)
     instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
     opening = Opening(
@@ -91,8 +94,14 @@ async def let_in(
 
 
 async def prove(secret: str) -> None:
-    """Raise Unauthenticated when a key does not work now: one indexed look, before anything is told or taken in."""
-    await callers.prove_key(secret)
+    """Raise Unauthenticated when a key does not work now: one indexed look, before anything is told or taken in.
+
+    Raises Unavailable when the database is away.
+    """
+    try:
+        await callers.prove_key(secret)
+    except (*UNREACHABLE, *CONTENDED):
+        raise errors.Unavailable from None
 
 
 KINDS: tuple[tuple[type[errors.Refusal], RefusalKind], ...] = (

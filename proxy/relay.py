@@ -35,7 +35,9 @@ KEEP_ALIVE_SECONDS = 15.0
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 CLOSE_SECONDS = 20.0
 LOOK_BYTES = 4096
-"""How many bytes go by between two looks at whether the hold still covers the output."""
+"""How many bytes go by, at most, between two looks at whether the hold still covers the output; a token has at least one."""
+RUNAWAY_TOKENS = 64
+"""How far beyond twice its bound a provider may go, by our count, before it is taken not to know the bound."""
 SSE = b"text/event-stream"
 
 log = structlog.get_logger()
@@ -124,6 +126,7 @@ class Pump:
         self._covered = let_in.admitted.output_tokens
         self._extension: asyncio.Task[None] | None = None
         self._refused_extension = False
+        self._left = 0
         self._client_here = True
         self._stopped = asyncio.Event()
         self._started = False
@@ -186,20 +189,23 @@ class Pump:
             if output_tokens is not None and covered < output_tokens:
                 self._refused_extension = True
 
-    async def _covers(self, output_tokens: int) -> bool:
-        """Tell whether the hold covers this much output; grows it ahead of the stream, and waits only when the stream has caught up."""
+    async def _room(self, output_tokens: int) -> int:
+        """Return how many tokens may still come, 0 when the stream has to end.
+
+        Grows the hold ahead of the stream, and waits for that only when the stream has caught up.
+        """
         whole = self._let_in.opening.max_output_tokens
-        if self._let_in.admitted.clamped:
-            return True  # the provider was told what the hold covers, and ends there by itself
-        if self._covered >= whole or self._refused_extension:
-            return output_tokens < self._covered or self._covered >= whole
-        instalment = self._runtime.settings.instalment_tokens
-        if output_tokens >= self._covered - instalment // 2 and self._extension is None:
-            self._extension = asyncio.create_task(self.keep(min(whole, max(self._covered, output_tokens) + instalment)))
-        if self._extension is not None and (self._extension.done() or output_tokens >= self._covered):
-            await self._extension
-            self._extension = None
-        return output_tokens < self._covered or self._covered >= whole
+        if self._let_in.admitted.clamped or self._covered >= whole:
+            # the provider was told this bound and ends there by itself; our count of its tokens is rough, so only one that runs away is ended
+            return max(2 * min(self._covered, whole) + RUNAWAY_TOKENS - output_tokens, 0)
+        if not self._refused_extension:
+            instalment = self._runtime.settings.instalment_tokens
+            if output_tokens >= self._covered - instalment // 2 and self._extension is None:
+                self._extension = asyncio.create_task(self.keep(min(whole, max(self._covered, output_tokens) + instalment)))
+            if self._extension is not None and (self._extension.done() or output_tokens >= self._covered):
+                await self._extension
+                self._extension = None
+        return max(self._covered - output_tokens, 0)
 
     # The call itself.
 
@@ -298,16 +304,17 @@ class Pump:
         meter = self._meter = self._dialect.meter(self._let_in.ask)
         headers = [field for field in self._dialect.response_headers([(n.lower(), v) for n, v in response.raw_headers]) if field[0] != b"content-type"]
         await self._begin(200, [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers])
-        looked = LOOK_BYTES  # the first chunk is looked at
+        looked = look_after = 0
         try:
             async for chunk in self._chunks(response, meter):
                 forward = meter.feed(chunk)
                 if self._first_token_ms is None and meter.first_token_seen:
                     self._first_token_ms = self._elapsed_ms()
                 looked += len(chunk)
-                if looked >= LOOK_BYTES:
-                    looked = 0
-                    if not await self._covers(meter.usage.output_tokens) and not meter.ended:
+                if looked >= look_after:
+                    self._left = await self._room(meter.usage.output_tokens)
+                    looked, look_after = 0, min(LOOK_BYTES, self._left)
+                    if not self._left and not meter.ended:
                         await self._send_body(forward)
                         result = _Result(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted")
                         await self._finish(result, meter.conclude())
@@ -332,7 +339,10 @@ class Pump:
             await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_cut"), meter.fail(refusal))
 
     async def _chunks(self, response: aiohttp.ClientResponse, meter: Meter) -> AsyncIterator[bytes]:
-        """Give the upstream's bytes as they come, and tell the client that the stream lives while there are none."""
+        """Give the upstream's bytes as they come, and tell the client that the stream lives while there are none.
+
+        Where a chunk might hold more than may still come it is given event by event, so that the last one that is covered is the last.
+        """
         chunks = aiter(response.content.iter_any())
         while True:
             coming = asyncio.ensure_future(anext(chunks, b""))
@@ -345,7 +355,14 @@ class Pump:
             chunk = await coming
             if not chunk:
                 return
-            yield chunk
+            if len(chunk) <= self._left:
+                yield chunk
+                continue
+            start = 0
+            while start < len(chunk):
+                end = chunk.find(b"\n\n", start) + 2
+                yield chunk[start : end if end > 1 else len(chunk)]
+                start = end if end > 1 else len(chunk)
 
     # What the client hears.
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -15,11 +16,13 @@ from domain.money.amounts import usd
 from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
 from domain.serving.batches import Answer, Batch, Item, statement
 from models import database
-from models.database import UNREACHABLE
+from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, TokenCountSource, UsageOutcome
 
 SWEEP_AT_ONCE = 200
 SLOWEST_RETRY_SECONDS = 5.0
+LARGEST_CHARGE_PICOUSD = 10**17
+"""No call costs a hundred thousand dollars: a provider that reports more reports nonsense, which must not keep the books from closing."""
 
 log = structlog.get_logger()
 
@@ -136,7 +139,10 @@ class Ending:
         quantities = {Bucket(bucket): quantity for bucket, quantity in self.consumption.quantities.items() if quantity}
         if not quantities:
             return FREE
-        return quote(self.price, quantities, service_tier=self.consumption.service_tier, geography=self.consumption.geography)
+        priced = quote(self.price, quantities, service_tier=self.consumption.service_tier, geography=self.consumption.geography)
+        if priced.picousd > LARGEST_CHARGE_PICOUSD:
+            return replace(priced, picousd=LARGEST_CHARGE_PICOUSD, needs_review=True)
+        return priced
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +226,10 @@ class Calls:
         except UNREACHABLE:
             try:  # the connection broke, and the commit may have arrived: ask again with the same id, once
                 return await self._admissions.submit({**item, "again": True})
-            except UNREACHABLE:
+            except (*UNREACHABLE, *CONTENDED):
                 raise errors.Unavailable from None
+        except CONTENDED:  # others held the account for longer than any statement waits; nothing was written
+            raise errors.Unavailable from None
 
     async def _release(self, submission: "asyncio.Future[Answer]", opening: Opening) -> None:
         try:
@@ -276,7 +284,7 @@ class Calls:
         while True:
             try:
                 row = await self._settlements.submit(_settlement(ending, by="settle"))
-            except UNREACHABLE as error:
+            except (*UNREACHABLE, *CONTENDED) as error:
                 log.warning("settlement waits for the database", call=str(ending.call_id), error=type(error).__name__)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, SLOWEST_RETRY_SECONDS)
@@ -299,27 +307,35 @@ class Calls:
         )
         ended = 0
         for row in rows:
-            price = self._book.price_by_id(row["price_id"])
-            if price is None:
-                await self._book.refresh()
-                price = self._book.price_by_id(row["price_id"])
-            assert price is not None, "a call names a price version, and versions are never deleted"
-            consumption = msgspec.convert(msgspec.json.decode(row["progress"]), Consumption) if row["progress"] else Consumption()
-            ending = Ending(
-                workspace_id=row["workspace_id"],
-                call_id=row["call_id"],
-                model=consumption.model or row["model"],
-                provider=row["upstream"],
-                price=price,
-                consumption=consumption,
-                outcome=UsageOutcome.FAILED,
-                http_status=None,
-                error_code="interrupted",
-                latency_ms=None,
-            )
-            answer = await self._settlements.submit(_settlement(ending, by="sweep"))
-            ended += answer["result"] == "settled"
+            try:
+                ended += await self._end(row)
+            except (*UNREACHABLE, *CONTENDED):
+                raise
+            except Exception as error:  # one that cannot be read keeps no other from its end; the audit shows it for as long as it stays
+                log.exception("expired hold cannot be ended", call=str(row["call_id"]), error=type(error).__name__)
         return ended
+
+    async def _end(self, row: asyncpg.Record) -> bool:
+        price = self._book.price_by_id(row["price_id"])
+        if price is None:
+            await self._book.refresh()
+            price = self._book.price_by_id(row["price_id"])
+        assert price is not None, "a call names a price version, and versions are never deleted"
+        consumption = msgspec.convert(msgspec.json.decode(row["progress"]), Consumption) if row["progress"] else Consumption()
+        ending = Ending(
+            workspace_id=row["workspace_id"],
+            call_id=row["call_id"],
+            model=row["model"],
+            provider=row["upstream"],
+            price=price,
+            consumption=consumption,
+            outcome=UsageOutcome.FAILED,
+            http_status=None,
+            error_code="interrupted",
+            latency_ms=None,
+        )
+        answer = await self._settlements.submit(_settlement(ending, by="sweep"))
+        return bool(answer["result"] == "settled")
 
     async def close(self) -> None:
         """Wait for releases that are still under way."""

@@ -1,0 +1,191 @@
+"""What the inference road refuses before any upstream hears of it: who may not, what is too large, what cannot be read."""
+
+import asyncio
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from domain.access import keys
+from models import database
+from models.enums import ApiKeyKind, ApiKeyMode, Scope
+from tests.support import upstream as scripted
+from tests.support.books import calls_of, only_call, quiet, settled
+from tests.support.calling import CLAUDE, GPT, WIRES, Wire, bearer, session
+from tests.support.gateway import Gateway
+from tests.support.upstream import Upstream
+from tests.support.world import Tenant, tenant
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])]
+
+UNKNOWN = "tg_live_" + "0" * 36
+UNAUTHENTICATED = {"anthropic": "authentication_error", "openai": "invalid_request_error"}
+FORBIDDEN = {"anthropic": "permission_error", "openai": "permission_error"}
+BAD_REQUEST = {"anthropic": "invalid_request_error", "openai": "invalid_request_error"}
+NOT_FOUND = {"anthropic": "not_found_error", "openai": "invalid_request_error"}
+
+
+async def _refused(gateway: Gateway, wire: Wire, body: bytes, headers: dict[str, str], *, method: str = "POST") -> tuple[int, str, str, dict[str, str]]:
+    async with session() as client, client.request(method, gateway.url + wire.path, data=body, headers=headers) as response:
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        kind, message = wire.refusal(await response.read())
+        assert fields["content-type"] == "application/json"
+        assert fields["x-request-id"]
+        return response.status, kind, message, fields
+
+
+async def _works_no_more(wire: Wire, mine: Tenant) -> list[dict[str, str]]:
+    revoked, revoked_secret = await mine.mint(name="revoked")
+    await keys.revoke(mine.caller(), revoked.id)
+    expired, expired_secret = await mine.mint(name="expired", expires_at=datetime.now(UTC) + timedelta(days=1))
+    await database.fetch("UPDATE api_key SET expires_at = clock_timestamp() WHERE workspace_id = $1 AND id = $2", mine.workspace_id, expired.id)
+    return [{}, bearer("sk-not-ours"), bearer(UNKNOWN), {"x-api-key": UNKNOWN}, bearer(revoked_secret), bearer(expired_secret)]
+
+
+async def test_a_key_that_does_not_work_is_401_and_not_to_be_tried_again(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """Without a key, and with one that is foreign, unknown, revoked or expired: 401 in the dialect's shape with `x-should-retry: false`."""
+    mine = await tenant(credit_microusd=1_000_000)
+    for headers in await _works_no_more(wire, mine):
+        status, kind, message, fields = await _refused(gateway, wire, wire.body(), headers)
+        assert (status, kind, fields["x-should-retry"]) == (401, UNAUTHENTICATED[wire.name], "false")
+        assert "tg_live_0" not in message
+    assert provider.requests == []
+    assert await calls_of(mine) == []
+
+
+async def test_who_is_not_known_learns_nothing_of_models(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """An unknown key gets 401 whatever else is wrong with its request: an unknown model, bad JSON, no body at all."""
+    for body in (wire.body(model="no-such-model"), b"{", b"", b"[]"):
+        assert (await _refused(gateway, wire, body, bearer(UNKNOWN)))[0] == 401
+
+
+async def test_what_cannot_be_read_is_400_in_the_dialects_shape(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """Bad JSON, another type than an object, bad UTF-8, deep nesting, a missing field and a wrong one: 400, no call, nothing held."""
+    mine = await tenant(credit_microusd=1_000_000)
+    deep = b'{"model":"x","messages":' + b"[" * 100_000
+    bad = [b"", b"{", b"[]", b"null", b'"text"', b'{"model":"\xff"}', deep, b"{}", wire.body(stream="yes"), wire.body(max_tokens=-1), b"\x1f\x8b\x08\x00"]
+    for body in bad:
+        status, kind, _, _ = await _refused(gateway, wire, body, bearer(mine.secret))
+        assert (status, kind) == (400, BAD_REQUEST[wire.name]), body[:60]
+    assert await calls_of(mine) == []
+    assert await quiet(mine) == 1_000_000
+
+
+async def test_a_character_that_the_database_cannot_keep_harms_nobody(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """NUL and lone surrogates in an end user's name are no 500: the call is served, or refused with 400."""
+    mine = await tenant(credit_microusd=1_000_000)
+    provider.script(scripted.stream(wire.stream()))
+    for name in ("a\\u0000b", "a\\ud800b"):
+        field = f'"metadata":{{"user_id":"{name}"}}' if wire is CLAUDE else f'"user":"{name}"'
+        body = wire.body()[:-1] + b"," + field.encode() + b"}"
+        async with session() as client, client.post(gateway.url + wire.path, data=body, headers=bearer(mine.secret) | {"x-language": "de"}) as response:
+            assert response.status in (200, 400)
+            await response.read()
+    await quiet(mine)
+
+
+async def test_an_unknown_model_is_404(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """A model that nobody serves, or that is served in the other dialect only, is 404 and names itself."""
+    mine = await tenant(credit_microusd=1_000_000)
+    other = GPT if wire is CLAUDE else CLAUDE
+    for name in ("no-such-model", other.model):
+        status, kind, message, _ = await _refused(gateway, wire, wire.body(model=name), bearer(mine.secret))
+        assert (status, kind) == (404, NOT_FOUND[wire.name])
+        assert name in message
+    assert await calls_of(mine) == []
+
+
+async def test_only_post_is_answered(gateway: Gateway, wire: Wire) -> None:
+    """Another method is refused in the dialect's shape."""
+    status, kind, _, _ = await _refused(gateway, wire, b"", {}, method="PUT")
+    assert (status, kind) == (404, NOT_FOUND[wire.name])
+
+
+async def test_a_key_that_may_not_is_403(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """Without scope INFERENCE, for another model, from another origin or address, or of kind subscription: 403, never retried, nothing held."""
+    mine = await tenant(credit_microusd=1_000_000)
+    minted = [
+        await mine.mint(name="no scope", scopes=frozenset({Scope.USAGE_READ})),
+        await mine.mint(name="other model", allowed_models=("echo",)),
+        await mine.mint(name="other origin", allowed_origins=("https://app.example.com",)),
+        await mine.mint(name="other address", allowed_addresses=("203.0.113.0/24",)),
+        await mine.mint(name="subscription", kind=ApiKeyKind.SUBSCRIPTION),
+    ]
+    for _, secret in minted:
+        status, kind, _, fields = await _refused(gateway, wire, wire.body(), bearer(secret))
+        assert (status, kind, fields["x-should-retry"]) == (403, FORBIDDEN[wire.name], "false")
+    assert provider.requests == []
+    assert await calls_of(mine) == []
+
+
+async def test_a_test_key_reaches_only_echo_and_costs_nothing(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """`tg_test_` keys get answers of `echo` without credit; every other model is 403 and no upstream hears of it."""
+    mine = await tenant(mode=ApiKeyMode.TEST)
+    assert mine.secret.startswith("tg_test_")
+    status, kind, _, _ = await _refused(gateway, wire, wire.body(), bearer(mine.secret))
+    assert (status, kind, provider.requests) == (403, FORBIDDEN[wire.name], [])
+    async with session() as client, client.post(gateway.url + wire.path, data=wire.body(model="echo"), headers=bearer(mine.secret)) as response:
+        assert response.status == 200
+        assert wire.end in await response.read()
+    booked = await settled(await only_call(mine))
+    assert (booked.charge_microusd, booked.outcome, booked.output_tokens) == (0, "succeeded", 1)
+    assert await quiet(mine) == 0
+
+
+async def _head(gateway: Gateway, wire: Wire, fields: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """Send a head and the beginning of a body, nothing more, and read the answer's status and body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    lines = [f"POST {wire.path} HTTP/1.1", "host: localhost", *(f"{name}: {value}" for name, value in fields.items())]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length"))
+    answer = await reader.readexactly(length)
+    writer.close()
+    return int(head.split(" ")[1]), answer
+
+
+async def test_a_large_body_without_a_key_is_refused_before_it_is_read(gateway: Gateway, wire: Wire) -> None:
+    """Nobody fills our memory without a key: the answer comes while the body is still to be sent, with and without its length announced."""
+    length = {"content-length": str(20 * 1024 * 1024)}
+    for credential in ({}, {"authorization": f"Bearer {UNKNOWN}"}):
+        status, body = await _head(gateway, wire, length | credential, b"{")
+        assert (status, wire.refusal(body)[0]) == (401, UNAUTHENTICATED[wire.name])
+    part = b" " * (64 * 1024 + 1)
+    chunk = b"%x\r\n%b\r\n" % (len(part), part)
+    status, body = await _head(gateway, wire, {"transfer-encoding": "chunked", "authorization": f"Bearer {UNKNOWN}"}, chunk)
+    assert (status, wire.refusal(body)[0]) == (401, UNAUTHENTICATED[wire.name])
+
+
+async def test_a_body_over_32_mib_is_413(gateway: Gateway, wire: Wire) -> None:
+    """A body that announces more than 32 MiB is refused unread, with a key too; one that is longer than it may be, when it is."""
+    mine = await tenant(credit_microusd=1_000_000)
+    status, body = await _head(gateway, wire, {"content-length": str(32 * 1024 * 1024 + 1), "authorization": f"Bearer {mine.secret}"}, b"{")
+    assert (status, wire.refusal(body)[0]) == (413, {"anthropic": "request_too_large", "openai": "invalid_request_error"}[wire.name])
+    assert await calls_of(mine) == []
+
+
+async def test_a_body_of_several_mib_passes_whole(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """A large body with a key reaches the upstream byte for byte, and its input is held before."""
+    mine = await tenant(credit_microusd=100_000_000)
+    provider.script(scripted.whole(wire.whole()))
+    body = wire.body("x" * 3_000_000, stream=False)
+    async with session() as client, client.post(gateway.url + wire.path, data=io.BytesIO(body), headers=bearer(mine.secret)) as response:
+        assert response.status == 200
+    assert provider.requests[0].body == body
+    assert await quiet(mine) == 100_000_000 - wire.price()
+
+
+async def test_both_credentials_may_be_shown_and_one_must_work(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """Tools send `authorization` and `x-api-key` with different values: the one that is ours counts, in any order."""
+    mine = await tenant(credit_microusd=1_000_000)
+    provider.script(scripted.whole(wire.whole()))
+    for headers in ({"authorization": "Bearer sk-ant-other", "x-api-key": mine.secret}, {"authorization": f"Bearer {mine.secret}", "x-api-key": "sk-other"}):
+        async with session() as client, client.post(gateway.url + wire.path, data=wire.body(stream=False), headers=headers) as response:
+            assert response.status == 200
+            assert json.loads(await response.read())["id"]
+    seen = " ".join(value for request in provider.requests for _, value in request.headers)
+    assert mine.secret not in seen
+    assert "sk-ant-other" not in seen
+    assert "sk-other" not in seen
