@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     Secrets are `SecretStr`: they never print. A list is written as comma-separated values.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=False)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=False, env_ignore_empty=True)
 
     database_url: Annotated[SecretStr, Field(alias="DATABASE_URL", description="Postgres 18, as the application's role: postgresql://role:password@host/database.")]
     migration_database_url: Annotated[
