@@ -1,6 +1,6 @@
 """Who asks, what the process holds for answering, and the loaders that make one statement of many look-ups."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
@@ -22,6 +22,7 @@ from domain.usage.records import Adjustment, RecordView
 from domain.usage.windows import Window
 from models.enums import Scope
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
@@ -60,7 +61,7 @@ class Asking:
         self.users: DataLoader[UUID, UserView | None] = _loader(users.find_many)
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
-        self.accounts: DataLoader[UUID, AccountView | None] = _loader(self._accounts)
+        self.accounts: DataLoader[tuple[UUID, UUID], AccountView | None] = _loader(self._accounts)
         self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
         self.adjustments: DataLoader[UUID, list[Adjustment] | None] = _loader(self._adjustments)
         self.transfers_of_calls: DataLoader[UUID, list[TransferView] | None] = _loader(self._transfers_of_calls)
@@ -74,6 +75,13 @@ class Asking:
             raise Unauthenticated
         return self.caller
 
+    def within(self, workspace_id: UUID) -> Caller:
+        """The caller inside a workspace: the current one, or any for an operator, who may read its money there. Raises MissingScope."""
+        if self.known.workspace_id == workspace_id:
+            return self.known
+        self.known.require(Scope.OPERATOR)
+        return replace(self.known, workspace_id=workspace_id, scopes=self.known.scopes | {Scope.BILLING_READ})
+
     def may(self, *scopes: Scope) -> bool:
         """Whether the caller holds every scope."""
         return self.caller is not None and set(scopes) <= self.caller.scopes
@@ -86,8 +94,14 @@ class Asking:
     async def _bounds(self, subject_ids: list[UUID]) -> Mapping[UUID, list[BoundView]]:
         return await limits.of_subjects(self.known.workspace(), subject_ids)
 
-    async def _accounts(self, ids: list[UUID]) -> Mapping[UUID, AccountView]:
-        return {account.id: account for account in await ledger.accounts(self.known.workspace(), ids)}
+    async def _accounts(self, ids: list[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], AccountView]:
+        found: dict[tuple[UUID, UUID], AccountView] = {}
+        for workspace_id in dict.fromkeys(workspace_id for workspace_id, _ in ids):
+            wanted = [account_id for owner, account_id in ids if owner == workspace_id]
+            found |= {
+                (workspace_id, account.id): account for account in await ledger.accounts(self.within(workspace_id).workspace(), wanted)
+            }
+        return found
 
     async def _records(self, ids: list[UUID]) -> Mapping[UUID, RecordView]:
         return await records.find_many(self.known, ids) if self.may(Scope.USAGE_READ) else {}
@@ -126,8 +140,8 @@ def _nothing(details: frozenset[Detail]) -> Metrics:
     )
 
 
-def _loader(find: Callable[[list[UUID]], Awaitable[Mapping[UUID, V]]]) -> DataLoader[UUID, V | None]:
-    async def load(ids: list[UUID]) -> Sequence[V | None]:
+def _loader(find: Callable[[list[K]], Awaitable[Mapping[K, V]]]) -> DataLoader[K, V | None]:
+    async def load(ids: list[K]) -> Sequence[V | None]:
         found = await find(list(dict.fromkeys(ids)))
         return [found.get(each) for each in ids]
 

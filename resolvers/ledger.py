@@ -9,25 +9,24 @@ from models.enums import Scope
 from resolvers.asking import Asking
 
 
-async def balance(asking: Asking, workspace_id: UUID | None = None) -> Balance:
-    """The credit of the current workspace; an operator may name another."""
-    own = asking.known.require(Scope.BILLING_READ) if workspace_id is None else asking.known.require(Scope.OPERATOR)
-    return await ledger.balance(workspace_id or own)
+async def balance(asking: Asking, workspace_id: UUID) -> Balance:
+    """The credit of a workspace."""
+    return await ledger.balance(asking.within(workspace_id).require(Scope.BILLING_READ))
 
 
-async def accounts(asking: Asking) -> list[AccountView]:
-    """The accounts that the workspace can spend from."""
-    return await ledger.accounts(asking.known.require(Scope.BILLING_READ))
+async def accounts(asking: Asking, workspace_id: UUID) -> list[AccountView]:
+    """The accounts that a workspace can spend from."""
+    return await ledger.accounts(asking.within(workspace_id).require(Scope.BILLING_READ))
 
 
-async def statement(asking: Asking, wanted: Page, filter_: StatementFilter) -> PageOf[Entry]:
-    """A page of what changed the workspace's credit, newest first."""
-    return await ledger.statement(asking.known, wanted, filter_)
+async def statement(asking: Asking, workspace_id: UUID, wanted: Page, filter_: StatementFilter) -> PageOf[Entry]:
+    """A page of what changed a workspace's credit, newest first."""
+    return await ledger.statement(asking.within(workspace_id), wanted, filter_)
 
 
-async def statement_count(asking: Asking, filter_: StatementFilter) -> int:
-    """How many transfers the statement has."""
-    return await ledger.statement_count(asking.known, filter_)
+async def statement_count(asking: Asking, workspace_id: UUID, filter_: StatementFilter) -> int:
+    """How many transfers a workspace's statement has."""
+    return await ledger.statement_count(asking.within(workspace_id), filter_)
 
 
 async def adjust(asking: Asking, workspace_id: UUID | None, amount_microusd: int, reason: str, idempotency_key: str) -> TransferView:

@@ -44,7 +44,10 @@ async def _member(asking: Asking, key: str) -> MemberView | None:
 
 
 async def _workspace(asking: Asking, key: str) -> WorkspaceView | None:
-    return next((workspace for workspace in await workspaces.reachable(asking) if workspace.id == UUID(key)), None)
+    here = await workspaces.current(asking)
+    return next(
+        (workspace for workspace in [*filter(None, [here]), *await workspaces.reachable(asking)] if workspace.id == UUID(key)), None
+    )
 
 
 async def _user(asking: Asking, key: str) -> UserView | None:
@@ -53,7 +56,7 @@ async def _user(asking: Asking, key: str) -> UserView | None:
 
 async def _account(asking: Asking, key: str) -> AccountView | None:
     asking.known.require(Scope.BILLING_READ)
-    account = await asking.accounts.load(UUID(key))
+    account = await asking.accounts.load((asking.known.workspace(), UUID(key)))
     return account if account and (account.kind in WORKSPACES_OWN or asking.known.operator) else None
 
 

@@ -45,6 +45,7 @@ DEEPEST: Final = 16
 MEMBER_COST: Final = 5_000
 STRANGER_COST: Final = 500
 UNSIZED_LIST: Final = 10
+MUTATION_POINTS: Final = 10
 INTROSPECTION: Final = {"__schema": 100, "__type": 10, "__typename": 0}
 CEILING: Final = 10**9
 
@@ -152,8 +153,8 @@ class FieldPrice(NamedTuple):
 class Prices:
     """What every field of a schema costs.
 
-    An object that is answered costs one point, a list as many as it has items; `@cost` adds its weight each time the field is answered;
-    scalars and enums are free. A list whose length nothing tells is taken to have `UNSIZED_LIST` items.
+    An object that is answered costs one point, a list as many as it has items; `@cost` adds its weight each time the field is answered, and
+    every mutation `MUTATION_POINTS`; scalars and enums are free. A list whose length nothing tells is taken to have `UNSIZED_LIST` items.
     """
 
     def __init__(self, schema: GraphQLSchema) -> None:
@@ -161,7 +162,9 @@ class Prices:
         self._fields: dict[str, dict[str, FieldPrice]] = {}
         for kind in schema.type_map.values():
             if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType) and not kind.name.startswith("__"):
-                self._fields[kind.name] = {name: _price(field) for name, field in kind.fields.items()}
+                self._fields[kind.name] = {
+                    name: _price(field, MUTATION_POINTS if kind is schema.mutation_type else 0) for name, field in kind.fields.items()
+                }
         self._schema = schema
 
     def requested(self, operation: OperationDefinitionNode, document: DocumentNode, variables: Mapping[str, Any]) -> int:
@@ -238,14 +241,14 @@ class Prices:
         return of_set(operation.selection_set, root.name, data) if root and data else 0
 
 
-def _price(field: Any) -> FieldPrice:
+def _price(field: Any, points: int) -> FieldPrice:
     definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     cost = next((each for each in getattr(definition, "directives", ()) if isinstance(each, Cost)), None)
     size = next((each for each in getattr(definition, "directives", ()) if isinstance(each, ListSize)), None)
     named = get_named_type(field.type)
     defaults = {name: argument.default_value for name, argument in field.args.items() if type(argument.default_value) is int}
     return FieldPrice(
-        points=int(cost.weight) if cost else 0,
+        points=points + (int(cost.weight) if cost else 0),
         child=named if is_composite_type(named) else None,
         is_list=is_list_type(get_nullable_type(field.type)),
         assumed_size=(size.assumed_size or None) if size else None,

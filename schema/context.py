@@ -1,10 +1,12 @@
 """What every field of one request shares."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from strawberry.types import Info as StrawberryInfo
 
+from domain.access.callers import Caller
 from resolvers.asking import Asking
 from schema.throttle import MEMBERS, STRANGERS, Allowance, Taken
 
@@ -13,13 +15,15 @@ from schema.throttle import MEMBERS, STRANGERS, Allowance, Taken
 class Context(Asking):
     """One request, or one WebSocket connection.
 
-    `connection_params` is what a WebSocket client sends first; strawberry looks for it by name. `cost` and `taken` tell what the operation
-    under way costs and what it has left of the rate limit.
+    `connection_params` is what a WebSocket client sends first; strawberry looks for it by name. `renew` identifies a WebSocket's caller
+    again before each operation: the credential may have ended since. `cost` and `taken` tell what the operation under way costs and what it
+    has left of the rate limit.
     """
 
     request_id: str
     address: str
     connection_params: dict[str, object] | None = None
+    renew: Callable[[], Awaitable[Caller | None]] | None = field(default=None, repr=False)
     cost: int = 0
     taken: Taken | None = None
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import structlog
@@ -13,9 +13,10 @@ from strawberry.extensions import AddValidationRules, MaskErrors, ParserCache, S
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
+from domain.errors import Refusal
 from schema.admission import MEMBER_COST, MOST_TOKENS, STRANGER_COST, Admission, Prices, operations_of
 from schema.context import Context
-from schema.errors import is_expected, refused, translate
+from schema.errors import is_expected, of_refusal, refused, translate
 from schema.throttle import Throttle
 
 REMEMBERED_DOCUMENTS: Final = 256
@@ -65,10 +66,18 @@ class Weighing(SchemaExtension):
         self.execution_context.parse_options["max_tokens"] = MOST_TOKENS
         yield
 
-    def on_execute(self) -> Iterator[None]:
+    async def on_execute(self) -> AsyncIterator[None]:
         """Weigh the operation, and answer in its place when it is too costly or its caller's points are used up."""
         execution = self.execution_context
         context: Context = execution.context
+        if context.renew is not None:
+            try:
+                context.caller = await context.renew()
+            except Refusal as refusal:
+                context.caller = None
+                execution.result = ExecutionResult(data=None, errors=[GraphQLError(refusal.message, extensions=of_refusal(refusal))])
+                yield
+                return
         document = execution.graphql_document
         assert document is not None
         operation = _chosen(operations_of(document), execution.operation_name)

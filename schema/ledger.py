@@ -73,6 +73,7 @@ class Transfer(Node):
     reason: str | None = field(description="Why, for a person to read.")
     actor: Actor = field(description="Who caused it.")
     created_at: datetime.datetime = field(description="When it was posted.")
+    workspace_id: strawberry.Private[UUID]
     debit_id: strawberry.Private[UUID]
     credit_id: strawberry.Private[UUID]
     call_id: strawberry.Private[UUID | None]
@@ -80,12 +81,12 @@ class Transfer(Node):
     @resolved("The account it left.")
     async def debit(self, info: Info) -> LedgerAccount:
         """Load the account."""
-        return await _account(info, self.debit_id)
+        return await _account(info, self.workspace_id, self.debit_id)
 
     @resolved("The account it entered.")
     async def credit(self, info: Info) -> LedgerAccount:
         """Load the account."""
-        return await _account(info, self.credit_id)
+        return await _account(info, self.workspace_id, self.credit_id)
 
     @resolved("The usage event it charges or corrects.")
     async def usage_record(self, info: Info) -> Annotated["UsageRecord", strawberry.lazy("schema.records")] | None:
@@ -106,14 +107,15 @@ class Transfer(Node):
             reason=transfer.reason,
             actor=Actor.of(transfer.actor),
             created_at=transfer.created_at,
+            workspace_id=transfer.workspace_id,
             debit_id=transfer.debit_id,
             credit_id=transfer.credit_id,
             call_id=transfer.call_id,
         )
 
 
-async def _account(info: Info, account_id: UUID) -> LedgerAccount:
-    account = await info.context.accounts.load(account_id)
+async def _account(info: Info, workspace_id: UUID, account_id: UUID) -> LedgerAccount:
+    account = await info.context.accounts.load((workspace_id, account_id))
     assert account is not None, "accounts are never deleted"
     return LedgerAccount.of(account)
 
@@ -142,6 +144,7 @@ class TransferEdge:
 class TransferConnection:
     """A page of the statement."""
 
+    workspace_id: strawberry.Private[UUID]
     page: strawberry.Private[PageOf[Entry]]
     filter_: strawberry.Private[StatementFilter]
 
@@ -163,7 +166,7 @@ class TransferConnection:
     @resolved("How many there are in all; counted only when selected.", directives=[Cost(weight="5")])
     async def total_count(self, info: Info) -> SafeInt:
         """Count."""
-        return SafeInt(await resolvers.statement_count(info.context, self.filter_))
+        return SafeInt(await resolvers.statement_count(info.context, self.workspace_id, self.filter_))
 
 
 @strawberry.input(description="Narrows a list of transfers.")
@@ -200,11 +203,12 @@ class CreditAccount:
     carry_usd: decimal.Decimal = field(description="The part of a microdollar that waits for the next charge, in dollars.")
     write_off_bound: Money = field(description="The most that the calls now open could leave unpaid, borne by the service.")
     updated_at: datetime.datetime = field(description="When `balance` or `held` last changed.")
+    workspace_id: strawberry.Private[UUID]
 
     @resolved("The workspace's accounts: cash, and one for each grant that is not used up. Wallets are found at their end users.")
     async def accounts(self, info: Info) -> list[LedgerAccount]:
         """Read them."""
-        return [LedgerAccount.of(account) for account in await resolvers.accounts(info.context)]
+        return [LedgerAccount.of(account) for account in await resolvers.accounts(info.context, self.workspace_id)]
 
     @resolved(
         "The statement, newest first: every transfer that changed `balance`. It is append-only and adds up to `balance`.",
@@ -221,13 +225,14 @@ class CreditAccount:
     ) -> TransferConnection:
         """Read a page of them."""
         wanted = filter.wanted(info) if filter else StatementFilter()
-        page = await resolvers.statement(info.context, pages.page_of("Transfer", first, after, last, before), wanted)
-        return TransferConnection(page=page, filter_=wanted)
+        page = await resolvers.statement(info.context, self.workspace_id, pages.page_of("Transfer", first, after, last, before), wanted)
+        return TransferConnection(workspace_id=self.workspace_id, page=page, filter_=wanted)
 
     @classmethod
-    def of(cls, balance: Balance) -> Self:
-        """The balance as GraphQL shows it."""
+    def of(cls, workspace_id: UUID, balance: Balance) -> Self:
+        """A workspace's balance as GraphQL shows it."""
         return cls(
+            workspace_id=workspace_id,
             balance=Money.of(balance.balance),
             cash=Money.of(balance.cash),
             granted=Money.of(balance.granted),

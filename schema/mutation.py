@@ -106,7 +106,7 @@ class Mutation:
         other = _row("Workspace", input.workspace_id, "workspace", "workspaceId") if input.workspace_id else None
         transfer = await ledger.adjust(info.context, other, input.amount, input.reason, input.idempotency_key)
         balance = await ledger.balance(info.context, transfer.workspace_id)
-        return CreditsAdjustPayload(transfer=Transfer.of(transfer), credits=CreditAccount.of(balance))
+        return CreditsAdjustPayload(transfer=Transfer.of(transfer), credits=CreditAccount.of(transfer.workspace_id, balance))
 
     @resolved(
         "Make a workspace. The caller, a signed-in person, becomes its owner; no scope is needed.",

@@ -129,7 +129,8 @@ class Query:
     )
     async def credits(self, info: Info) -> CreditAccount | None:
         """Read the balance."""
-        return CreditAccount.of(await ledger.balance(info.context))
+        workspace_id = info.context.known.workspace()
+        return CreditAccount.of(workspace_id, await ledger.balance(info.context, workspace_id))
 
     @resolved("Models the gateway accepts, the `auto` alias first. Public.")
     async def models(self, info: Info, filter: Filter = UNSET) -> list[Model]:

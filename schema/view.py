@@ -7,6 +7,7 @@ from json import JSONDecodeError
 from typing import Any, Final, cast
 
 import msgspec
+import structlog
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -26,7 +27,9 @@ from domain.errors import Refusal, Unauthenticated
 from resolvers.asking import Facilities
 from schema.context import Context
 from schema.engine import Contract
-from schema.errors import code_of, of_refusal
+from schema.errors import MASKED, code_of, of_refusal
+
+log = structlog.get_logger("tallygate.graphql")
 
 JSON_TYPE: Final = "application/json"
 RESPONSE_TYPE: Final = "application/graphql-response+json"
@@ -218,6 +221,9 @@ class GraphQLView(GraphQL[Context, None]):
             return self._refuse(request, answer_type, refused.status, refused.message, {"code": refused.code}, refused.headers)
         except HTTPException as refused:
             return self._refuse(request, answer_type, refused.status_code, refused.reason, {"code": "BAD_USER_INPUT"})
+        except Exception:
+            log.exception("graphql request failed", request_id=self._request_id(request))
+            return self._refuse(request, answer_type, 500, MASKED, {"code": "INTERNAL", "requestId": self._request_id(request)})
 
     def _refuse(
         self,
@@ -237,19 +243,35 @@ class GraphQLView(GraphQL[Context, None]):
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         """Who calls, before anything is parsed."""
+        authorization, workspace = request.headers.get("authorization"), request.headers.get("x-workspace-id")
+        over_socket = self.is_websocket_request(request)
+        try:
+            caller = await self._identify(bearer_of(authorization), workspace)
+        except Refusal:
+            if not over_socket:
+                raise
+            caller = None  # the socket is accepted already: what it asks will be refused
         return Context(
-            caller=await self._identify(bearer_of(request.headers.get("authorization")), request.headers.get("x-workspace-id")),
+            caller=caller,
             facilities=self._facilities,
             request_id=self._request_id(request),
             address=request.client.host if request.client else "",
+            renew=self._renewal(authorization, workspace) if over_socket else None,
         )
+
+    def _renewal(self, authorization: str | None, workspace: str | None) -> Callable[[], Awaitable[Caller | None]]:
+        async def renew() -> Caller | None:
+            return await self._identify(bearer_of(authorization), workspace)
+
+        return renew
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
         if "authorization" in told:
+            context.renew = self._renewal(told["authorization"], told.get("x-workspace-id"))
             try:
-                context.caller = await self._identify(bearer_of(told["authorization"]), told.get("x-workspace-id"))
+                context.caller = await context.renew()
             except Refusal:
                 raise ConnectionRejectionError from None
         return cast("UnsetType", UNSET)

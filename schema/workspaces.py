@@ -59,7 +59,7 @@ class Workspace(Node, UsageSource, Limited):
     @resolved("Prepaid credit. Requires scope `BILLING_READ`.", extensions=requires(Scope.BILLING_READ))
     async def credits(self, info: Info) -> CreditAccount | None:
         """Read the balance. Only the current workspace shows its money."""
-        return CreditAccount.of(await ledger.balance(info.context)) if self.is_current(info) else None
+        return CreditAccount.of(self.subject_id, await ledger.balance(info.context, self.subject_id)) if self.is_current(info) else None
 
     @resolved("The usage of the whole workspace. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(

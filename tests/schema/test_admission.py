@@ -76,9 +76,12 @@ async def test_a_document_beyond_a_bound_is_refused_with_the_bound(served: Serve
         ("{ credits { transactions(first: 50) { totalCount edges { node { id } } } } }", {}, 1 + 1 + 5 + 50 * 2),
         ("{ credits { ...t } } fragment t on CreditAccount { transactions(first: 3) { nodes { amount { usd } } } }", {}, 1 + 1 + 3 * 2),
         ("{ __schema { types { name } } }", {}, 100),
+        ('mutation { apiKeyRevoke(input: { id: "x" }) { apiKey { id } userErrors { code } } }', {}, 10 + 1 + 1 + 10),
     ],
 )
-def test_an_object_costs_a_point_a_list_its_length_and_weights_are_added(document: str, variables: dict[str, object], points: int) -> None:
+def test_an_object_costs_a_point_a_list_its_length_a_mutation_ten_and_weights_are_added(
+    document: str, variables: dict[str, object], points: int
+) -> None:
     """Cost is arithmetic over the contract's `@cost` and `@listSize`, with the page size that arguments, variables and defaults ask for."""
     assert cost(document, **variables) == points
 

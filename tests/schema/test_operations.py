@@ -345,6 +345,44 @@ async def test_nodes_are_refetched_in_the_order_asked(served: Served) -> None:
     ] == [None] * 7
 
 
+async def test_an_operator_corrects_and_sees_another_workspace_s_credit(served: Served) -> None:
+    """CreditsAdjust with a workspace: the transfer, its accounts, the balance and the statement are that workspace's, never the operator's own."""
+    operator, owner = await served.operator(), await served.owner()
+    await served.credit(owner, 3 * MILLION)
+    document = """mutation M($w: ID) { creditsAdjust(input: { workspaceId: $w, amount: 500000, reason: "sorry", idempotencyKey: "x1" }) {
+      transfer { amount { microUsd } debit { kind } credit { kind balance { microUsd } } actor { kind name } }
+      credits { balance { microUsd } accounts { kind balance { microUsd } } transactions(first: 5) { totalCount edges { change { microUsd } } } }
+      userErrors { code path } } }"""
+    made = (await served.ask(document, credential=operator, w=ids.encode("Workspace", owner.workspace.id))).data["creditsAdjust"]
+    assert made == {
+        "transfer": {
+            "amount": {"microUsd": 500_000},
+            "debit": {"kind": "ADJUSTMENTS"},
+            "credit": {"kind": "CASH", "balance": {"microUsd": 3_500_000}},
+            "actor": {"kind": "OPERATOR", "name": "Otto Operator"},
+        },
+        "credits": {
+            "balance": {"microUsd": 3_500_000},
+            "accounts": [{"kind": "CASH", "balance": {"microUsd": 3_500_000}}],
+            "transactions": {"totalCount": 2, "edges": [{"change": {"microUsd": 500_000}}, {"change": {"microUsd": 3_000_000}}]},
+        },
+        "userErrors": [],
+    }
+    assert (await run(served, "S4_Credits", owner.session))["credits"]["balance"] == {"microUsd": 3_500_000}
+    assert (await run(served, "S4_Credits", operator))["credits"]["balance"] == {"microUsd": 0}
+    unknown = (await served.ask(document, credential=operator, w=ids.encode("Workspace", owner.user_id))).data["creditsAdjust"]
+    assert (unknown["transfer"], unknown["userErrors"]) == (None, [{"code": "NOT_FOUND", "path": ["input", "workspaceId"]}])
+
+
+async def test_an_operator_inside_another_workspace_refetches_it(served: Served) -> None:
+    """With `X-Workspace-Id` an operator is in a workspace without being a member: it is shown, and found again by its ID."""
+    operator, owner = await served.operator(), await served.owner()
+    document = "query Q($id: ID!) { workspace { id } node(id: $id) { id } viewer { role } }"
+    workspace_id = ids.encode("Workspace", owner.workspace.id)
+    answer = await served.ask(document, credential=operator, workspace=owner.workspace.id, id=workspace_id)
+    assert answer.data == {"workspace": {"id": workspace_id}, "node": {"id": workspace_id}, "viewer": {"role": "OWNER"}}
+
+
 async def test_every_operation_that_the_issue_names_is_exercised_here() -> None:
     """The list of the issue, so that none is forgotten: each name stands in a call above."""
     named = [

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from domain.access import keys
 from tests.schema.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -116,3 +117,30 @@ async def test_the_legacy_protocol_and_foreign_origins_are_refused(served: Serve
         ):
             pass
     assert refused.value.response.status_code == 403
+
+
+async def test_a_revoked_key_fails_on_its_very_next_operation(served: Served) -> None:
+    """F28: a socket that is open keeps no right; the caller is identified again before each operation."""
+    owner = await served.owner()
+    key, secret = await served.key(owner)
+    async with opened(served, {"authorization": f"Bearer {secret}"}) as socket:
+        await hear(socket)
+        for number, told in ((1, {"role": "DEVELOPER"}), (2, None)):
+            await socket.send(json.dumps({"type": "subscribe", "id": str(number), "payload": {"query": "{ viewer { role } }"}}))
+            payload = (await hear(socket))["payload"]
+            if told:
+                assert payload["data"] == {"viewer": told}
+                assert (await hear(socket))["type"] == "complete"
+                await keys.revoke(owner.caller, key.id)
+            else:
+                assert payload["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+async def test_a_handshake_with_a_bad_credential_is_nobody_s(served: Served) -> None:
+    """A client that sends its credential as a header of the handshake is refused what it asks, not served as a stranger."""
+    address = served.url.replace("http", "ws") + "/graphql"
+    async with connect(address, subprotocols=[PROTOCOL], additional_headers={"authorization": "Bearer tg_live_nonsense"}) as socket:
+        await socket.send(json.dumps({"type": "connection_init"}))
+        await hear(socket)
+        await socket.send(json.dumps({"type": "subscribe", "id": "a", "payload": {"query": "{ service { version } }"}}))
+        assert (await hear(socket))["payload"]["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}

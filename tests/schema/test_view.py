@@ -4,8 +4,15 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+import structlog
+from starlette.applications import Starlette
 
-from tests.schema.serving import RESPONSE_TYPE, Served
+from domain.access.callers import Caller
+from domain.money.catalogue import Book
+from resolvers.asking import Facilities
+from schema.errors import MASKED
+from schema.view import GraphQLView, routes
+from tests.schema.serving import RESPONSE_TYPE, SIGNING_SECRET, Served, served_schema
 
 pytestmark = pytest.mark.anyio
 
@@ -198,3 +205,19 @@ async def test_a_credential_that_is_not_believed_is_401_before_the_body_is_read(
         assert (answer.status, answer.codes, answer.headers["www-authenticate"]) == (401, ["UNAUTHENTICATED"], "Bearer")
     basic = await send(served, b"{", authorization="Basic eDp5")
     assert basic.status_code == 401
+
+
+async def test_a_fault_while_identifying_is_500_in_json_and_masked() -> None:
+    """Whatever breaks before an operation runs, the client gets an answer in the agreed media type, with the request's ID and nothing of ours."""
+
+    async def identify(credential: str | None, workspace: str | None) -> Caller | None:
+        raise OSError(f"cannot reach postgresql://user:secret@database {credential} {workspace}")
+
+    facilities = Facilities(book=Book(), signing_secret=SIGNING_SECRET, public_url="http://here", version="1")
+    view = GraphQLView(served_schema(), facilities, identify, lambda _: "req-5")
+    with structlog.testing.capture_logs() as logs:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(Starlette(routes=routes(view))), base_url="http://here") as http:
+            response = await http.post("/graphql", json={"query": "{ __typename }"}, headers={"accept": RESPONSE_TYPE})
+    assert (response.status_code, response.headers["content-type"], response.headers["x-request-id"]) == (500, RESPONSE, "req-5")
+    assert response.json()["errors"] == [{"message": MASKED, "extensions": {"code": "INTERNAL", "requestId": "req-5"}}]
+    assert [line["request_id"] for line in logs] == ["req-5"]
