@@ -1,4 +1,4 @@
-"""The one schema of the process."""
+"""The schema that is served."""
 
 from strawberry.schema.config import StrawberryConfig
 
@@ -14,7 +14,7 @@ from schema.user_errors import EVERY_TYPE
 
 
 def build(throttle: Throttle) -> Contract:
-    """Make the schema, whose operations draw on `throttle`. Strawberry allows one of it in a process."""
+    """Make the schema, whose operations draw on `throttle`; a process makes it once."""
     return Contract(
         query=Query,
         mutation=Mutation,
