@@ -52,7 +52,7 @@ def within(window: Window, written: Sequence[Event]) -> list[Event]:
     folds=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     zone=st.sampled_from(ZONES),
     granularity=st.sampled_from([Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH]),
-    bounds=st.tuples(st.timedeltas(timedelta(), timedelta(days=8)), st.timedeltas(timedelta(days=8), timedelta(days=20))),
+    bounds=st.tuples(st.timedeltas(timedelta(), timedelta(days=8)), st.timedeltas(timedelta(days=8, seconds=1), timedelta(days=20))),
     whole_days=st.booleans(),
 )
 async def test_every_read_is_the_sum_of_its_events(
