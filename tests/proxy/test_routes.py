@@ -64,7 +64,7 @@ async def test_what_cannot_be_read_is_400_in_the_dialects_shape(gateway: Gateway
     """Bad JSON, another type than an object, bad UTF-8, deep nesting, a missing field and a wrong one: 400, no call, nothing held."""
     mine = await tenant(credit_microusd=1_000_000)
     deep = b'{"model":"x","messages":' + b"[" * 100_000
-    bad = [b"", b"{", b"[]", b"null", b'"text"', b'{"model":"\xff"}', deep, b"{}", wire.body(stream="yes"), wire.body(max_tokens=-1), b"\x1f\x8b\x08\x00"]
+    bad = [b"", b"{", b"[]", b"null", b'"text"', b'{"model":"\xff"}', deep, b"{}", wire.body().replace(b"true", b"1"), wire.body(max_tokens=-1), b"\x1f\x8b\x08\x00"]
     for body in bad:
         status, kind, _, _ = await _refused(gateway, wire, body, bearer(mine.secret))
         assert (status, kind) == (400, BAD_REQUEST[wire.name]), body[:60]

@@ -42,6 +42,12 @@ class Gateway:
         """The base address, without a slash at its end."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process's id, for a test that signals it or looks for what it left."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the process, without waiting for it."""
         with self.log.open("ab") as log:

@@ -110,7 +110,7 @@ class Upstream:
         return self.requests[count - 1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             early = b""
             while (request := await _request(reader, early)) is not None:
                 script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
@@ -120,7 +120,10 @@ class Upstream:
                 early = await _answer(script, Exchange(request, writer), reader)
                 if request.end is not End.ANSWERED:
                     break
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:  # a cancelled one too: its client may be stopped, and would never be told
+            writer.close()
 
 
 @contextlib.asynccontextmanager
