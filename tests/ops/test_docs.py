@@ -173,7 +173,7 @@ def documented_paths(text: str) -> set[str]:
     """Every HTTP path of ours that a page names: after a method, after our base address, or alone in a code span."""
     written = re.findall(rf"\b(?:{METHODS}) (/[\w./{{}}-]*)", text)
     written += re.findall(r"(?:\$TALLYGATE_BASE_URL|http://127\.0\.0\.1:8\d{3})(/[\w./{}-]*)", text)
-    written += re.findall(r"`(/(?:v1|tenant|graph|health|ready|version|openapi|metrics)[\w./{}-]*)`", text)
+    written += re.findall(r"`(/(?:v1/|tenant/|graph|health|ready|version|openapi|metrics)[\w./{}-]*)`", text)
     return {path.rstrip(".") for path in written}
 
 
