@@ -51,12 +51,12 @@ SELECT 'micros and carry are not the picos charged', a.workspace_id, a.id::text,
                          FROM usage_event u GROUP BY 1) v ON v.workspace_id = a.workspace_id
  WHERE a.kind = 'cash' AND (v.micros * 1000000 + a.carry_picousd <> v.picos OR v.list_micros * 1000000 + a.list_carry_picousd <> v.list_picos)
 UNION ALL
-SELECT 'cells and pending events are not the events', x.workspace_id, 'level ' || x.level, x.charge - coalesce(y.charge, 0)
+SELECT 'cells and pending events are not the events', coalesce(x.workspace_id, y.workspace_id), 'level ' || coalesce(x.level, y.level), coalesce(x.charge, 0) - coalesce(y.charge, 0)
   FROM (SELECT u.workspace_id, l.level, sum(u.charge_microusd) AS charge, sum(u.list_microusd) AS list, sum(u.requests) AS requests,
                sum(u.input_tokens + u.output_tokens + u.cache_read_tokens + u.cache_write_5m_tokens + u.cache_write_1h_tokens) AS tokens
           FROM usage_event u, generate_series(0, 2) AS l (level)
          WHERE u.mode = 'live' AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = u.workspace_id AND q.event_id = u.id) GROUP BY 1, 2) x
-  LEFT JOIN (SELECT c.workspace_id, c.level::int AS level, sum(c.charge_microusd) AS charge, sum(c.list_microusd) AS list, sum(c.requests) AS requests,
+  FULL JOIN (SELECT c.workspace_id, c.level::int AS level, sum(c.charge_microusd) AS charge, sum(c.list_microusd) AS list, sum(c.requests) AS requests,
                     sum(c.input_tokens + c.output_tokens + c.cache_read_tokens + c.cache_write_5m_tokens + c.cache_write_1h_tokens) AS tokens
                FROM usage_cell c GROUP BY 1, 2) y ON y.workspace_id = x.workspace_id AND y.level = x.level
  WHERE (x.charge, x.list, x.requests, x.tokens) IS DISTINCT FROM (y.charge, y.list, y.requests, y.tokens);

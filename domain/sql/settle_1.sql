@@ -153,20 +153,29 @@ BEGIN
            GROUP BY 1, 2, 3) x
    WHERE w.workspace_id = x.workspace_id AND w.bound_id = x.bound_id AND w.scope = x.scope;
 
-  -- What was used. A late event carries differences, so that a record is always the sum of its events.
+  -- What was used. A late settlement takes the swept event back as it was, by its negation, and writes the whole anew: outcome and model may be
+  -- others now. So a record, and every cell, is always the sum of its events.
+  INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
+      api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
+      input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
+      charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, token_source, needs_review)
+  SELECT v.workspace_id, uuidv7(), v.record_id, 'late', v.mode, v.at, v_now, v.key_id, v.user_id, v.client_token_id, v.app_id, v.end_user, v.conversation, v.language, v.tags,
+      v.api_name, v.endpoint, v.preset, v.requested_model, v.model, v.provider, v.streamed, v.outcome, v.http_status, v.error_code, -v.requests, -v.errors, -v.units,
+      -v.input_tokens, -v.output_tokens, -v.cache_read_tokens, -v.cache_write_5m_tokens, -v.cache_write_1h_tokens, -v.reasoning_tokens,
+      (SELECT jsonb_object_agg(o.key, -(o.value)::bigint) FROM jsonb_each_text(v.other_buckets) o), -v.characters, -v.lines,
+      -v.charge_microusd, -v.list_microusd, -v.charge_picousd, -v.list_picousd, -v.upstream_cost_picousd, v.price_id, v.token_source, false
+    FROM unnest(v_items) i JOIN usage_event v ON v.workspace_id = i.workspace_id AND v.id = i.call_id
+   WHERE i.result = 'late';
   INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
       api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
       input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
       charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, latency_ms, first_token_ms, token_source, needs_review)
   SELECT i.workspace_id, CASE i.result WHEN 'late' THEN uuidv7() ELSE i.call_id END, i.call_id, CASE i.result WHEN 'late' THEN 'late' ELSE 'call' END, k.mode,
       k.created_at, v_now, k.key_id, k.user_id, k.client_token_id, k.app_id, k.end_user, k.conversation, coalesce(c.language, k.language), k.tags,
-      k.api_name, k.endpoint, k.preset, k.requested_model, c.model, c.provider, k.streamed, c.outcome, c.http_status, c.error_code,
-      CASE i.result WHEN 'late' THEN 0 ELSE 1 END, (c.outcome = 'failed')::int - coalesce(v.errors, 0),
-      c.tokens - coalesce(v.units, 0),
-      c.input_tokens - coalesce(v.input_tokens, 0), c.output_tokens - coalesce(v.output_tokens, 0), c.cache_read_tokens - coalesce(v.cache_read_tokens, 0),
-      c.cache_write_5m_tokens - coalesce(v.cache_write_5m_tokens, 0), c.cache_write_1h_tokens - coalesce(v.cache_write_1h_tokens, 0),
-      c.reasoning_tokens - coalesce(v.reasoning_tokens, 0), c.other_buckets, c.characters - coalesce(v.characters, 0), c.lines - coalesce(v.lines, 0),
-      i.charge, i.list, i.charge_picousd, i.list_picousd, c.upstream_cost_picousd - coalesce(v.upstream_cost_picousd, 0), c.price_id, c.latency_ms, c.first_token_ms,
+      k.api_name, k.endpoint, k.preset, k.requested_model, c.model, c.provider, k.streamed, c.outcome, c.http_status, c.error_code, 1, (c.outcome = 'failed')::int,
+      c.tokens, c.input_tokens, c.output_tokens, c.cache_read_tokens, c.cache_write_5m_tokens, c.cache_write_1h_tokens, c.reasoning_tokens, c.other_buckets,
+      c.characters, c.lines, coalesce(v.charge_microusd, 0) + i.charge, coalesce(v.list_microusd, 0) + i.list,
+      coalesce(v.charge_picousd, 0) + i.charge_picousd, coalesce(v.list_picousd, 0) + i.list_picousd, c.upstream_cost_picousd, c.price_id, c.latency_ms, c.first_token_ms,
       c.token_source, c.needs_review
     FROM unnest(v_items) i
     JOIN "call" k ON k.workspace_id = i.workspace_id AND k.id = i.call_id
