@@ -1,0 +1,114 @@
+"""The constraints that the database really has, read back from it: the ORM's own statements would lose most of them."""
+
+import pytest
+
+from models import database
+from models.migrate import PARTITIONED
+from tests.conftest import Suite
+
+pytestmark = pytest.mark.anyio
+
+CONSTRAINTS = {
+    ("account", "PRIMARY KEY (workspace_id, id)"),
+    ("account", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("account", "CHECK ((credits >= 0))"),
+    ("account", "CHECK ((debits >= 0))"),
+    ("account", "CHECK ((held >= 0))"),
+    ("account", "CHECK ((floor <= 0))"),
+    ("account", "CHECK (((credits - debits) >= floor))"),
+    ("account", "CHECK (((carry_picousd >= 0) AND (carry_picousd <= 999999)))"),
+    ("account", "CHECK (((list_carry_picousd >= 0) AND (list_carry_picousd <= 999999)))"),
+    ("api_key", "PRIMARY KEY (workspace_id, id)"),
+    ("api_key", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("api_key_secret", "PRIMARY KEY (hash)"),
+    ("api_key_secret", "FOREIGN KEY (workspace_id, key_id) REFERENCES api_key(workspace_id, id)"),
+    ("api_key_secret", "CHECK (((hash)::text ~ '^[0-9a-f]{64}$'::text))"),
+    ("attempt", "PRIMARY KEY (workspace_id, id)"),
+    ("attempt", "CHECK ((cost_picousd >= 0))"),
+    ("bound", "PRIMARY KEY (workspace_id, id)"),
+    ("bound", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("bound", "CHECK ((most >= 0))"),
+    ("bound_window", "PRIMARY KEY (workspace_id, bound_id, scope)"),
+    ("bound_window", "FOREIGN KEY (workspace_id, bound_id) REFERENCES bound(workspace_id, id)"),
+    ("bound_window", "CHECK ((held >= 0))"),
+    ("call", "PRIMARY KEY (workspace_id, id)"),
+    ("call", "CHECK ((granted_output >= 0))"),
+    ("call", "CHECK ((input_tokens >= 0))"),
+    ("catalogue_model", "PRIMARY KEY (id)"),
+    ("catalogue_model", "UNIQUE (name)"),
+    ("clock", "PRIMARY KEY (name)"),
+    ("hold", "PRIMARY KEY (workspace_id, call_id)"),
+    ("hold", "CHECK ((amount >= 0))"),
+    ("hold", "CHECK ((((state)::text = 'open'::text) = (closed_at IS NULL)))"),
+    ("hold", "CHECK (((account_id IS NOT NULL) OR (amount = 0)))"),
+    ("hold", "CHECK (((state)::text = ANY ((ARRAY['open'::character varying, 'settled'::character varying, 'released'::character varying])::text[])))"),
+    ("idempotency", "PRIMARY KEY (scope_id, operation, key)"),
+    ("job", "PRIMARY KEY (id)"),
+    ("member", "PRIMARY KEY (workspace_id, id)"),
+    ("member", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("member", "FOREIGN KEY (user_id) REFERENCES users(id)"),
+    ("member", "CHECK (((joined_at IS NOT NULL) OR (invitation_expires_at IS NOT NULL)))"),
+    ("price", "PRIMARY KEY (id)"),
+    ("tortoise_migrations", "PRIMARY KEY (id)"),
+    ("tortoise_migrations", "UNIQUE (app, name)"),
+    ("transfer", "PRIMARY KEY (workspace_id, id)"),
+    ("transfer", "UNIQUE (workspace_id, kind, ref)"),
+    ("transfer", "FOREIGN KEY (workspace_id, debit_id) REFERENCES account(workspace_id, id)"),
+    ("transfer", "FOREIGN KEY (workspace_id, credit_id) REFERENCES account(workspace_id, id)"),
+    ("transfer", "CHECK ((amount > 0))"),
+    ("transfer", "CHECK ((debit_id <> credit_id))"),
+    ("usage_cell", "PRIMARY KEY (workspace_id, level, at, model, app_id, key_id, outcome)"),
+    ("usage_cell", "CHECK (((level >= 0) AND (level <= 2)))"),
+    ("usage_event", "PRIMARY KEY (workspace_id, id)"),
+    ("usage_pending", "PRIMARY KEY (workspace_id, event_id)"),
+    ("users", "PRIMARY KEY (id)"),
+    ("users", "UNIQUE (issuer, subject)"),
+    ("workspace", "PRIMARY KEY (id)"),
+}
+DIRECTORIES = {"api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tortoise_migrations", "idempotency"}
+"""Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
+
+
+async def test_every_constraint_reached_the_database(books: Suite) -> None:
+    """What the migrations say and what pg_constraint has are the same: no constraint is missing, and none is there that this list does not explain."""
+    rows = await database.fetch(
+        """
+        SELECT conrelid::regclass::text AS owner, pg_get_constraintdef(oid) AS says FROM pg_constraint
+         WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND coninhcount = 0
+        """
+    )
+    found = {(row["owner"].strip('"'), row["says"]) for row in rows}
+    assert (CONSTRAINTS - found, found - CONSTRAINTS) == (set(), set())
+
+
+async def test_every_constraint_holds_for_rows_that_were_there_before(books: Suite) -> None:
+    """No constraint was added without looking at the rows, and none is switched off."""
+    assert await database.fetch("SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND NOT (convalidated AND conenforced)") == []
+
+
+async def test_the_workspace_comes_first_in_every_key(books: Suite) -> None:
+    """Every table of size can be sharded by workspace: it leads the primary key and every unique index."""
+    rows = await database.fetch(
+        """
+        SELECT i.indrelid::regclass::text AS owner, a.attname AS leads FROM pg_index i
+          JOIN pg_class c ON c.oid = i.indrelid AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indisunique
+        """
+    )
+    astray = {row["owner"].strip('"') for row in rows if row["leads"] != "workspace_id"}
+    assert astray == DIRECTORIES
+
+
+async def test_partial_keys_reached_the_database_too(books: Suite) -> None:
+    """A workspace has one account of each kind but grants and wallets, and a person one place in it."""
+    rows = await database.fetch("SELECT indexrelid::regclass::text AS name FROM pg_index WHERE indisunique AND indpred IS NOT NULL")
+    assert {row["name"] for row in rows} >= {"one_of_each_kind", "one_place_each"}
+
+
+async def test_months_are_partitioned_ahead(books: Suite) -> None:
+    """This month and the next three have a partition of each partitioned table, and the default one holds nothing that was made now."""
+    for table in PARTITIONED:
+        partitions = await database.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = to_regclass($1)", f'"{table}"')
+        assert len(partitions) == 5
+        key = "call_id" if table == "hold" else "id"
+        assert await database.fetch_value(f"SELECT count(*) FROM {table}_default WHERE {key} >= uuid_at(now() - interval '1 hour')") == 0
