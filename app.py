@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
 from console.build import DIST
+from console.manual import routes as manual_routes
 from console.page import Page
 from jobs.sweeps import sweeping
 from jobs.worker import working
@@ -36,6 +37,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     page = Page(DIST)
     facilities = Facilities(
         book=runtime.book,
+        offered=runtime.routes.offered,
         signing_secret=runtime.settings.secret.get_secret_value(),
         public_url=runtime.settings.public_url.rstrip("/"),
         version=VERSION,
@@ -45,6 +47,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         *graphql_routes(view),
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
+        *manual_routes(),
         *rest_routes(runtime),
     ]
 
@@ -120,6 +123,7 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
         lifespan="off",
         http="httptools",
         log_config=None,
+        ws_max_size=256 * 1024,
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -1,1 +1,1 @@
-"""The rules. They know the tables, and name what they need of the outside as Protocols."""
+"""The rules: they know the tables, and name what they need of the outside as Protocols."""

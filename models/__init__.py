@@ -1,1 +1,1 @@
-"""The tables and their enums. No rules."""
+"""The tables and their enums, without any rule."""

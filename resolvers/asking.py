@@ -14,7 +14,7 @@ from domain.access.limits import BoundView
 from domain.access.users import UserView
 from domain.errors import Unauthenticated
 from domain.money import ledger
-from domain.money.catalogue import Book
+from domain.money.catalogue import Book, ModelView
 from domain.money.ledger import AccountView, TransferView
 from domain.usage import measure, records
 from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
@@ -30,10 +30,12 @@ V = TypeVar("V")
 class Facilities:
     """What the process lends to GraphQL, made once.
 
-    `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
+    `offered` lists the models that some upstream answers. `signing_secret` signs invitations. `public_url` is the base address as clients
+    see it, without a slash at its end.
     """
 
     book: Book
+    offered: Callable[[], list[ModelView]]
     signing_secret: str = field(repr=False)
     public_url: str
     version: str

@@ -9,11 +9,11 @@ from resolvers.asking import Asking
 
 
 async def offered(asking: Asking, capabilities: list[ModelCapability] | None, vendors: list[str] | None) -> list[ModelView]:
-    """The models that have all of the capabilities and come from one of the vendors, by name; None asks for nothing."""
+    """The models that calls may name, that have all of the capabilities and come from one of the vendors, by name; None asks for nothing."""
     await asking.facilities.book.refresh()
     return [
         model
-        for model in asking.facilities.book.models()
+        for model in asking.facilities.offered()
         if set(capabilities or ()) <= set(model.capabilities) and (vendors is None or model.vendor in vendors)
     ]
 
