@@ -7,7 +7,6 @@ from typing import Any, Generic
 
 import structlog
 from pydantic import TypeAdapter
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from domain import errors
@@ -85,12 +84,12 @@ class Document:
     public: bool = False
     api_key_field: bool = False
 
-    def routes(self, runtime: Runtime) -> list[Route]:
-        """Return one route for each path."""
+    def doors(self, runtime: Runtime) -> dict[str, "Door"]:
+        """Return one door for each path."""
         paths: dict[str, list[Operation[Any]]] = {}
         for operation in self.operations:
             paths.setdefault(operation.path, []).append(operation)
-        return [Route(path, Door(runtime, self, operations)) for path, operations in paths.items()]
+        return {path: Door(runtime, self, operations) for path, operations in paths.items()}
 
 
 class Door:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import msgspec
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
-from rest import aaas, health, models, openapi, tenant
+from rest import aaas, health, metrics, models, openapi, tenant
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
+from rest.metrics import Counted
 from rest.shapes import PLAIN, PlainError
 from runtime import Runtime
 
@@ -16,7 +17,7 @@ PUBLISHED = (aaas.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT)
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
-    """Return a route for every documented path, for health, and for the description of them all."""
+    """Return a route for every documented path, for health, for the description of them all, and for metrics where a token is set."""
     described = (*PUBLISHED, health.document(runtime))
     description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url))
 
@@ -30,4 +31,6 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         public=True,
         operations=(Operation("GET", "/openapi.json", "This description, in OpenAPI 3.1.", Nothing, dict[str, Any], describe),),
     )
-    return [route for document in (*described, itself) for route in document.routes(runtime)]
+    shown = metrics.document(runtime.settings)
+    documents = (*described, itself) if shown is None else (*described, itself, shown)
+    return [Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items()]

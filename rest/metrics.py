@@ -1,0 +1,68 @@
+"""Numbers on this process for Prometheus: requests answered and under way. Labels are ours alone, so that no client can make new ones."""
+
+import hmac
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from domain.errors import Unauthenticated
+from rest.callers import credentials
+from rest.doors import Ask, Document, Operation, Reply
+from rest.fields import Nothing
+from rest.shapes import PLAIN, PlainError
+from settings import Settings
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "other"
+UNANSWERED = "none"
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+REQUESTS = Counter("tallygate_requests", "Requests that are over; status `none` when the client left first.", ("method", "path", "status"), registry=REGISTRY)
+IN_FLIGHT = Gauge("tallygate_requests_in_flight", "Requests that are under way.", registry=REGISTRY)
+
+
+class Counted:
+    """An ASGI application whose requests are counted under `path`, which is a pattern and never what a client wrote."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, and count it when it is over, however it ends."""
+        status = UNANSWERED
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        with IN_FLIGHT.track_inprogress():
+            try:
+                await self._app(scope, receive, noting)
+            finally:
+                REQUESTS.labels(scope["method"] if scope["method"] in METHODS else OTHER, self._path, status).inc()
+
+
+def document(settings: Settings) -> Document | None:
+    """Return the operation that shows the numbers to who has the token; None where no token is set."""
+    if settings.metrics_token is None:
+        return None
+    token = settings.metrics_token.get_secret_value().encode()
+
+    async def show(ask: Ask[Nothing]) -> Reply:
+        if not any(hmac.compare_digest(credential.encode(), token) for credential in credentials(ask.headers, api_key_field=False)):
+            raise Unauthenticated
+        return Reply(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST.encode())
+
+    return Document(
+        name="Metrics",
+        shape=lambda headers: PLAIN,
+        errors=PlainError,
+        public=True,
+        operations=(Operation("GET", "/metrics", "Numbers on this process for Prometheus.", Nothing, Any, show),),
+    )
