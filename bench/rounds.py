@@ -13,7 +13,7 @@ from bench import answers, legs, load, stage
 from bench.answers import DialectName
 from bench.legs import Leg
 from bench.processes import cpu_microseconds, on_cores, peak_memory_mebibytes, split_cores
-from bench.stage import EIGHT_BOUNDS, Stage, WrongBooks
+from bench.stage import EIGHT_BOUNDS, Stage
 from domain.money.catalogue import Book, PriceVersion
 
 WARM_SECONDS = 0.3
@@ -169,6 +169,3 @@ def write_json(path: Path | None, lines: Iterable[Mapping[str, Any]]) -> None:
         print(text, end="")
     else:
         path.write_text(text)
-
-
-__all__ = ["Course", "Field", "Sample", "Scenario", "WrongBooks", "compare", "field_of", "ratio", "table", "write_json"]
