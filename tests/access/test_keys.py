@@ -190,7 +190,8 @@ async def test_a_key_makes_none_wider_than_itself(books: Suite, maker: dict[str,
     mine = await tenant()
     _, secret = await mine.mint(**({"scopes": DEFAULT_SCOPES} | maker))
     before = await keys.count(mine.caller(), KeyFilter())
-    asked: dict[str, Any] = {"scopes": frozenset({Scope.KEYS_WRITE})} | {"kind": maker.get("kind", ApiKeyKind.PAY_PER_TOKEN), "mode": maker.get("mode", ApiKeyMode.LIVE)} | wanted
+    like: dict[str, Any] = {"scopes": frozenset({Scope.KEYS_WRITE}), "kind": ApiKeyKind.PAY_PER_TOKEN, "mode": ApiKeyMode.LIVE}
+    asked = like | {name: value for name, value in maker.items() if name in ("kind", "mode")} | wanted
     with pytest.raises(errors.WiderThanCaller) as refusal:
         await keys.create(await calling(secret), NewKey(**asked))
     assert refusal.value.path == (path,)

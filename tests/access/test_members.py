@@ -1,7 +1,8 @@
 """People in a workspace: invited by mail, joined once, and never more than an owner allows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email import policy
@@ -151,7 +152,10 @@ async def test_a_member_is_not_invited_again(books: Suite) -> None:
     assert refusal.value.state == "joined"
 
 
-@pytest.mark.parametrize("email", ["", "nina", "nina@", "@example.com", "nina@exa mple.com", "nina@example.com\nBcc: all@example.com", "x" * 65 + "@example.com", "n@" + "a" * 330])
+NO_ADDRESSES = ["", "nina", "nina@", "@example.com", "nina@exa mple.com", "nina@example.com\nBcc: all@example.com", "x" * 65 + "@example.com", "n@" + "a" * 330]
+
+
+@pytest.mark.parametrize("email", NO_ADDRESSES)
 async def test_a_malformed_address_is_refused(books: Suite, email: str) -> None:
     """No mail goes to what is no address, and none with another header in it."""
     mine = await tenant()
@@ -165,7 +169,7 @@ async def test_only_owners_make_and_unmake_owners(books: Suite) -> None:
     admin, viewer = await join(mine, Role.ADMIN), await join(mine, Role.VIEWER)
     boss = await own_place(mine)
     pending = await members.invite(mine.caller(), "future-owner@example.com", Role.OWNER)
-    refused = [
+    refused: list[Callable[[], Awaitable[object]]] = [
         lambda: members.invite(admin.caller, "new-owner@example.com", Role.OWNER),
         lambda: members.invite(admin.caller, "future-owner@example.com", Role.VIEWER),
         lambda: members.change_role(admin.caller, viewer.member.id, Role.OWNER),
@@ -207,8 +211,8 @@ async def test_a_workspace_keeps_an_owner(books: Suite) -> None:
     second = await join(mine, Role.OWNER)
     heard = await asyncio.gather(members.remove(mine.caller(), second.member.id), members.remove(second.caller, boss.id), return_exceptions=True)
     assert sorted(isinstance(answer, errors.InvalidState) for answer in heard) == [False, True]
-    owners = await database.fetch_value("SELECT count(*) FROM member WHERE workspace_id = $1 AND role = 'owner' AND joined_at IS NOT NULL AND removed_at IS NULL", mine.workspace_id)
-    assert owners == 1
+    left = mine.caller() if isinstance(heard[1], errors.InvalidState) else second.caller
+    assert [member.user_id for member in (await members.page(left, Page())).items if member.role is Role.OWNER and member.joined_at] == [left.user_id]
 
 
 async def test_whoever_was_removed_is_out(books: Suite) -> None:
@@ -247,7 +251,7 @@ async def jobs_of(of: Tenant) -> list[tuple[UUID, str]]:
 async def test_the_duty_to_mail_stands_and_falls_with_the_invitation(books: Suite) -> None:
     """J1, F22: the mail is owed by a row in the invitation's own transaction: when that is rolled back, nothing is owed."""
     mine = await tenant()
-    with pytest.raises(ZeroDivisionError):
+    with contextlib.suppress(ZeroDivisionError):
         async with database.transaction():
             await members.invite(mine.caller(), "nina@example.com", Role.VIEWER)
             assert len(await jobs_of(mine)) == 1
@@ -276,7 +280,7 @@ async def test_the_worker_mails_the_token(desk: Runtime, tmp_path: Path) -> None
     files = list(tmp_path.glob("*.eml")) or list((desk.settings.data / "mail").glob(f"{job_id}.eml"))
     assert [path.name for path in files] == [f"{job_id}.eml"]
     mail = BytesParser(policy=policy.default).parsebytes(files[0].read_bytes())
-    assert (mail["To"], mail["From"], mail["Message-ID"]) == ("nina@example.com", mail["From"], f"<{job_id}@tallygate>")
+    assert (mail["To"], mail["Message-ID"]) == ("nina@example.com", f"<{job_id}@tallygate>")
     text = mail.get_content()
     assert "Olga Owner invites you" in text
     token = next(line for line in text.splitlines() if len(line) == 96)
