@@ -363,14 +363,30 @@ async def _insert_secret(workspace_id: UUID, key_id: UUID, secret: str, *, at: d
 
 
 async def _managed(caller: Caller, key_id: UUID) -> KeyView:
-    """Return a key that the caller may change: one that is not wider than itself."""
+    """Return a key that the caller may change or get a new secret of: itself, or one that is no wider than itself."""
     row = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", caller.workspace(), key_id)
     if row is None:
         raise NotFound("key", path=("id",))
     key = _view(row)
-    if not key.scopes <= caller.scopes or (caller.key_kind is ApiKeyKind.SUBSCRIPTION and key.kind is ApiKeyKind.PAY_PER_TOKEN):
+    mine = await _own_key(caller) if caller.key_id != key_id else None
+    if not key.scopes <= caller.scopes or (mine is not None and not _covers(mine, key)):
         raise WiderThanCaller("This key may do more than you may.", path=("id",))
     return key
+
+
+def _covers(mine: KeyView, key: KeyView) -> bool:
+    """Tell whether a key may do nothing that the calling key may not."""
+    restrictions = (
+        (mine.allowed_models, key.allowed_models),
+        (mine.allowed_origins, key.allowed_origins),
+        (mine.allowed_addresses, key.allowed_addresses),
+    )
+    return (
+        (mine.kind is ApiKeyKind.PAY_PER_TOKEN or key.kind is ApiKeyKind.SUBSCRIPTION)
+        and (mine.mode is ApiKeyMode.LIVE or key.mode is ApiKeyMode.TEST)
+        and (mine.expires_at is None or (key.expires_at is not None and key.expires_at <= mine.expires_at))
+        and all(own is None or (theirs is not None and set(theirs) <= set(own)) for own, theirs in restrictions)
+    )
 
 
 async def _own_key(caller: Caller) -> KeyView | None:

@@ -81,7 +81,7 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
     """Invite an address; doing it again sends the invitation anew, with this role and another week.
 
     A mail with the link is owed in the same transaction. Raises InvalidInput for a malformed address, InvalidState for a member, and
-    WiderThanCaller when somebody other than an owner invites an owner.
+    WiderThanCaller when somebody other than an owner invites an owner, or changes such an invitation.
     """
     workspace_id = caller.require(Scope.MEMBERS_WRITE)
     if len(email) > 320 or not _EMAIL.fullmatch(email):
@@ -90,7 +90,7 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
     async with database.transaction():
         await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
         open_ = await database.fetch_row(
-            "SELECT m.id, m.joined_at FROM member m JOIN users u ON u.id = m.user_id WHERE m.workspace_id = $1 AND u.email = $2 AND m.removed_at IS NULL",
+            "SELECT m.id, m.role, m.joined_at FROM member m JOIN users u ON u.id = m.user_id WHERE m.workspace_id = $1 AND u.email = $2 AND m.removed_at IS NULL",
             workspace_id,
             email.lower(),
         )
@@ -98,6 +98,7 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
             raise InvalidState("This person is a member already.", state="joined", path=("email",))
         expires_at = caller.at + timedelta(days=INVITATION_DAYS)
         if open_:
+            _refuse_owner(caller, Role(open_["role"]), path="email")
             member_id: UUID = open_["id"]
             await database.fetch(
                 "UPDATE member SET role = $3, invited_by = $4, invited_at = $5, invitation_expires_at = $6 WHERE workspace_id = $1 AND id = $2",
@@ -137,7 +138,8 @@ def invitation_token(secret: str, member_id: UUID, invited_at: datetime) -> str:
 async def accept(caller: Caller, token: str, secret: str) -> MemberView:
     """Make the signed-in person the member that an invitation names.
 
-    Taking it twice is no error. Raises Forbidden for a key, and NotFound for a token that is unknown, over, withdrawn or replaced.
+    Taking it twice is no error. Raises Forbidden for a key, NotFound for a token that is unknown, over, withdrawn or replaced, and
+    InvalidState for somebody who is a member already.
     """
     person = caller.person()
     try:
@@ -145,6 +147,8 @@ async def accept(caller: Caller, token: str, secret: str) -> MemberView:
     except ValueError:
         raise NotFound("invitation", path=("token",)) from None
     async with database.transaction():
+        workspace_id = await database.fetch_value("SELECT m.workspace_id FROM member m WHERE m.id = $1", member_id)
+        await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
         row = await database.fetch_row(
             "SELECT m.*, m.invitation_expires_at <= clock_timestamp() AS over FROM member m WHERE m.id = $1 AND m.removed_at IS NULL FOR NO KEY UPDATE", member_id
         )

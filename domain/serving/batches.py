@@ -54,11 +54,14 @@ class Batch:
             while self._waiting:
                 await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+                try:
+                    await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+                except BaseException:  # only when this task itself is killed
+                    for entry in (*batch, *self._waiting):
+                        entry.future.cancel()
+                    raise
         finally:
             self._worker = None
-            for entry in self._waiting:  # only when this task itself is killed
-                entry.future.cancel()
 
     async def _commit(self, batch: list[_Waiting], *, wait: bool) -> None:
         try:
@@ -66,7 +69,7 @@ class Batch:
             rows = await self._run(text, wait)
         except UNREACHABLE as error:
             self._fail(batch, error)
-        except (asyncpg.PostgresError, ValueError, TypeError) as error:
+        except Exception as error:  # a bug too: nobody may be left waiting for an answer that never comes
             if len(batch) == 1:
                 entry = batch[0]
                 if isinstance(error, CONTENDED) and entry.passed_over < 5:

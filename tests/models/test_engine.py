@@ -92,14 +92,14 @@ async def test_a_transaction_is_all_or_nothing(books: Suite) -> None:
     """What an exception interrupts leaves nothing behind, and the exception comes out as it was."""
     name = uuid7().hex
 
-    class Interrupted(Exception):
-        """The test's own."""
-
-    with pytest.raises(Interrupted):
+    async def interrupted() -> None:
         async with database.transaction():
             await note(name)
             assert await clock(name)
-            raise Interrupted
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await interrupted()
     assert not await clock(name)
     assert not database.transaction_is_open()
 

@@ -73,7 +73,8 @@ class OwnBooks:
 
     async def end_windows(self, workspace_id: object) -> None:
         """Let every window of a workspace's bounds be over, as if its time had passed."""
-        await self.admin.execute("UPDATE bound_window SET ends_at = clock_timestamp() - interval '1 second' WHERE workspace_id = $1 AND ends_at IS NOT NULL", workspace_id)
+        past = "clock_timestamp() - interval '1 second'"
+        await self.admin.execute(f"UPDATE bound_window SET ends_at = {past} WHERE workspace_id = $1 AND ends_at IS NOT NULL", workspace_id)
 
     async def sound(self) -> None:
         """Fail with what is broken, when the audit of this database finds anything."""

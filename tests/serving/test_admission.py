@@ -140,7 +140,7 @@ async def test_a_key_is_let_in_where_it_may(book: Book) -> None:
     """The same restrictions let in what they name: the model by its own name or as it was asked for, the origin, the address."""
     mine = await tenant(credit_microusd=1000)
     _, secret = await mine.mint(allowed_models=("alias",), allowed_origins=("https://a.example",), allowed_addresses=("203.0.113.0/24", "2001:db8::/32"))
-    asked = {"requested_model": "alias", "origin": "https://a.example"}
+    asked: dict[str, Any] = {"requested_model": "alias", "origin": "https://a.example"}
     for address in ("203.0.113.77", "2001:db8::77"):
         await calls(book).admit(opening(secret, listed(book, "echo"), input_tokens=1, max_output=1, address=address, **asked))
     assert (await mine.balance()).held == 6

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from domain import errors
 from domain.access.limits import BoundInput
+from domain.money import ledger
 from domain.serving.calls import Admitted, Opening
 from models import database
 from models.enums import ApiKeyMode, LimitPer, Measure, Scope
-from domain.money import ledger
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, priced, sign, used
