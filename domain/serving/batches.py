@@ -54,7 +54,10 @@ class Batch:
             while self._waiting:
                 await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+                try:
+                    await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+                except Exception as error:  # whatever it was, nobody may wait for an answer that never comes
+                    self._fail(batch, error)
         finally:
             self._worker = None
             for entry in self._waiting:  # only when this task itself is killed
