@@ -319,7 +319,7 @@ async def test_a_call_that_outlives_its_hold_is_charged_the_difference(aftermath
 
 async def _is_late(call: Call) -> bool:
     found = await line(await only_call(call.tenant))
-    return found is not None and found.events == 2
+    return found is not None and found.events > 1
 
 
 async def test_many_sweeps_at_once_end_each_hold_once(aftermath: Aftermath) -> None:

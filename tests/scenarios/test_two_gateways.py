@@ -105,7 +105,9 @@ async def test_a_budget_is_one_for_all_processes(gateway: Gateway, neighbour: Ga
     assert 1 <= statuses[200] <= 11
     spent = CREDIT - await quiet(mine)
     assert spent <= 300
-    counted = await database.fetch_row("SELECT sum(w.spent)::bigint AS spent, sum(w.held)::bigint AS held FROM bound_window w WHERE w.workspace_id = $1", mine.workspace_id)
+    counted = await database.fetch_row(
+        "SELECT sum(spent)::bigint AS spent, sum(held)::bigint AS held FROM bound_window WHERE workspace_id = $1", mine.workspace_id
+    )
     assert counted is not None
     assert (counted["spent"], counted["held"]) == (spent, 0)
 
