@@ -24,6 +24,7 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # the driver's own confusion when a server dies in the middle of an exchange
 )
 """What the driver raises when the server is away, is starting, or went away in the middle: worth trying again, outcome unknown."""
 

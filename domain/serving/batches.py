@@ -56,6 +56,8 @@ class Batch:
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 try:
                     await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
+                except Exception as error:  # whatever it was, nobody may wait for an answer that never comes
+                    self._fail(batch, error)
                 except BaseException:  # only when this task itself is killed
                     for entry in (*batch, *self._waiting):
                         entry.future.cancel()

@@ -9,23 +9,27 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 
+from domain.access import secrets
 from domain.money import ledger
 from domain.money.catalogue import Book
-from domain.serving.calls import Calls
+from domain.serving.calls import Calls, Opening
 from models import database
+from models.ids import uuid7
 from tests.support import upstream as scripted
 from tests.support.books import books_of, line, only_call, open_holds, progress_of, quiet, settled
 from tests.support.calling import WIRES, Wire, bearer, by_word, session, until
 from tests.support.gateway import Gateway
-from tests.support.installation import HOLD_SECONDS, Installation, installation
+from tests.support.installation import Installation, installation
 from tests.support.servers import Servers
-from tests.support.upstream import Exchange, Request, Script
+from tests.support.upstream import Request, Script
 from tests.support.world import Tenant, tenant
 
 pytestmark = pytest.mark.anyio
@@ -148,11 +152,11 @@ async def aftermath(servers: Servers, template: str, tmp_path_factory: pytest.Te
         for point in ("after_admit", "mid_stream", "before_settle", "inside_settle"):
             begin(point)
         for call in at("after_admit"):
-            await until(lambda call=call: asked(call), "the upstream asked")  # type: ignore[misc]  # a default binds the loop's variable
+            await until(partial(asked, call), "the upstream asked")
         for point in ("mid_stream", "before_settle", "inside_settle"):
             for call in at(point):
                 await call.started.wait()
-                await until(lambda call=call: _kept_progress(call), "progress of the two pieces kept")  # type: ignore[misc]  # as above
+                await until(partial(_kept_progress, call), "progress of the two pieces kept")
         locked = admin.transaction()
         await locked.start()
         workspaces = [call.tenant.workspace_id for call in at("inside_settle")]
@@ -281,68 +285,82 @@ async def test_the_next_process_serves(aftermath: Aftermath, wire: Wire) -> None
         assert (await settled(request_id)).charge_microusd == wire.price() == before - await quiet(call.tenant)
 
 
-@EACH
-async def test_a_call_that_outlives_its_hold_is_charged_the_difference(aftermath: Aftermath, wire: Wire) -> None:
+async def test_a_call_that_outlives_its_hold_is_charged_the_difference(aftermath: Aftermath) -> None:
     """A process that hangs is swept by another one; when it wakes and its stream ends, the difference is posted, and the sum is the full price."""
-    mine_word = f"late-{wire.name}"
+    over = aftermath.over
     go = asyncio.Event()
-    async with books_of(aftermath.over.dsn), session() as client:
-        mine = await tenant(credit_microusd=CREDIT)
-        call = Call(wire, mine_word, mine)
-        over = aftermath.over
-        scripts: dict[str, Script] = {mine_word: _held(wire, go)}
-        over.upstream.script(by_word(scripts))
+    async with books_of(over.dsn), session() as client:
+        late = [Call(wire, f"late-{wire.name}", await tenant(credit_microusd=CREDIT)) for wire in WIRES]
+        over.upstream.script(by_word({call.word: _held(call.wire, go) for call in late}))
         sleeper = await over.gateway()
-        reading = asyncio.create_task(_read(client, sleeper, call))
-        await call.started.wait()
-        await until(lambda: _kept_progress(call), "progress of the two pieces kept")
-        call_id = await only_call(mine)
+        for call in late:
+            call.task = asyncio.create_task(_read(client, sleeper, call))
+        for call in late:
+            await call.started.wait()
+            await until(partial(_kept_progress, call), "progress of the two pieces kept")
         os.kill(sleeper.pid, signal.SIGSTOP)
         try:
-            swept = await settled(call_id)
-            assert (swept.output_tokens, swept.token_source, swept.error_code) == (3, "estimate", "interrupted")
+            for call in late:
+                swept = await settled(await only_call(call.tenant))
+                assert (swept.output_tokens, swept.token_source, swept.error_code) == (3, "estimate", "interrupted")
         finally:
             os.kill(sleeper.pid, signal.SIGCONT)
         go.set()
-        await reading
-        assert wire.end in call.seen
-
-        async def is_late() -> bool:
-            found = await line(call_id)
-            return found is not None and found.events == 2
-
-        await until(is_late, "a late settlement")
-        booked = await settled(call_id)
-        assert (booked.charge_microusd, booked.input_tokens, booked.output_tokens, booked.outcome) == (wire.price(), 25, 12, "succeeded")
-        assert await quiet(mine) == CREDIT - wire.price()
+        for call in late:
+            assert call.task is not None
+            await call.task
+            assert call.wire.end in call.seen
+            await until(partial(_is_late, call), "a late settlement")
+            booked = await settled(await only_call(call.tenant))
+            assert (booked.charge_microusd, booked.input_tokens, booked.output_tokens, booked.outcome) == (call.wire.price(), 25, 12, "succeeded")
+            assert await quiet(call.tenant) == CREDIT - call.wire.price()
         sleeper.terminate()
+
+
+async def _is_late(call: Call) -> bool:
+    found = await line(await only_call(call.tenant))
+    return found is not None and found.events > 1
 
 
 async def test_many_sweeps_at_once_end_each_hold_once(aftermath: Aftermath) -> None:
     """Any number of processes may sweep at any time: of four, one ends the hold; a progress that cannot be read keeps no other from its end."""
-
-    async def hanging(exchange: Exchange) -> None:
-        await scripted.hang(exchange)
-
-    over = aftermath.over
-    over.upstream.script(hanging)
-    wire = WIRES[0]
-    async with books_of(over.dsn), session() as client:
-        gateway = await over.gateway(TALLYGATE_HOLD_SECONDS="3600")
-        poisoned, sound = Call(wire, "x", await tenant(credit_microusd=CREDIT)), Call(wire, "y", await tenant(credit_microusd=CREDIT))
-        reading = [asyncio.create_task(_read(client, gateway, call)) for call in (poisoned, sound)]
-        ids = [await only_call(call.tenant) for call in (poisoned, sound)]
-        gateway.kill()
-        await asyncio.gather(*reading)
-        await database.fetch("UPDATE hold SET progress = '{\"quantities\": 7}' WHERE call_id = $1", ids[0])
-        await database.fetch("UPDATE hold SET expires_at = clock_timestamp() - interval '1 second' WHERE call_id = ANY ($1)", ids)
+    async with books_of(aftermath.over.dsn):
         book = Book()
         await book.refresh()
-        sweepers = [Calls(book, batch=500, hold_seconds=HOLD_SECONDS) for _ in range(4)]
+        sweepers = [Calls(book, batch=500, hold_seconds=3600) for _ in range(4)]
+        poisoned, sound = await tenant(credit_microusd=CREDIT), await tenant(credit_microusd=CREDIT)
+        ids = [(await sweepers[0].admit(_opening(book, mine))).call_id for mine in (poisoned, sound)]
+        await database.fetch("UPDATE hold SET progress = '{\"quantities\": 7}' WHERE call_id = $1", ids[0])
+        await database.fetch("UPDATE hold SET expires_at = clock_timestamp() - interval '1 second' WHERE call_id = ANY ($1)", ids)
         await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
         booked = await settled(ids[1])
         assert (booked.charge_microusd, booked.events, booked.error_code) == (0, 1, "interrupted")
         assert await line(ids[0]) is None
         await database.fetch("UPDATE hold SET progress = NULL WHERE call_id = $1", ids[0])
         assert (await settled(ids[0])).charge_microusd == 0
-        assert await quiet(poisoned.tenant) == CREDIT
+        assert await quiet(poisoned) == await quiet(sound) == CREDIT
+
+
+def _opening(book: Book, mine: Tenant) -> Opening:
+    now = datetime.now(UTC)
+    price = book.price("echo", now)
+    assert price is not None
+    return Opening(
+        id=uuid7(),
+        fingerprint=secrets.fingerprint(mine.secret),
+        road="generic",
+        endpoint="/v1/messages",
+        api_name="messages",
+        dialect="anthropic",
+        requested_model="echo",
+        model="echo",
+        echo=True,
+        upstream="echo",
+        price=price,
+        streamed=True,
+        input_tokens=10,
+        requested_max_output=100,
+        max_output_tokens=100,
+        instalment_tokens=100,
+        created_at=now,
+    )
