@@ -188,7 +188,7 @@ async def test_an_emptied_and_stopped_valkey_only_delays_jobs(island: Island) ->
 
         async with _load(island.gateway, tenants) as workers:
             await _go_on(workers)
-            async with redis.asyncio.from_url(over.servers.redis_url) as valkey:
+            async with redis.asyncio.Redis.from_url(over.servers.redis_url) as valkey:
                 for number in range(5):
                     await _invite(island.gateway, tenants[0], f"flushed-{number}@example.com")
                     await valkey.flushall()
