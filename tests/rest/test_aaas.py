@@ -48,11 +48,11 @@ async def test_a_key_is_made_listed_used_and_deleted(client: httpx2.AsyncClient)
 
     fresh = {"Authorization": f"Bearer {body['key']}"}
     listed = (await client.get("/v1/keys", headers=mine.bearer)).json()
-    assert abs(instant(listed[0].pop("lastUsedAt")) - datetime.now(UTC)) < timedelta(minutes=5)
     assert listed[0] == {
         "id": body["id"],
         "createdAt": body["createdAt"],
         "keyHash": hashlib.sha256(body["key"].encode()).hexdigest(),
+        "lastUsedAt": None,
         "name": "ci",
         "status": "active",
         "suffix": body["key"][-4:],

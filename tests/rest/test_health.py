@@ -1,15 +1,21 @@
 """Liveness, readiness and version, of the run's gateway and of gateways whose parts are taken away."""
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import asyncpg
 import httpx2
 import pytest
 
+from domain.access import secrets
+from models.enums import ApiKeyMode
 from settings import VERSION
 from tests.conftest import environment_of
-from tests.support.gateway import Gateway
+from tests.support.gateway import ROOT, Gateway
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.anyio
@@ -51,13 +57,33 @@ async def test_a_queue_that_is_away_makes_nothing_unready(lonely: Gateway) -> No
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "database": "ok", "migrations": "ok", "queue": "away"})
 
 
-async def test_a_database_that_goes_away(lonely: Gateway, servers: Servers) -> None:
-    """It lives on and is not ready; a request that needs the database is told to come again, in its document's shape."""
-    servers.drop_database(OWN)
-    async with httpx2.AsyncClient(base_url=lonely.url, timeout=30) as client:
-        ready = await client.get("/readyz")
-        assert (ready.status_code, ready.json()["status"], ready.json()["database"]) == (503, "unready", "away")
-        assert (await client.get("/healthz")).status_code == 200
+async def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    """The gateway lives on and is not ready; a request is told to come again, in its document's shape; then all is well by itself."""
+    key = {"Authorization": f"Bearer {secrets.make(ApiKeyMode.LIVE)}"}
+    with Servers() as servers:
+        servers.create_database(OWN)
+        environment = environment_of(servers, OWN, tmp_path) | {"TALLYGATE_WORKER": "apart"}
+        await anyio.run_process([sys.executable, "-m", "manage", "migrate"], cwd=ROOT, env={"PATH": os.environ["PATH"], **environment})
+        gateway = Gateway(environment, tmp_path / "gateway.log")
+        gateway.start()
+        try:
+            await gateway.ready()
+            async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
+                assert (await client.get("/readyz")).status_code == 200
+                await anyio.to_thread.run_sync(servers.postgres.kill)
+                away = await client.get("/readyz")
+                assert (away.status_code, away.json()) == (503, {"status": "unready", "database": "away", "migrations": "ok", "queue": "ok"})
+                assert (await client.get("/healthz")).status_code == 200
+                for path, shape in (("/v1/keys", str), ("/tenant/keys", dict)):
+                    refused = await client.get(path, headers=key)
+                    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+                    assert isinstance(refused.json()["error"], shape)
+                await anyio.to_thread.run_sync(servers.postgres.start)
+                while (await client.get("/readyz")).status_code != 200:
+                    await anyio.sleep(0.05)
+                assert (await client.get("/v1/keys", headers=key)).status_code == 401
+        finally:
+            gateway.terminate()
 
 
 async def test_a_database_that_is_behind(servers: Servers, own: dict[str, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: shown to who has the token, with labels that no client can make."""
+"""Numbers for Prometheus: shown to who has the token, with labels that no client can make (F31)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every documented operation as callers that must be refused: nobody, strangers, and keys that lack the scope. Nothing changes."""
+"""Every documented operation as callers that must be refused: nobody, strangers, and keys that lack the scope. Nothing changes (F30)."""
 
 import dataclasses
 import hashlib
@@ -96,7 +96,7 @@ async def test_nobody(client: httpx2.AsyncClient, document: Document, operation:
 
 @pytest.mark.parametrize(("document", "operation"), OPERATIONS)
 async def test_a_revoked_key(client: httpx2.AsyncClient, document: Document, operation: Operation[Any], victim: Tenant) -> None:
-    """A key that was revoked a moment ago is nobody (F29)."""
+    """A key that was revoked a moment ago is nobody (F28)."""
     key, secret = await victim.mint()
     assert (await client.delete(f"/tenant/keys/{key.id}", headers=victim.bearer)).status_code == 204
     before = await digest(victim)
