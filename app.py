@@ -9,6 +9,8 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from console.build import DIST
@@ -21,6 +23,7 @@ from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import ROADS, Inference
 from resolvers.asking import Facilities
+from rest.metrics import Counted
 from rest.routes import routes as rest_routes
 from runtime import Runtime, open_runtime
 from schema.build import build
@@ -52,17 +55,23 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     ]
 
 
+async def _nothing_here(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "There is nothing at this path; /docs and /openapi.json tell what there is."}, 404)
+
+
 class Application:
     """Chooses the door by path: the inference road without a framework, the control plane through Starlette."""
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
-        self.inference = Inference(relay)
-        self.control = Starlette(routes=routes(runtime))
+        inference = Inference(relay)
+        self.inference = {path: Counted(inference, path) for path in ROADS}
+        self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
+        self.control.router.redirect_slashes = False  # tools take a redirect for a failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a websocket; every answer carries a request id."""
-        if scope["type"] == "http" and scope["path"] in ROADS:
-            await self.inference(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] in self.inference:
+            await self.inference[scope["path"]](scope, receive, send)
             return
         request_id = str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id

@@ -12,7 +12,7 @@ from rest.callers import credentials
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.shapes import PLAIN, PlainError
-from settings import Settings
+from runtime import Runtime
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "other"
@@ -48,11 +48,12 @@ class Counted:
                 REQUESTS.labels(scope["method"] if scope["method"] in METHODS else OTHER, self._path, status).inc()
 
 
-def document(settings: Settings) -> Document | None:
+def document(runtime: Runtime) -> Document | None:
     """Return the operation that shows the numbers to who has the token; None where no token is set."""
-    if settings.metrics_token is None:
+    wanted = runtime.settings.metrics_token
+    if wanted is None:
         return None
-    token = settings.metrics_token.get_secret_value().encode()
+    token = wanted.get_secret_value().encode()
 
     async def show(ask: Ask[Nothing]) -> Reply:
         if not any(hmac.compare_digest(credential.encode(), token) for credential in credentials(ask.headers, api_key_field=False)):

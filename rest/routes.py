@@ -31,6 +31,6 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         public=True,
         operations=(Operation("GET", "/openapi.json", "This description, in OpenAPI 3.1.", Nothing, dict[str, Any], describe),),
     )
-    shown = metrics.document(runtime.settings)
+    shown = metrics.document(runtime)
     documents = (*described, itself) if shown is None else (*described, itself, shown)
     return [Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items()]

@@ -32,7 +32,7 @@ OTHER_VARIABLES = {
     *("TALLYGATE_BASE_URL", "TALLYGATE_API_KEY", "TALLYGATE_OPERATOR_KEY"),
     *("TALLYGATE_LISTEN", "TALLYGATE_OWNER_PASSWORD", "TALLYGATE_APP_PASSWORD"),
 }
-CONTROL_PATHS = {"/graphql", "/graphiql", "/openapi.json"}
+CONTROL_PATHS = {"/metrics", "/docs", "/llms.txt", "/llms-full.txt", "/graphql", "/graphiql", "/openapi.json"}
 METHODS = r"GET|POST|PUT|PATCH|DELETE"
 
 
