@@ -146,8 +146,7 @@ async def post(
     except asyncpg.PostgresError as error:
         if error.sqlstate != "P0402":
             raise
-        available = (await balance(workspace_id)).available
-        raise InsufficientCredit("There is too little credit.", available_microusd=available, required_microusd=amount_microusd) from None
+        raise InsufficientCredit("There is too little credit.", available_microusd=int(error.detail or 0), required_microusd=amount_microusd) from None
     assert row is not None
     return (await _transfers("t.workspace_id = $1 AND t.id = $2", workspace_id, row["transfer_id"]))[0]
 

@@ -50,6 +50,7 @@ class Batch:
         return await future
 
     async def _drain(self) -> None:
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
@@ -58,12 +59,10 @@ class Batch:
                     await self._commit(batch, wait=any(entry.passed_over for entry in batch) or len(batch) == 1)
                 except Exception as error:  # whatever it was, nobody may wait for an answer that never comes
                     self._fail(batch, error)
-                except BaseException:  # only when this task itself is killed
-                    for entry in (*batch, *self._waiting):
-                        entry.future.cancel()
-                    raise
         finally:
             self._worker = None
+            for entry in (*batch, *self._waiting):  # unanswered only when this task itself is killed
+                entry.future.cancel()
 
     async def _commit(self, batch: list[_Waiting], *, wait: bool) -> None:
         try:

@@ -1,7 +1,8 @@
 -- post_1(...): move an amount between two accounts of a workspace, once for each (kind, ref).
 --
 -- A spendable account that loses money may not fall below its floor, unless `lower_floor` (refunds, disputes, operator corrections), which takes the
--- floor down with it; what comes in lifts a lowered floor again, so that a debt is paid first. Raises P0402 when there is too little.
+-- floor down with it; what comes in lifts a lowered floor again, so that a debt is paid first. Raises P0402 when there is too little, with
+-- what there is as its detail.
 -- Answers the transfer's id, and whether it was booked before.
 CREATE OR REPLACE FUNCTION post_1(p_workspace uuid, p_kind text, p_ref text, p_debit text, p_credit text, p_amount bigint, p_lower_floor boolean,
                                   p_reason text, p_actor_kind text, p_actor_id uuid, p_actor_name text, p_call uuid,
@@ -22,7 +23,7 @@ BEGIN
   SELECT * INTO STRICT v_credit FROM account a WHERE a.workspace_id = p_workspace AND a.kind = p_credit;
   IF v_debit.kind IN ('cash', 'grant', 'wallet') THEN
     IF NOT p_lower_floor AND v_debit.credits - v_debit.debits - v_debit.held - v_debit.floor < p_amount THEN
-      RAISE EXCEPTION 'too little credit' USING errcode = 'P0402';
+      RAISE EXCEPTION 'too little credit' USING errcode = 'P0402', detail = greatest(v_debit.credits - v_debit.debits - v_debit.held - v_debit.floor, 0)::text;
     END IF;
     UPDATE account a SET debits = a.debits + p_amount, version = a.version + 1, updated_at = v_now,
            floor = CASE WHEN p_lower_floor THEN least(a.floor, a.credits - a.debits - p_amount) ELSE a.floor END

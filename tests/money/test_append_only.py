@@ -7,7 +7,7 @@ import pytest
 
 from domain.money.catalogue import Book
 from models import database
-from models.migrate import APPEND_ONLY
+from models.migrate import APPEND_ONLY, PARTITIONED
 from tests.conftest import Suite
 from tests.serving.openings import calls, ending, listed, opening, used
 from tests.support.servers import Servers
@@ -59,6 +59,24 @@ async def test_the_owner_may_only_add_too(settled: Tenant, owner: "asyncpg.Conne
     for statement in statements(table):
         with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="is append-only"):
             await owner.execute(statement)
+
+
+@pytest.mark.parametrize("table", PARTITIONED)
+async def test_a_partition_is_guarded_by_itself(settled: Tenant, owner: "asyncpg.Connection[asyncpg.Record]", table: str) -> None:
+    """M1: who names a partition goes around no guard: neither rows that are there nor, for TRUNCATE, any partition can be taken away."""
+    names = await database.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = to_regclass($1)", f'"{table}"')
+    partitions = [row["name"] for row in names]
+    filled = await database.fetch_value(f'SELECT tableoid::regclass::text FROM "{table}" WHERE workspace_id = $1 LIMIT 1', settled.workspace_id) or partitions[0]
+    changes = [f"TRUNCATE {name}" for name in partitions]
+    if await database.fetch_value(f"SELECT EXISTS (SELECT FROM {filled})"):
+        changes.append(f"DELETE FROM {filled}")
+        changes += [f"UPDATE {filled} SET {COLUMNS[table]} = {COLUMNS[table]}"] if table in APPEND_ONLY else []
+    assert len(partitions) == 5
+    for change in changes:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="is append-only"):
+            await owner.execute(change)
+        with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ObjectNotInPrerequisiteStateError)):
+            await database.fetch(change)
 
 
 async def test_a_hold_is_closed_once(settled: Tenant, owner: "asyncpg.Connection[asyncpg.Record]") -> None:

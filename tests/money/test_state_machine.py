@@ -191,9 +191,13 @@ class Books(RuleBasedStateMachine):
                 self._end(call, done, "settled" if call.state == "open" else "late")
             assert settled.charge_microusd == call.charged
 
-    @rule(call=calls_made)
-    def sweep(self, call: Call) -> None:
-        """The call's process dies, and somebody sweeps; its own end may still come."""
+    @rule(call=calls_made, done=st.tuples(st.integers(0, 80), st.integers(0, 250)), drain=st.booleans())
+    def sweep(self, call: Call, done: tuple[int, int], drain: bool) -> None:
+        """The call's process dies after a last sign of life, perhaps when the money has just gone, and somebody sweeps; its own end may still come."""
+        if call.state == "open" and drain:
+            self.keep(call, done, None)
+            if self.balance:
+                self.adjust(-self.balance, again=False)
         self.own.run(self.own.expire(call.asked.id))
         assert self.own.run(calls(self.own.book).sweep()) == (call.state == "open")
         if call.state == "open":

@@ -7,7 +7,7 @@ from uuid import UUID
 from domain.access import secrets
 from domain.access.callers import Actor
 from domain.money.catalogue import Book, PriceVersion, make_row
-from domain.serving.calls import Admitted, Calls, Consumption, Ending, Opening, Sign
+from domain.serving.calls import Admitted, AttemptMade, Calls, Consumption, Ending, Opening, Sign
 from models.enums import ActorKind, Bucket, UsageOutcome
 from models.ids import uuid7
 
@@ -57,7 +57,9 @@ def used(input_tokens: int, output_tokens: int, **more: int) -> Consumption:
 
 
 def ending(admitted: Admitted, price: PriceVersion, consumption: Consumption) -> Ending:
-    """Make the end of a call that went well."""
+    """Make the end of a call that went well at its first try."""
+    now = datetime.now(UTC)
+    attempt = AttemptMade(uuid7(), 1, "echo", price.model, UsageOutcome.SUCCEEDED, 200, None, now, now, now)
     return Ending(
         workspace_id=admitted.workspace_id,
         call_id=admitted.call_id,
@@ -69,6 +71,7 @@ def ending(admitted: Admitted, price: PriceVersion, consumption: Consumption) ->
         http_status=200,
         error_code=None,
         latency_ms=12,
+        attempts=(attempt,),
     )
 
 

@@ -99,6 +99,19 @@ async def test_no_error_leaves_anybody_waiting(error: Exception) -> None:
     assert [type(answer) for answer in heard] == [type(error), dict, dict, dict]
 
 
+async def test_nobody_waits_for_a_batch_that_was_killed() -> None:
+    """When a process ends, those in the statement under way and those behind it are cancelled, not left waiting."""
+    statement = Statement()
+    batch = Batch(statement, most=2)
+    tasks = [asyncio.create_task(batch.submit({"value": value})) for value in range(4)]
+    while not statement.batches:
+        await asyncio.sleep(0)
+    assert batch._worker is not None
+    batch._worker.cancel()
+    assert [type(answer) for answer in await asyncio.gather(*tasks, return_exceptions=True)] == [asyncio.CancelledError] * 4
+    assert (await batch.submit({"value": 4}))["value"] == 8
+
+
 async def test_a_cancelled_submission_harms_no_other() -> None:
     """Those who leave are forgotten; the others of their statement are answered."""
     batch = Batch(Statement(), most=50)

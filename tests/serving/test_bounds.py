@@ -111,9 +111,13 @@ def test_calendar_windows_follow_the_workspaces_zone(own: OwnBooks) -> None:
     """F26: `day` begins at the workspace's midnight, `week` on its Monday, `month` on its first, also where the offset has quarters and on the day the clocks change."""
 
     async def work() -> list[tuple[str, str]]:
-        cases = [("Asia/Kathmandu", "day", "2026-11-21T20:00:00Z"), ("America/New_York", "day", "2026-03-08T12:00:00Z"),]
-        cases += [("Europe/Berlin", "week", "2026-10-25T23:30:00Z"), ("Pacific/Kiritimati", "month", "2026-12-31T11:00:00Z")]
-        cases += [("UTC", "billing_period", "2026-02-28T23:59:59Z")]
+        cases = [
+            ("Asia/Kathmandu", "day", "2026-11-21T20:00:00Z"),
+            ("America/New_York", "day", "2026-03-08T12:00:00Z"),
+            ("Europe/Berlin", "week", "2026-10-25T23:30:00Z"),
+            ("Pacific/Kiritimati", "month", "2026-12-31T11:00:00Z"),
+            ("UTC", "billing_period", "2026-02-28T23:59:59Z"),
+        ]
         rows = [await database.fetch_row("SELECT * FROM window_1($2, $1, $3)", zone, window, datetime.fromisoformat(at)) for zone, window, at in cases]
         return [(row["begins"].isoformat(), row["ends"].isoformat()) for row in rows if row is not None]
 
