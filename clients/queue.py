@@ -1,5 +1,6 @@
 """The queue: ids on their way to a worker, over a Redis-protocol server that may forget them."""
 
+import asyncio
 from uuid import UUID
 
 import msgspec
@@ -37,6 +38,7 @@ class ArqQueue:
         self._settings.conn_retries = 0
         self._settings.conn_timeout = 1
         self._pool: ArqRedis | None = None
+        self._opening = asyncio.Lock()
 
     async def nudge(self, job_id: UUID, tries: int) -> None:
         """Queue a job's id once for each of its tries; raises what redis raises."""
@@ -50,9 +52,10 @@ class ArqQueue:
         await (await self._open()).ping()
 
     async def _open(self) -> ArqRedis:
-        if self._pool is None:
-            self._pool = await create_pool(self._settings, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
-        return self._pool
+        async with self._opening:  # many may be first at once, and only one pool is closed at the end
+            if self._pool is None:
+                self._pool = await create_pool(self._settings, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
+            return self._pool
 
     async def close(self) -> None:
         """Close the connection."""

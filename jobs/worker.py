@@ -32,6 +32,9 @@ async def run(ctx: dict[str, Any], job_id: str) -> None:
     duty = await duties.claim(UUID(job_id))
     if duty is None:
         return
+    if duty.tries > duties.MOST_TRIES:
+        await duties.failed(duty, "given up: its workers ended over it without a word")
+        return
     handler = HANDLERS.get(duty.kind)
     if handler is None:
         await duties.failed(duty, f"no handler for {duty.kind}: a newer version wrote this job")
