@@ -21,6 +21,11 @@ CREATE OR REPLACE FUNCTION demand_1(p_input_picousd bigint, p_output_picousd big
   SELECT (p_input_picousd + p_output_picousd * p_output + 999999) / 1000000
 $$;
 
+-- How much of a wished output an amount pays. In numeric, because ten million dollars are more picodollars than a bigint holds.
+CREATE OR REPLACE FUNCTION affordable_1(p_microusd bigint, p_input_picousd bigint, p_output_picousd bigint, p_wished bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+  SELECT least(p_wished, floor((p_microusd::numeric * 1000000 - p_input_picousd) / p_output_picousd))::bigint
+$$;
+
 CREATE OR REPLACE FUNCTION bound_amount_1(p_measure text, p_demand bigint, p_input bigint, p_output bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
   SELECT CASE p_measure WHEN 'money' THEN p_demand WHEN 'tokens' THEN p_input + p_output ELSE 1 END
 $$;
@@ -200,7 +205,7 @@ BEGIN
             IF v_item.required > v_allowed THEN
               v_item.verdict := 'insufficient';
             ELSE
-              v_item.output := CASE WHEN v_item.output_picousd = 0 THEN v_item.output ELSE (v_allowed * 1000000 - v_item.input_picousd) / v_item.output_picousd END;
+              v_item.output := affordable_1(v_allowed, v_item.input_picousd, nullif(v_item.output_picousd, 0), v_item.output);
               v_item.demand := demand_1(v_item.input_picousd, v_item.output_picousd, v_item.output);
               v_item.clamped := true;
             END IF;

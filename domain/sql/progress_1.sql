@@ -41,7 +41,7 @@ BEGIN
     v_target := v_item.output;
     IF v_hold.account_id IS NOT NULL AND v_item.output_picousd > 0 THEN
       v_left := v_account.credits - v_account.debits - v_account.held - v_account.floor;
-      v_target := least(v_target, ((v_hold.amount + greatest(v_left, 0)) * 1000000 - v_item.input_picousd) / v_item.output_picousd);
+      v_target := affordable_1(v_hold.amount + greatest(v_left, 0), v_item.input_picousd, v_item.output_picousd, v_target);
     END IF;
     FOR v_bound IN
       SELECT b.*, d.measure, d.most, CASE WHEN w.ends_at <= v_now THEN 0 ELSE w.spent END AS spent, w.held AS in_all
@@ -52,7 +52,7 @@ BEGIN
     LOOP
       v_left := greatest(v_bound.most - v_bound.spent - v_bound.in_all, 0);
       IF v_bound.measure = 'money' AND v_item.output_picousd > 0 AND v_hold.account_id IS NOT NULL THEN
-        v_target := least(v_target, ((v_bound.held + v_left) * 1000000 - v_item.input_picousd) / v_item.output_picousd);
+        v_target := affordable_1(v_bound.held + v_left, v_item.input_picousd, v_item.output_picousd, v_target);
       ELSIF v_bound.measure = 'tokens' THEN
         v_target := least(v_target, v_bound.held + v_left - v_item.input_tokens);
       END IF;

@@ -10,13 +10,15 @@ from domain import errors
 from domain.access import keys, limits
 from domain.access.keys import KeyChanges
 from domain.access.limits import BoundInput
+from domain.money import ledger
+from domain.money.amounts import LARGEST_MICROUSD
 from domain.serving.calls import Admitted
 from models import database
 from models.enums import LimitPer, Measure, SubjectKind
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, sign, used
-from tests.support.world import Tenant, tenant
+from tests.support.world import TESTS, Tenant, tenant
 
 ROLLING = ("90s", "1m", "5h", "24h", "7d")
 CALENDAR = ("day", "week", "month", "billing_period", "lifetime")
@@ -101,6 +103,24 @@ def test_a_stream_may_grow_into_a_window_that_began_anew(own: OwnBooks) -> None:
         await process.admit(stream)
         assert await process.keep(sign(stream, mine.workspace_id, used(2, 5), output_tokens=10)) == 9
         await own.end_windows(mine.workspace_id)
+        assert await process.keep(sign(stream, mine.workspace_id, used(2, 5), output_tokens=30)) == 30
+        await own.sound()
+
+    own.run(work())
+
+
+@pytest.mark.parametrize("most", [None, LARGEST_MICROUSD])
+def test_a_stream_grows_however_large_its_budget_or_balance(own: OwnBooks, most: int | None) -> None:
+    """F3, F4: a budget that means "as good as none", or a balance of ten million dollars, is more picodollars than 63 bits hold, and grows a hold all the same."""
+
+    async def work() -> None:
+        mine, price, process = await tenant(credit_microusd=100_000), listed(own.book, "echo"), calls(own.book)
+        _, secret = await mine.mint(budgets=() if most is None else (BoundInput(Measure.MONEY, "day", most),))
+        if most is None:
+            for part in range(10):
+                await ledger.give(mine.workspace_id, 10**12, "a tenth of ten million dollars", f"rich:{mine.workspace_id}:{part}", TESTS)
+        stream = opening(secret, price, input_tokens=2, max_output=30, instalment=5)
+        await process.admit(stream)
         assert await process.keep(sign(stream, mine.workspace_id, used(2, 5), output_tokens=30)) == 30
         await own.sound()
 
