@@ -1,0 +1,1 @@
+"""Presets: their files, how one is chosen, and how it enters a request."""
