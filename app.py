@@ -19,9 +19,10 @@ from console.page import Page
 from jobs.sweeps import sweeping
 from jobs.worker import working
 from models.ids import uuid7
+from proxy.counts import CountTokens
 from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
-from proxy.routes import ROADS, Inference
+from proxy.routes import COUNTS, PRESETS, ROADS, Inference
 from resolvers.asking import Facilities
 from rest.metrics import Counted
 from rest.routes import routes as rest_routes
@@ -64,7 +65,8 @@ class Application:
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
         inference = Inference(relay)
-        self.inference = {path: Counted(inference, path) for path in ROADS}
+        counting = CountTokens(PRESETS)
+        self.inference = {path: Counted(inference, path) for path in ROADS} | {path: Counted(counting, path) for path in COUNTS}
         self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
         self.control.router.redirect_slashes = False  # tools take a redirect for a failure
 
@@ -73,6 +75,9 @@ class Application:
         if scope["type"] == "http" and scope["path"] in self.inference:
             await self.inference[scope["path"]](scope, receive, send)
             return
+        tool, found, rest = str(scope["path"]).removeprefix("/").partition("/")
+        if found and tool in PRESETS and f"/{rest}".startswith("/v1/models"):
+            scope = {**scope, "path": f"/{rest}"}  # tools ask for the models below their own base URL
         request_id = str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
 

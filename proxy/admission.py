@@ -11,6 +11,8 @@ from domain.serving.calls import Admitted, Opening
 from domain.serving.routing import Route
 from models.database import CONTENDED, UNREACHABLE
 from proxy.dialects.base import Ask, BadRequest, Dialect, Refusal, RefusalKind
+from proxy.presets.insertion import apply
+from proxy.presets.registry import Version
 from runtime import Runtime
 
 PARSE_ASIDE_BYTES = 1024 * 1024
@@ -31,20 +33,24 @@ class LetIn:
     admitted: Admitted
     route: Route
     price: PriceVersion
+    preset: Version | None
 
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """One inference path: its dialect, what it is called in the books, and which kinds of key it lets in."""
+    """One inference path: its dialect, what it is called in the books, and the tool whose preset it applies.
+
+    A generic road (`tool` is None) lets in pay-per-token keys only; a tool's road lets in every kind.
+    """
 
     dialect: Dialect
     endpoint: str
     api_name: str
-    generic: bool = True
+    tool: str | None = None
 
 
 async def let_in(
-    runtime: Runtime, road: Road, call_id: UUID, secret: str, body: bytes, *, origin: str | None, address: str | None, language: str | None
+    runtime: Runtime, road: Road, call_id: UUID, secret: str, body: bytes, preset: Version | None, *, origin: str | None, address: str | None, language: str | None
 ) -> LetIn:
     """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal.
 
@@ -53,7 +59,7 @@ async def let_in(
     dialect = road.dialect
     now = runtime.clock()
     try:
-        ask = await asyncio.to_thread(dialect.parse, body) if len(body) > PARSE_ASIDE_BYTES else dialect.parse(body)
+        body, ask = await asyncio.to_thread(_read, dialect, body, preset) if len(body) > PARSE_ASIDE_BYTES else _read(dialect, body, preset)
         route = runtime.routes.find(ask.model, dialect.name)
         price = runtime.book.price(route.model.name, now)
         if price is None:
@@ -68,7 +74,7 @@ async def let_in(
     opening = Opening(
         id=call_id,
         fingerprint=secrets.fingerprint(secret),
-        road="generic" if road.generic else "tool",
+        road="generic" if road.tool is None else "tool",
         endpoint=road.endpoint,
         api_name=road.api_name,
         dialect=dialect.name,
@@ -85,12 +91,19 @@ async def let_in(
         created_at=now,
         end_user=ask.end_user,
         conversation=ask.conversation,
+        preset=preset.name if preset else None,
         language=language,
         origin=origin,
         address=address,
     )
     admitted = await runtime.calls.admit(opening)
-    return LetIn(ask, body, opening, admitted, route, price)
+    return LetIn(ask, body, opening, admitted, route, price, preset)
+
+
+def _read(dialect: Dialect, body: bytes, preset: Version | None) -> tuple[bytes, Ask]:
+    """Return the body with its preset, and what admission must know of it; raises BadRequest."""
+    ask = dialect.parse(body)
+    return (body, ask) if preset is None else apply(preset, dialect.name, body, ask)
 
 
 async def prove(secret: str) -> None:

@@ -23,6 +23,7 @@ from proxy.admission import LetIn
 from proxy.dialects.base import Answer, Credential, Dialect, Headers, Meter, Reading, Refusal, RefusalKind, Usage
 from proxy.dialects.statuses import refused_as
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
+from proxy.presets.registry import ANSWER_HEADER
 from proxy.requests import Send
 from runtime import Runtime
 
@@ -375,6 +376,8 @@ class Pump:
     async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._started = True
         own = [(b"x-request-id", self._request_id.encode()), (b"request-id", self._request_id.encode())]
+        if self._let_in.preset is not None:
+            own.append((ANSWER_HEADER, self._let_in.preset.name.encode()))
         if self._let_in.admitted.clamped:
             own.append((b"x-max-tokens-clamped", str(self._let_in.admitted.output_tokens // max(self._let_in.ask.choices, 1)).encode()))
         given = [field for field in headers if field[0] not in (b"request-id", b"x-request-id")]

@@ -14,13 +14,31 @@ from proxy.admission import Road, let_in, prove, translated
 from proxy.dialects import anthropic, openai
 from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
+from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
 
-ROADS: Mapping[str, Road] = {
-    "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
-    "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
-}
+PRESETS = load()
+COUNT = "/messages/count_tokens"
+
+
+def _roads() -> dict[str, Road]:
+    """Return every inference path, in the forms in which tools really build it from a base URL with and without `/v1`."""
+    roads = {
+        "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
+        "/v1/v1/messages": Road(anthropic, "/v1/messages", "messages"),
+        "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
+    }
+    for slug in PRESETS:
+        road = Road(anthropic, f"/{slug}/v1/messages", "messages", tool=slug)
+        roads |= {f"/{slug}{path}": road for path in ("/v1/messages", "/messages", "/v1/v1/messages")}
+    roads["/cursor/v1/chat/completions"] = Road(openai, "/cursor/v1/chat/completions", "chat", tool="cursor")
+    return roads
+
+
+ROADS: Mapping[str, Road] = _roads()
+COUNTS = frozenset(f"{base}{COUNT}" for slug in ("", *(f"/{slug}" for slug in PRESETS)) for base in ({f"{slug}/v1", f"{slug}/v1/v1"} | ({slug} if slug else set())))
+"""The paths that count tokens."""
 
 log = structlog.get_logger()
 
@@ -55,6 +73,10 @@ class Inference:
         secret = next((key for key in credentials(headers) if secrets.well_formed(key)), None)
         if secret is None:
             return Refusal(RefusalKind.UNAUTHENTICATED, "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.", request_id)
+        try:
+            preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
+        except BadRequest as bad:
+            return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
         try:
             body = await read_body(scope, receive, lambda: prove(secret))
@@ -66,6 +88,7 @@ class Inference:
                     call_id,
                     secret,
                     body,
+                    preset,
                     origin=found.get(b"origin"),
                     address=client[0] if client else None,
                     language=found.get(b"x-language"),

@@ -406,6 +406,9 @@ def _admitted(row: Answer, opening: Opening) -> Admitted:
         raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
     if verdict == "kind":
         raise errors.NotOnThisRoute("A subscription key works on the tool routes only; this route takes pay-per-token keys.")
+    if verdict == "no_subscription":
+        message = "This is a subscription key, and its workspace has no subscription. Subscribe, or use a pay-per-token key."
+        raise errors.BoundReached(message, bound="subscription", resets_at=None)
     if verdict == "insufficient":
         available, required = row["available_microusd"] or 0, row["required_microusd"]
         raise errors.InsufficientCredit(

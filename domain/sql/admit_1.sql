@@ -6,7 +6,7 @@
 -- a batch never decides otherwise than calls one by one would.
 --
 -- Verdicts: 'admitted'; 'busy'; 'unknown_key', 'revoked_key', 'expired_key' (401); 'scope', 'kind', 'test_key', 'model', 'origin', 'address',
--- 'stopped' (403); 'insufficient' (402, with what is available and required); 'bound' (429, with the bound and when it resets).
+-- 'stopped' (403); 'no_subscription' (429: nothing entitles a subscription key); 'insufficient' (402, with what is available and required); 'bound' (429, with the bound and when it resets).
 DO $$ BEGIN
   IF to_regtype('admission_1') IS NULL THEN
     CREATE TYPE admission_1 AS (
@@ -59,6 +59,7 @@ BEGIN
              WHEN NOT 'inference' = ANY (k.scopes) THEN 'scope'
              WHEN w.stopped_at IS NOT NULL THEN 'stopped'
              WHEN c.road = 'generic' AND k.kind <> 'pay_per_token' THEN 'kind'
+             WHEN k.kind = 'subscription' THEN 'no_subscription'
              WHEN k.mode = 'test' AND NOT c.echo THEN 'test_key'
              WHEN k.allowed_models IS NOT NULL AND NOT k.allowed_models && ARRAY[c.model, c.requested_model] THEN 'model'
              WHEN k.allowed_origins IS NOT NULL AND NOT coalesce(c.origin = ANY (k.allowed_origins), false) THEN 'origin'
@@ -153,11 +154,12 @@ BEGIN
            ends_at = CASE WHEN w.started_at IS NULL OR w.ends_at <= v_now THEN x.ends ELSE w.ends_at END,
            spent = CASE WHEN w.ends_at <= v_now THEN 0 ELSE w.spent END + CASE WHEN x.measure = 'calls' THEN x.amount ELSE 0 END,
            held = w.held + CASE WHEN x.measure = 'calls' THEN 0 ELSE x.amount END
-      FROM (SELECT d.workspace_id, d.bound_id, d.scope, min(d.measure) AS measure, min(s.begins) AS begins, min(s.ends) AS ends,
-                   sum(bound_amount_1(d.measure, i.demand, i.input_tokens, i.output))::bigint AS amount
-              FROM unnest(v_demands) d JOIN unnest(v_items) i ON i.n = d.n AND i.verdict IS NULL AND NOT i.workspace_id = ANY (v_hard),
-                   LATERAL window_1(d.span, d.zone, v_now) s
-             GROUP BY 1, 2, 3) x
+      FROM (SELECT y.*, s.begins, s.ends
+              FROM (SELECT d.workspace_id, d.bound_id, d.scope, min(d.measure) AS measure, min(d.span) AS span, min(d.zone) AS zone,
+                           sum(bound_amount_1(d.measure, i.demand, i.input_tokens, i.output))::bigint AS amount
+                      FROM unnest(v_demands) d JOIN unnest(v_items) i ON i.n = d.n AND i.verdict IS NULL AND NOT i.workspace_id = ANY (v_hard)
+                     GROUP BY 1, 2, 3) y,
+                   LATERAL window_1(y.span, y.zone, v_now) s) x
      WHERE w.workspace_id = x.workspace_id AND w.bound_id = x.bound_id AND w.scope = x.scope;
   END IF;
 

@@ -24,6 +24,7 @@ DECLARE
   v_now timestamptz := clock_timestamp();
   v_items settlement_1[];
   v_locked uuid[];
+  v_late boolean;
   v_hard uuid[];
   v_item record;
   v_workspace uuid;
@@ -31,9 +32,8 @@ DECLARE
   v_floor bigint;
   v_paid bigint;
 BEGIN
-  PERFORM FROM hold h
-    JOIN jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid) ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
-   ORDER BY h.call_id FOR NO KEY UPDATE OF h;
+  PERFORM FROM (SELECT DISTINCT c.call_id, c.workspace_id FROM jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid) ORDER BY c.call_id) c,
+       LATERAL (SELECT FROM hold h WHERE h.workspace_id = c.workspace_id AND h.call_id = c.call_id FOR NO KEY UPDATE) h;
 
   IF p_wait THEN
     SELECT array_agg(l.workspace_id) INTO v_locked FROM (
@@ -58,16 +58,28 @@ BEGIN
            END,
            x.account_id, x.amount, x.mode,
            CASE WHEN x.mode = 'live' THEN x.charge_picousd - CASE WHEN x.state <> 'open' THEN coalesce(x.charged_picousd, 0) ELSE 0 END ELSE 0 END,
-           CASE WHEN x.mode = 'live' THEN x.list_picousd - CASE WHEN x.state <> 'open' THEN coalesce(x.listed_picousd, 0) ELSE 0 END ELSE 0 END,
+           CASE WHEN x.mode = 'live' THEN x.list_picousd ELSE 0 END,
            0, 0, 0, x.item)::settlement_1 ORDER BY x.n)
     INTO v_items
     FROM (SELECT c.*, e.value AS item, h.state, h.closed_by, h.account_id, h.amount, h.expires_at, h.charge_picousd AS charged_picousd,
-                 v.list_picousd AS listed_picousd, k.mode, row_number() OVER (PARTITION BY c.workspace_id, c.call_id ORDER BY c.by = 'sweep', c.n) AS twin
+                 k.mode, row_number() OVER (PARTITION BY c.workspace_id, c.call_id ORDER BY c.by = 'sweep', c.n) AS twin
             FROM jsonb_array_elements(p_calls) e,
                  LATERAL jsonb_to_record(e.value) AS c (n int, workspace_id uuid, call_id uuid, by text, charge_picousd bigint, list_picousd bigint)
-            LEFT JOIN hold h ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
-            LEFT JOIN "call" k ON k.workspace_id = c.workspace_id AND k.id = c.call_id
-            LEFT JOIN usage_event v ON v.workspace_id = c.workspace_id AND v.id = c.call_id AND h.state <> 'open') x;
+            LEFT JOIN LATERAL (SELECT * FROM hold h WHERE h.workspace_id = c.workspace_id AND h.call_id = c.call_id OFFSET 0) h ON true
+            LEFT JOIN LATERAL (SELECT k.mode FROM "call" k WHERE k.workspace_id = c.workspace_id AND k.id = c.call_id OFFSET 0) k ON true) x;
+
+  -- What the first event of a late one said. This is rare and stands apart: no other settlement reads usage events, where a plan kept from a
+  -- partition's first minutes takes the wrong index and reads a workspace's whole month for each call.
+  v_late := EXISTS (SELECT FROM unnest(v_items) i WHERE i.result = 'late');
+  IF v_late THEN
+    SELECT array_agg(ROW(i.n, i.workspace_id, i.call_id, i.by, i.result, i.account_id, i.amount, i.mode, i.charge_picousd,
+             i.list_picousd - CASE WHEN i.mode = 'live' THEN coalesce(v.list_picousd, 0) ELSE 0 END, 0, 0, 0,
+             CASE WHEN v.id IS NULL THEN i.item ELSE i.item || jsonb_build_object('units_before', v.units, 'charge_before', v.charge_microusd,
+               'list_before', v.list_microusd, 'charge_picousd_before', v.charge_picousd, 'list_picousd_before', v.list_picousd) END)::settlement_1 ORDER BY i.n)
+      INTO v_items
+      FROM unnest(v_items) i
+      LEFT JOIN LATERAL (SELECT * FROM usage_event v WHERE i.result = 'late' AND v.workspace_id = i.workspace_id AND v.id = i.call_id OFFSET 0) v ON true;
+  END IF;
 
   -- Whole micros, in order, with one carry for each workspace.
   SELECT array_agg(ROW(i.n, i.workspace_id, i.call_id, i.by, i.result, i.account_id, i.amount, i.mode, i.charge_picousd, i.list_picousd,
@@ -140,54 +152,59 @@ BEGIN
      AND (x.released, x.debited, x.credited, x.charge_picousd, x.list_picousd) <> (0, 0, 0, 0, 0);
 
   -- The bounds give back what was held and keep what was spent. What a late settlement takes back may have been spent in a window that is over.
-  UPDATE bound_window w SET held = w.held - x.held, spent = greatest(w.spent + x.spent, 0)
-    FROM (SELECT i.workspace_id, b.bound_id, b.scope, sum(CASE WHEN i.result = 'settled' THEN b.held ELSE 0 END)::bigint AS held,
-                 sum(CASE d.measure WHEN 'money' THEN i.charge
-                                    WHEN 'tokens' THEN (i.item ->> 'tokens')::bigint - coalesce(v.units, 0) ELSE 0 END)::bigint AS spent
-            FROM unnest(v_items) i
-            LEFT JOIN usage_event v ON i.result = 'late' AND v.workspace_id = i.workspace_id AND v.id = i.call_id
-            JOIN hold h ON h.workspace_id = i.workspace_id AND h.call_id = i.call_id
+  UPDATE bound_window w
+     SET held = w.held - x.held, spent = greatest(w.spent + CASE d.measure WHEN 'money' THEN x.charge WHEN 'tokens' THEN x.tokens ELSE 0 END, 0)
+    FROM (SELECT i.workspace_id, b.bound_id, b.scope, sum(CASE WHEN i.settled THEN b.held ELSE 0 END)::bigint AS held,
+                 sum(i.charge)::bigint AS charge, sum(i.tokens)::bigint AS tokens
+            FROM (SELECT j.workspace_id, j.call_id, j.charge, j.result = 'settled' AS settled, (j.item ->> 'tokens')::bigint - coalesce((j.item ->> 'units_before')::bigint, 0) AS tokens
+                    FROM unnest(v_items) j WHERE j.result IN ('settled', 'late') OFFSET 0) i
+            CROSS JOIN LATERAL (SELECT h.bound_ids, h.bound_scopes, h.bound_held FROM hold h
+                                 WHERE h.workspace_id = i.workspace_id AND h.call_id = i.call_id AND h.bound_ids IS NOT NULL OFFSET 0) h
             CROSS JOIN LATERAL unnest(h.bound_ids, h.bound_scopes, h.bound_held) AS b (bound_id, scope, held)
-            JOIN bound d ON d.workspace_id = i.workspace_id AND d.id = b.bound_id
-           WHERE i.result IN ('settled', 'late') AND h.bound_ids IS NOT NULL
            GROUP BY 1, 2, 3) x
+    JOIN bound d ON d.workspace_id = x.workspace_id AND d.id = x.bound_id
    WHERE w.workspace_id = x.workspace_id AND w.bound_id = x.bound_id AND w.scope = x.scope;
 
   -- What was used. A late settlement takes the swept event back as it was, by its negation, and writes the whole anew: outcome and model may be
   -- others now. So a record, and every cell, is always the sum of its events.
-  INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
-      api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
-      input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
-      charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, token_source, needs_review)
-  SELECT v.workspace_id, uuidv7(), v.record_id, 'late', v.mode, v.at, v_now, v.key_id, v.user_id, v.client_token_id, v.app_id, v.end_user, v.conversation, v.language, v.tags,
-      v.api_name, v.endpoint, v.preset, v.requested_model, v.model, v.provider, v.streamed, v.outcome, v.http_status, v.error_code, -v.requests, -v.errors, -v.units,
-      -v.input_tokens, -v.output_tokens, -v.cache_read_tokens, -v.cache_write_5m_tokens, -v.cache_write_1h_tokens, -v.reasoning_tokens,
-      (SELECT jsonb_object_agg(o.key, -(o.value)::bigint) FROM jsonb_each_text(v.other_buckets) o), -v.characters, -v.lines,
-      -v.charge_microusd, -v.list_microusd, -v.charge_picousd, -v.list_picousd, -v.upstream_cost_picousd, v.price_id, v.token_source, false
-    FROM unnest(v_items) i JOIN usage_event v ON v.workspace_id = i.workspace_id AND v.id = i.call_id
-   WHERE i.result = 'late';
-  INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
-      api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
-      input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
-      charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, latency_ms, first_token_ms, token_source, needs_review)
-  SELECT i.workspace_id, CASE i.result WHEN 'late' THEN uuidv7() ELSE i.call_id END, i.call_id, CASE i.result WHEN 'late' THEN 'late' ELSE 'call' END, k.mode,
-      k.created_at, v_now, k.key_id, k.user_id, k.client_token_id, k.app_id, k.end_user, k.conversation, coalesce(c.language, k.language), k.tags,
-      k.api_name, k.endpoint, k.preset, k.requested_model, c.model, c.provider, k.streamed, c.outcome, c.http_status, c.error_code, 1, (c.outcome = 'failed')::int,
-      c.tokens, c.input_tokens, c.output_tokens, c.cache_read_tokens, c.cache_write_5m_tokens, c.cache_write_1h_tokens, c.reasoning_tokens, c.other_buckets,
-      c.characters, c.lines, coalesce(v.charge_microusd, 0) + i.charge, coalesce(v.list_microusd, 0) + i.list,
-      coalesce(v.charge_picousd, 0) + i.charge_picousd, coalesce(v.list_picousd, 0) + i.list_picousd, c.upstream_cost_picousd, c.price_id, c.latency_ms, c.first_token_ms,
-      c.token_source, c.needs_review
-    FROM unnest(v_items) i
-    JOIN "call" k ON k.workspace_id = i.workspace_id AND k.id = i.call_id
-    LEFT JOIN usage_event v ON i.result = 'late' AND v.workspace_id = i.workspace_id AND v.id = i.call_id
-    CROSS JOIN LATERAL jsonb_to_record(i.item) AS c (language text, model text, provider text, outcome text, http_status int, error_code text, tokens bigint,
-      input_tokens bigint, output_tokens bigint, cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, reasoning_tokens bigint,
-      other_buckets jsonb, characters bigint, lines bigint, upstream_cost_picousd bigint, price_id uuid, latency_ms int, first_token_ms int,
-      token_source text, needs_review boolean)
-   WHERE i.result IN ('settled', 'late');
-  INSERT INTO usage_pending (workspace_id, event_id)
-  SELECT v.workspace_id, v.id FROM unnest(v_items) i JOIN usage_event v ON v.workspace_id = i.workspace_id AND v.record_id = i.call_id AND v.created_at = v_now
-   WHERE i.result IN ('settled', 'late') AND v.mode = 'live';
+  IF v_late THEN
+    WITH event AS (
+      INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
+          api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
+          input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
+          charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, token_source, needs_review)
+      SELECT v.workspace_id, uuidv7(), v.record_id, 'late', v.mode, v.at, v_now, v.key_id, v.user_id, v.client_token_id, v.app_id, v.end_user, v.conversation, v.language, v.tags,
+          v.api_name, v.endpoint, v.preset, v.requested_model, v.model, v.provider, v.streamed, v.outcome, v.http_status, v.error_code, -v.requests, -v.errors, -v.units,
+          -v.input_tokens, -v.output_tokens, -v.cache_read_tokens, -v.cache_write_5m_tokens, -v.cache_write_1h_tokens, -v.reasoning_tokens,
+          (SELECT jsonb_object_agg(o.key, -(o.value)::bigint) FROM jsonb_each_text(v.other_buckets) o), -v.characters, -v.lines,
+          -v.charge_microusd, -v.list_microusd, -v.charge_picousd, -v.list_picousd, -v.upstream_cost_picousd, v.price_id, v.token_source, false
+        FROM unnest(v_items) i
+        CROSS JOIN LATERAL (SELECT * FROM usage_event v WHERE v.workspace_id = i.workspace_id AND v.id = i.call_id OFFSET 0) v
+       WHERE i.result = 'late'
+      RETURNING workspace_id, id, mode)
+    INSERT INTO usage_pending (workspace_id, event_id) SELECT e.workspace_id, e.id FROM event e WHERE e.mode = 'live';
+  END IF;
+  WITH event AS (
+    INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, client_token_id, app_id, end_user, conversation, language, tags,
+        api_name, endpoint, preset, requested_model, model, provider, streamed, outcome, http_status, error_code, requests, errors, units,
+        input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, other_buckets, characters, lines,
+        charge_microusd, list_microusd, charge_picousd, list_picousd, upstream_cost_picousd, price_id, latency_ms, first_token_ms, token_source, needs_review)
+    SELECT i.workspace_id, CASE i.result WHEN 'late' THEN uuidv7() ELSE i.call_id END, i.call_id, CASE i.result WHEN 'late' THEN 'late' ELSE 'call' END, k.mode,
+        k.created_at, v_now, k.key_id, k.user_id, k.client_token_id, k.app_id, k.end_user, k.conversation, coalesce(c.language, k.language), k.tags,
+        k.api_name, k.endpoint, k.preset, k.requested_model, c.model, c.provider, k.streamed, c.outcome, c.http_status, c.error_code, 1, (c.outcome = 'failed')::int,
+        c.tokens, c.input_tokens, c.output_tokens, c.cache_read_tokens, c.cache_write_5m_tokens, c.cache_write_1h_tokens, c.reasoning_tokens, c.other_buckets,
+        c.characters, c.lines, coalesce(c.charge_before, 0) + i.charge, coalesce(c.list_before, 0) + i.list,
+        coalesce(c.charge_picousd_before, 0) + i.charge_picousd, coalesce(c.list_picousd_before, 0) + i.list_picousd, c.upstream_cost_picousd, c.price_id, c.latency_ms, c.first_token_ms,
+        c.token_source, c.needs_review
+      FROM unnest(v_items) i
+      CROSS JOIN LATERAL (SELECT * FROM "call" k WHERE k.workspace_id = i.workspace_id AND k.id = i.call_id OFFSET 0) k
+      CROSS JOIN LATERAL jsonb_to_record(i.item) AS c (language text, model text, provider text, outcome text, http_status int, error_code text, tokens bigint,
+        input_tokens bigint, output_tokens bigint, cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, reasoning_tokens bigint,
+        other_buckets jsonb, characters bigint, lines bigint, upstream_cost_picousd bigint, price_id uuid, latency_ms int, first_token_ms int,
+        token_source text, needs_review boolean, charge_before bigint, list_before bigint, charge_picousd_before bigint, list_picousd_before bigint)
+     WHERE i.result IN ('settled', 'late')
+    RETURNING workspace_id, id, mode)
+  INSERT INTO usage_pending (workspace_id, event_id) SELECT e.workspace_id, e.id FROM event e WHERE e.mode = 'live';
   INSERT INTO attempt (workspace_id, id, call_id, number, upstream, model, outcome, http_status, error_code, usage, cost_picousd, started_at, first_byte_at, finished_at)
   SELECT i.workspace_id, t.id, i.call_id, t.number, t.upstream, t.model, t.outcome, t.http_status, t.error_code, t.usage, t.cost_picousd, t.started_at, t.first_byte_at, t.finished_at
     FROM unnest(v_items) i
@@ -207,6 +224,6 @@ BEGIN
                       greatest(a.credits - a.debits - a.held - a.floor, 0)
                  FROM unnest(v_items) i
                  LEFT JOIN account a ON a.workspace_id = i.workspace_id AND a.kind = 'cash'
-                 LEFT JOIN hold h ON h.workspace_id = i.workspace_id AND h.call_id = i.call_id
+                 LEFT JOIN LATERAL (SELECT h.charge_microusd FROM hold h WHERE h.workspace_id = i.workspace_id AND h.call_id = i.call_id OFFSET 0) h ON true
                 ORDER BY i.n;
 END $$;
