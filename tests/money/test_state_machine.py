@@ -297,5 +297,5 @@ def machine(own: OwnBooks) -> Iterator[type[Books]]:
 
 def test_no_order_of_events_breaks_the_books(machine: type[Books]) -> None:
     """M1 to M6: whatever order credit, corrections, calls, progress, ends, sweeps, late ends, revocations and budgets come in, the books are exact."""
-    quick = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, phases=PHASES)
+    quick = settings(max_examples=18, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, phases=PHASES)
     run_state_machine_as_test(machine, settings=quick)
