@@ -191,9 +191,14 @@ class Books(RuleBasedStateMachine):
                 self._end(call, done, "settled" if call.state == "open" else "late")
             assert settled.charge_microusd == call.charged
 
-    @rule(call=calls_made, done=st.tuples(st.integers(0, 80), st.integers(0, 250)), drain=st.booleans())
-    def sweep(self, call: Call, done: tuple[int, int], drain: bool) -> None:
-        """The call's process dies after a last sign of life, perhaps when the money has just gone, and somebody sweeps; its own end may still come."""
+    @rule(
+        call=calls_made,
+        done=st.tuples(st.integers(0, 80), st.integers(0, 250)),
+        drain=st.booleans(),
+        late=st.none() | st.tuples(st.integers(0, 80), st.integers(0, 250)),
+    )
+    def sweep(self, call: Call, done: tuple[int, int], drain: bool, late: tuple[int, int] | None) -> None:
+        """The call's process dies after a last sign of life, perhaps when the money has just gone, and somebody sweeps; its own end may come after all."""
         if call.state == "open" and drain:
             self.keep(call, done, None)
             if self.balance:
@@ -202,6 +207,9 @@ class Books(RuleBasedStateMachine):
         assert self.own.run(calls(self.own.book).sweep()) == (call.state == "open")
         if call.state == "open":
             self._end(call, call.progress, "swept")
+        if late is not None:
+            self.the_books_say_the_same()
+            self.settle(call, late, 1)
 
     def _end(self, call: Call, done: tuple[int, int], how: Literal["settled", "swept", "late"]) -> None:
         each_in, each_out = CHARGES[call.model]
