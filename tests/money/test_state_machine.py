@@ -73,7 +73,7 @@ class Books(RuleBasedStateMachine):
     own: OwnBooks
     calls_made = Bundle("calls_made")
 
-    @initialize(credit=st.integers(0, 2000), most=st.integers(0, 600))
+    @initialize(credit=st.integers(0, 6000), most=st.integers(0, 2000))
     def start(self, credit: int, most: int) -> None:
         """Make the workspace and its keys."""
         self.balance, self.held, self.picos, self.carry, self.micros, self.written_off = credit, 0, 0, 0, 0, 0
@@ -99,13 +99,13 @@ class Books(RuleBasedStateMachine):
         """Return the price of a model."""
         return listed(self.own.book, model)
 
-    @rule(amount=st.integers(1, 1500))
+    @rule(amount=st.integers(1, 3000))
     def give(self, amount: int) -> None:
         """Credit comes."""
         self.own.run(ledger.give(self.tenant.workspace_id, amount, "credit", uuid7().hex, TESTS))
         self.balance += amount
 
-    @rule(amount=st.integers(-1500, 1500).filter(bool), again=st.booleans())
+    @rule(amount=st.integers(-800, 800).filter(bool), again=st.booleans())
     def adjust(self, amount: int, again: bool) -> None:
         """An operator corrects the balance, below zero if need be; a repeat changes nothing."""
         token = uuid7().hex
@@ -115,14 +115,19 @@ class Books(RuleBasedStateMachine):
 
     @rule(
         target=calls_made,
-        key=st.sampled_from(["plain", "plain", "budgeted", "testing"]),
-        model=st.sampled_from(["echo", "claude-haiku-5-5", "gratis"]),
+        times=st.integers(1, 3),
+        key=st.sampled_from(["plain", "plain", "plain", "budgeted", "budgeted", "testing"]),
+        model=st.sampled_from(["echo", "echo", "claude-haiku-5-5", "claude-haiku-5-5", "gratis"]),
         input_tokens=st.integers(0, 60),
         max_output=st.integers(0, 200),
         instalment=st.none() | st.integers(0, 30),
     )
-    def admit(self, key: Key, model: str, input_tokens: int, max_output: int, instalment: int | None) -> Any:
-        """A call asks to be let in, and is, as far as there is money."""
+    def admit(self, times: int, key: Key, model: str, input_tokens: int, max_output: int, instalment: int | None) -> Any:
+        """A few calls ask to be let in, and are, as far as there is money."""
+        made = [self._admit(key, model, input_tokens, max_output, instalment) for _ in range(times)]
+        return multiple(*(call for call in made if call is not None))
+
+    def _admit(self, key: Key, model: str, input_tokens: int, max_output: int, instalment: int | None) -> Call | None:
         if key == "testing":
             model = "echo"
         first = max_output if instalment is None else min(instalment, max_output)
@@ -131,7 +136,7 @@ class Books(RuleBasedStateMachine):
         if isinstance(expected, type):
             with pytest.raises(expected):
                 self.own.run(self.process.admit(asked))
-            return multiple()
+            return None
         output, clamped = expected
         admitted = self.own.run(self.process.admit(asked))
         billed = key != "testing" and model != "gratis"
