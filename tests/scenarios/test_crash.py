@@ -273,10 +273,25 @@ async def test_the_books_are_sound(aftermath: Aftermath) -> None:
         assert doubled == []
 
 
+async def test_a_new_connection_that_the_provider_cuts_is_not_tried_again(aftermath: Aftermath) -> None:
+    """The provider may have done the work, and bill it: it is asked once, and the client decides whether to ask again."""
+    over = aftermath.over
+    over.upstream.script(scripted.cut)
+    async with books_of(over.dsn), session() as client:
+        for wire in WIRES:
+            mine = await tenant(credit_microusd=CREDIT)
+            before = len(over.upstream.requests)
+            async with client.post(aftermath.gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)) as response:
+                assert response.status == 502
+            assert len(over.upstream.requests) == before + 1
+            assert await quiet(mine) == CREDIT
+
+
 @EACH
 async def test_the_next_process_serves(aftermath: Aftermath, wire: Wire) -> None:
     """What was killed leaves nothing in the way: the same key calls again, and is charged in full."""
     call = aftermath.calls[wire.name, "after_settle"]
+    aftermath.over.upstream.script(scripted.stream(wire.stream()))
     async with books_of(aftermath.over.dsn), session() as client:
         before = await quiet(call.tenant)
         async with client.post(aftermath.gateway.url + wire.path, data=call.body, headers=bearer(call.tenant.secret)) as response:
