@@ -1,6 +1,7 @@
 """The inference road's paths, as a plain ASGI application: no framework stands between a request and its relay."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -21,6 +22,9 @@ ROADS: Mapping[str, Road] = {
     "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
     "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
 }
+
+LANGUAGE = re.compile(r"[A-Za-z0-9-]{1,35}")
+"""The shape of a language tag (RFC 5646, section 4.4.1: 35 characters are enough); what has another is not kept."""
 
 log = structlog.get_logger()
 
@@ -56,6 +60,7 @@ class Inference:
         if secret is None:
             return Refusal(RefusalKind.UNAUTHENTICATED, "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.", request_id)
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
+        language = found.get(b"x-language", "")
         try:
             body = await read_body(scope, receive, lambda: prove(secret))
             client = scope.get("client")
@@ -67,8 +72,8 @@ class Inference:
                     secret,
                     body,
                     origin=found.get(b"origin"),
-                    address=client[0] if client else None,
-                    language=found.get(b"x-language"),
+                    address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
+                    language=language if LANGUAGE.fullmatch(language) else None,
                 )
             )
         except TooLarge:
