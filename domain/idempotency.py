@@ -8,7 +8,8 @@ import msgspec
 from domain.errors import IdempotencyConflict, InvalidInput
 from models import database
 
-LONGEST_KEY = 255
+LONGEST_KEY = 240
+"""A transfer's reference is a key with a word before it, and has at most 255 characters."""
 
 
 async def claim(scope_id: UUID, operation: str, key: str, input_: object, subject_id: UUID) -> UUID | None:

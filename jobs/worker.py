@@ -43,7 +43,8 @@ async def run(ctx: dict[str, Any], job_id: str) -> None:
         await handler(runtime, duty)
     except Exception as error:
         log.warning("job failed", job=job_id, kind=duty.kind, tries=duty.tries, error=type(error).__name__)
-        await duties.failed(duty, f"{type(error).__name__}: {error}")
+        told = next(iter(str(error).splitlines()), "")  # on the lines after it, Postgres tells values of the row
+        await duties.failed(duty, f"{type(error).__name__}: {told}")
 
 
 def build(runtime: Runtime, redis_url: str) -> Worker:

@@ -1,6 +1,7 @@
 """The inference road's paths, as a plain ASGI application: no framework stands between a request and its relay."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -40,6 +41,9 @@ ROADS: Mapping[str, Road] = _roads()
 COUNTS = frozenset(f"{base}{COUNT}" for slug in ("", *(f"/{slug}" for slug in PRESETS)) for base in ({f"{slug}/v1", f"{slug}/v1/v1"} | ({slug} if slug else set())))
 """The paths that count tokens."""
 
+LANGUAGE = re.compile(r"[A-Za-z0-9-]{1,35}")
+"""The shape of a language tag (RFC 5646, section 4.4.1: 35 characters are enough); what has another is not kept."""
+
 log = structlog.get_logger()
 
 
@@ -78,6 +82,7 @@ class Inference:
         except BadRequest as bad:
             return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
+        language = found.get(b"x-language", "")
         try:
             body = await read_body(scope, receive, lambda: prove(secret))
             client = scope.get("client")
@@ -90,8 +95,8 @@ class Inference:
                     body,
                     preset,
                     origin=found.get(b"origin"),
-                    address=client[0] if client else None,
-                    language=found.get(b"x-language"),
+                    address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
+                    language=language if LANGUAGE.fullmatch(language) else None,
                 )
             )
         except TooLarge:

@@ -339,3 +339,26 @@ async def test_a_duty_is_claimed_by_one_worker(books: Suite) -> None:
     assert await duties.done(claimed[0])
     assert not await duties.done(claimed[0])
     assert await duties.claim(job_id) is None
+
+
+class Twice(Mail):
+    """Mail whose sending meets a row that is there already."""
+
+    async def send(self, to: str, subject: str, text: str, *, duty_id: UUID) -> None:
+        """Write the same row twice."""
+        for _ in range(2):
+            await database.fetch("INSERT INTO clock (name, done_at) VALUES ($1, clock_timestamp())", f"canary {duty_id}")
+
+
+async def test_what_a_job_fails_of_says_nothing_of_its_data(books: Suite, desk: Runtime) -> None:
+    """A failure is kept without the values that Postgres tells of: they may be a customer's."""
+    mine = await tenant()
+    async with database.transaction():
+        await members.invite(mine.caller(), "nina@example.com", Role.DEVELOPER)
+        [(job_id, _)] = await jobs_of(mine)
+        await database.fetch("UPDATE job SET next_at = next_at + interval '1 hour' WHERE id = $1", job_id)
+    await worker.run({"runtime": replace(desk, mail=Twice(None, "tests@localhost", Path()))}, str(job_id))
+    failure = await database.fetch_value("SELECT failure FROM job WHERE id = $1", job_id)
+    assert failure == 'UniqueViolationError: duplicate key value violates unique constraint "clock_pkey"'
+    await worker.run({"runtime": desk}, str(job_id))
+    await until_done(mine, job_id)

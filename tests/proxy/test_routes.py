@@ -85,6 +85,19 @@ async def test_a_character_that_the_database_cannot_keep_harms_nobody(gateway: G
     await quiet(mine)
 
 
+async def test_a_language_is_kept_when_it_is_one(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """The header `x-language` is recorded when it is a language tag, and harms no call when it is anything else."""
+    mine = await tenant(credit_microusd=1_000_000)
+    provider.script(scripted.stream(wire.stream()))
+    for language in ("pt-BR", "x" * 36, "caf\u00e9", "de; q=1"):
+        async with session() as client, client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret) | {"x-language": language}) as response:
+            assert response.status == 200
+            await response.read()
+    await quiet(mine)
+    rows = await database.fetch('SELECT language FROM "call" WHERE workspace_id = $1 ORDER BY id', mine.workspace_id)
+    assert [row["language"] for row in rows] == ["pt-BR", None, None, None]
+
+
 async def test_an_unknown_model_is_404(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
     """A model that nobody serves, or that is served in the other dialect only, is 404 and names itself."""
     mine = await tenant(credit_microusd=1_000_000)

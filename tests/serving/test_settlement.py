@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from domain import errors
+from domain.idempotency import LONGEST_KEY
 from domain.money import ledger
 from domain.serving import calls as serving
 from domain.serving.calls import Consumption
@@ -302,6 +303,24 @@ def test_an_operators_key_of_another_workspace_may_adjust(own: OwnBooks) -> None
         assert (await theirs.balance()).balance == -3
         with pytest.raises(errors.MissingScope):
             await ledger.adjust(mine.caller(), None, 1, "mine", "k")
+
+    own.run(work())
+
+
+def test_a_long_idempotency_key_is_kept_or_refused_by_name(own: OwnBooks) -> None:
+    """M9: the longest key that is taken books an adjustment, once; a longer one is refused as such, and not by the database."""
+
+    async def work() -> None:
+        mine = await tenant()
+        operator = mine.caller(Scope.OPERATOR)
+        for _ in range(2):
+            transfer = await ledger.adjust(operator, None, 7, "goodwill", "k" * LONGEST_KEY)
+        assert transfer.amount == 7
+        for key in ("k" * (LONGEST_KEY + 1), "", "nul\x00"):
+            with pytest.raises(errors.InvalidInput) as refusal:
+                await ledger.adjust(operator, None, 7, "goodwill", key)
+            assert refusal.value.path == ("idempotencyKey",)
+        assert (await mine.balance()).balance == 7
 
     own.run(work())
 
