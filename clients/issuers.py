@@ -19,6 +19,8 @@ from domain.outside import before_calling
 LOCAL_ISSUER = "tallygate:local"
 LOCAL_SESSION_HOURS = 12
 LEEWAY_SECONDS = 30
+LONGEST_SESSION_SECONDS = 31 * 86_400
+"""A session that claims to live longer is not believed, whoever signed it."""
 REFRESH_SECONDS = 60.0
 LARGEST_KEY_SET_BYTES = 256 * 1024
 LARGEST_TOKEN = 16 * 1024
@@ -95,6 +97,8 @@ class Issuers:
     @staticmethod
     def _claims(issuer: str, claims: dict[str, Any]) -> SessionClaims:
         subject, email, name = claims["sub"], claims.get("email"), claims.get("name")
+        if int(claims["exp"]) - int(claims["iat"]) > LONGEST_SESSION_SECONDS:
+            raise Unauthenticated
         if not isinstance(subject, str) or not 1 <= len(subject) <= 400 or "\x00" in subject:
             raise Unauthenticated
         return SessionClaims(

@@ -54,14 +54,16 @@ async def migrate(owner_url: str, application_url: str, functions: Sequence[tupl
 async def _grant(connection: asyncpg.Connection, role: str) -> None:
     name = '"' + role.replace('"', '""') + '"'
     await connection.execute(f"GRANT USAGE ON SCHEMA public TO {name}")
-    await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")
+    await connection.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}")
+    await connection.execute(f"REVOKE DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public FROM {name}")
+    await connection.execute(f"GRANT DELETE ON usage_pending TO {name}")  # the fold takes from its queue; nothing else is ever deleted
     rows = await connection.fetch(
         "SELECT relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND relname ~ $1",
         "^(" + "|".join(APPEND_ONLY) + ")(_default|_y[0-9]+m[0-9]+)?$",
     )
     for row in rows:
-        await connection.execute(f'REVOKE UPDATE, DELETE, TRUNCATE ON "{row["relname"]}" FROM {name}')
-    await connection.execute(f"REVOKE INSERT, UPDATE, DELETE ON {MIGRATIONS} FROM {name}")
+        await connection.execute(f'REVOKE UPDATE ON "{row["relname"]}" FROM {name}')
+    await connection.execute(f"REVOKE INSERT, UPDATE ON {MIGRATIONS} FROM {name}")
     await connection.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {name}")
 
 

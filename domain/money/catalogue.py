@@ -18,8 +18,9 @@ from models.enums import ActorKind, Bucket, ModelCapability
 from models.ids import uuid7
 
 PICO_PLACES = 12
-DEAREST_USD = 1_000_000
-"""No unit of anything costs a million dollars; more is a slip of the pen, and would overflow."""
+DEAREST_TOKEN_USD = 1
+DEAREST_USD = 100
+"""No token costs a dollar and no other unit a hundred; more is a slip of the pen, and a long call of it would overflow."""
 INPUT_BUCKETS = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.AUDIO_INPUT)
 TOKEN_BUCKETS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
 STANDARD_TIERS = (None, "", "standard", "default", "auto")
@@ -173,7 +174,8 @@ def make_row(
     except ValueError as error:
         raise InvalidInput(f"This is no price: {error}.", path=(*path, "usd")) from None
     picousd, rest = divmod(scaled, per)
-    if scaled < 0 or picousd > DEAREST_USD * 10**PICO_PLACES:
+    dearest = DEAREST_TOKEN_USD if bucket in TOKEN_BUCKETS else DEAREST_USD
+    if scaled < 0 or picousd > dearest * 10**PICO_PLACES:
         raise InvalidInput("A price is 0 or more, and sane.", path=(*path, "usd"))
     if rest:
         raise InvalidInput("A unit must cost a whole number of picodollars: at most 6 decimals for a million.", path=(*path, "usd"))

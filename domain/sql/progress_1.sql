@@ -20,7 +20,7 @@ BEGIN
   PERFORM FROM hold h
     JOIN jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid) ON h.workspace_id = c.workspace_id AND h.call_id = c.call_id
    ORDER BY h.call_id FOR NO KEY UPDATE OF h;
-  UPDATE hold h SET progress = c.progress, progress_at = v_now, expires_at = v_now + make_interval(secs => c.hold_seconds)
+  UPDATE hold h SET progress = coalesce(c.progress, h.progress), progress_at = v_now, expires_at = v_now + make_interval(secs => c.hold_seconds)
     FROM jsonb_to_recordset(p_calls) AS c (workspace_id uuid, call_id uuid, progress jsonb, hold_seconds int)
    WHERE h.workspace_id = c.workspace_id AND h.call_id = c.call_id AND h.state = 'open';
 

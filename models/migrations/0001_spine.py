@@ -217,6 +217,7 @@ class Migration(migrations.Migration):
             constraints=(
                 'FOREIGN KEY (workspace_id, bound_id) REFERENCES bound (workspace_id, id)',
                 'CHECK (held >= 0)',
+                'CHECK (spent >= 0)',
             ),
         ),
         CreateTable(

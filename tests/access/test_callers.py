@@ -74,6 +74,8 @@ async def test_a_forged_local_session_is_not_believed(books: Suite) -> None:
         local(email, sub="x" * 401),
         local(email, sub="a\x00b"),
         local(email, exp="soon"),
+        local(email, exp=now + timedelta(days=32)),
+        local(email, exp=10**400),
         local(email, iss="https://elsewhere.example"),
         jwt.PyJWS().encode(json.dumps({"iss": [LOCAL_ISSUER], "sub": email, "iat": 1, "exp": 9**12}).encode(), _local_key(SECRET), algorithm="HS256"),
         jwt.PyJWS().encode(json.dumps({"iss": LOCAL_ISSUER, "sub": {"a": 1}, "iat": 1, "exp": 9**12}).encode(), _local_key(SECRET), algorithm="HS256"),

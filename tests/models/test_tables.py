@@ -31,6 +31,7 @@ CONSTRAINTS = {
     ("bound_window", "PRIMARY KEY (workspace_id, bound_id, scope)"),
     ("bound_window", "FOREIGN KEY (workspace_id, bound_id) REFERENCES bound(workspace_id, id)"),
     ("bound_window", "CHECK ((held >= 0))"),
+    ("bound_window", "CHECK ((spent >= 0))"),
     ("call", "PRIMARY KEY (workspace_id, id)"),
     ("call", "CHECK ((granted_output >= 0))"),
     ("call", "CHECK ((input_tokens >= 0))"),

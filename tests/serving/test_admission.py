@@ -146,11 +146,14 @@ async def test_a_key_is_let_in_where_it_may(book: Book) -> None:
     assert (await mine.balance()).held == 6
 
 
-async def test_a_subscription_key_is_let_in_on_the_tools_road(book: Book) -> None:
-    """The road decides which kinds of key it lets in."""
+async def test_a_subscription_key_never_spends_cash(book: Book) -> None:
+    """F25: a subscription key without a subscription is refused on the tools' road too, whatever cash there is; a pay-per-token key is let in there."""
     mine = await tenant(credit_microusd=1000)
     _, secret = await mine.mint(kind=ApiKeyKind.SUBSCRIPTION)
-    await calls(book).admit(opening(secret, listed(book, "echo"), input_tokens=1, max_output=1, road="tool"))
+    with pytest.raises(errors.BoundReached, match="no subscription"):
+        await calls(book).admit(opening(secret, listed(book, "echo"), input_tokens=1, max_output=1, road="tool"))
+    assert (await mine.balance()).held == 0
+    await calls(book).admit(opening(mine.secret, listed(book, "echo"), input_tokens=1, max_output=1, road="tool"))
     assert (await mine.balance()).held == 3
 
 
