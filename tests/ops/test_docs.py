@@ -17,7 +17,7 @@ import manage
 from configuration import Configuration
 from domain.money.catalogue import entries_of
 from operations import env_example
-from proxy.routes import ROADS
+from proxy.routes import COUNTS, ROADS
 from schema.build import build
 from schema.throttle import Throttle
 from settings import VERSION, Settings
@@ -182,7 +182,7 @@ async def test_paths_exist(gateway: Gateway) -> None:
     """Every HTTP path that a page names is served; what is not served yet is not named as a path."""
     with urllib.request.urlopen(f"{gateway.url}/openapi.json") as response:
         described = set(json.load(response)["paths"])
-    served = described | set(ROADS) | CONTROL_PATHS
+    served = described | set(ROADS) | COUNTS | CONTROL_PATHS
     unknown = {name: documented_paths((ROOT / name).read_text()) - served for name in NAMES}
     assert {name: paths for name, paths in unknown.items() if paths} == {}
 
