@@ -13,11 +13,11 @@ from settings import SettingsError
 ECHO = "echo"
 
 
-def _check_url(url: str) -> str:
+def _checked(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("is an http or https URL without credentials, query or fragment")
-    return url.rstrip("/")
+    return url
 
 
 class UpstreamEntry(BaseModel):
@@ -36,7 +36,7 @@ class UpstreamEntry(BaseModel):
     @classmethod
     def check_url(cls, url: str) -> str:
         """Refuse what is no base address."""
-        return _check_url(url)
+        return _checked(url).rstrip("/")
 
     def key(self) -> SecretStr | None:
         """Return the key from the environment; None for an upstream that wants none. Raises SettingsError when the variable is not set."""
@@ -61,8 +61,8 @@ class IssuerEntry(BaseModel):
     @field_validator("url", "jwks_url")
     @classmethod
     def check_url(cls, url: str | None) -> str | None:
-        """Refuse what is no address."""
-        return None if url is None else _check_url(url)
+        """Refuse what is no address; a slash at the end stays, because tokens name their issuer to the letter."""
+        return None if url is None else _checked(url)
 
 
 class Configuration(BaseModel):

@@ -22,6 +22,8 @@ LEEWAY_SECONDS = 30
 LONGEST_SESSION_SECONDS = 31 * 86_400
 """A session that claims to live longer is not believed, whoever signed it."""
 REFRESH_SECONDS = 60.0
+KEYS_SECONDS = 600.0
+"""How long a key that its issuer has withdrawn may still be believed."""
 LARGEST_KEY_SET_BYTES = 256 * 1024
 LARGEST_TOKEN = 16 * 1024
 
@@ -42,6 +44,10 @@ class _Keys:
     asked_at: float = -REFRESH_SECONDS
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def want(self, key_id: str) -> bool:
+        """Tell whether it is time to ask for the keys: because of an unknown one, or because these are old."""
+        return time.monotonic() - self.asked_at >= (KEYS_SECONDS if key_id in self.by_id else REFRESH_SECONDS)
+
 
 def _local_key(secret: str) -> bytes:
     return hashlib.sha256(b"tallygate local sessions\0" + secret.encode()).digest()
@@ -57,7 +63,7 @@ class Issuers:
     """Fulfils `domain.access.callers.Sessions`.
 
     Keys are fetched when a token names one that is not known, at most once a minute for each issuer, so that random key ids cannot make us
-    hammer it; known keys keep working while the issuer is away. Nothing that a token says chooses an address, a key or an algorithm.
+    hammer it, and again every KEYS_SECONDS; known keys keep working while the issuer is away. Nothing that a token says chooses an address, a key or an algorithm.
     """
 
     def __init__(self, issuers: Sequence[Issuer], *, local_secret: str | None) -> None:
@@ -113,15 +119,16 @@ class Issuers:
         if not isinstance(key_id, str):
             raise Unauthenticated
         keys = self._keys[issuer.url]
-        if key_id not in keys.by_id:
+        if keys.want(key_id):
             async with keys.lock:
-                if key_id not in keys.by_id and time.monotonic() - keys.asked_at >= REFRESH_SECONDS:
-                    keys.asked_at = time.monotonic()
+                if keys.want(key_id):
                     try:
                         keys.by_id = await self._fetch(issuer)
+                        keys.asked_at = time.monotonic()
                     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, jwt.PyJWTError):
+                        keys.asked_at = time.monotonic()
                         if not keys.by_id:
-                            keys.asked_at = time.monotonic() - REFRESH_SECONDS + 5  # nothing is known yet: soon again
+                            keys.asked_at -= REFRESH_SECONDS - 5  # nothing is known yet: soon again
                             raise Unavailable("The issuer of this session cannot be reached; try again.", retry_after_seconds=5) from None
         if key_id not in keys.by_id:
             raise Unauthenticated

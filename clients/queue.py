@@ -1,13 +1,13 @@
 """The queue: ids on their way to a worker, over a Redis-protocol server that may forget them."""
 
-import asyncio
 from uuid import UUID
 
 import msgspec
-from arq import ArqRedis, create_pool
+from arq import ArqRedis
 from arq.connections import RedisSettings
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -16,6 +16,9 @@ from domain.outside import before_calling
 QUEUE_NAME = "tallygate:jobs:1"
 """Its number changes with the contract of what is queued, so that an older worker never eats what it does not know."""
 FUNCTION = "run"
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+"""How long a request waits for the queue, whose loss costs nothing; arq's own `create_pool` bounds the connection, and not the answer."""
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
@@ -34,30 +37,20 @@ class ArqQueue:
     """Fulfils `domain.duties.Queue`; connects when it is first needed, so that a process starts without the server."""
 
     def __init__(self, url: str) -> None:
-        self._settings = RedisSettings.from_dsn(url)
-        self._settings.conn_retries = 0
-        self._settings.conn_timeout = 1
-        self._pool: ArqRedis | None = None
-        self._opening = asyncio.Lock()
+        pool = ConnectionPool.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 1))
+        self._redis = ArqRedis(pool, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
 
     async def nudge(self, job_id: UUID, tries: int) -> None:
         """Queue a job's id once for each of its tries; raises what redis raises."""
         before_calling("the queue")
-        pool = await self._open()
-        await pool.enqueue_job(FUNCTION, str(job_id), _job_id=f"{job_id}:{tries}", _queue_name=QUEUE_NAME)
+        await self._redis.enqueue_job(FUNCTION, str(job_id), _job_id=f"{job_id}:{tries}", _queue_name=QUEUE_NAME)
 
     async def ping(self) -> None:
-        """Raise what redis raises when the server is away."""
+        """Raise what redis raises when the server is away, or silent."""
         before_calling("the queue")
-        await (await self._open()).ping()
-
-    async def _open(self) -> ArqRedis:
-        async with self._opening:  # many may be first at once, and only one pool is closed at the end
-            if self._pool is None:
-                self._pool = await create_pool(self._settings, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
-            return self._pool
+        await self._redis.ping()
 
     async def close(self) -> None:
-        """Close the connection."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        """Close the connections."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()

@@ -94,8 +94,8 @@ async def _supervise(runtime: Runtime, stop: asyncio.Event) -> None:
             await asyncio.wait_for(worker._sleep_until_tasks_complete(), SHUTDOWN_SECONDS)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        with contextlib.suppress(Exception, asyncio.CancelledError):  # what is left to close may be gone already
-            await worker.close()
+        with contextlib.suppress(Exception, asyncio.CancelledError):  # what is left to close may be gone already, or say nothing
+            await asyncio.wait_for(worker.close(), SHUTDOWN_SECONDS)
         if not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RESTART_SECONDS)

@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from clients.issuers import LOCAL_ISSUER, Issuer, Issuers, _local_key, local_session
+from clients.issuers import KEYS_SECONDS, LOCAL_ISSUER, Issuer, Issuers, _local_key, local_session
+from configuration import load_configuration
 from domain import errors
 from domain.access import callers, members, users, workspaces
 from domain.access.callers import ROLE_SCOPES, WORKSPACE_SCOPES, Caller
@@ -142,6 +144,32 @@ async def test_a_first_unknown_key_id_is_looked_up(books: Suite, issuer: IssuerS
     assert (await sessions.verify(issuer.token("k2"))).subject == "user_1"
     assert (await sessions.verify(issuer.token("k1"))).subject == "user_1"
     assert issuer.fetched == 1
+
+
+async def test_a_key_that_its_issuer_withdrew_is_soon_not_believed(books: Suite, issuer: IssuerServer) -> None:
+    """Keys are asked for again when they are old: one that is not published any more is over then, and not first at the next restart."""
+    sessions = believing(issuer)
+    stolen = issuer.keys["k1"]
+    await sessions.verify(issuer.token("k1"))
+    del issuer.keys["k1"]
+    issuer.add("k2")
+    assert (await sessions.verify(issuer.token("k1", key=stolen))).subject == "user_1"
+    sessions._keys[issuer.url].asked_at -= KEYS_SECONDS  # as if it had been that long
+    with pytest.raises(Unauthenticated):
+        await sessions.verify(issuer.token("k1", key=stolen))
+    assert (await sessions.verify(issuer.token("k2"))).subject == "user_1"
+    assert issuer.fetched == 2
+
+
+async def test_an_issuer_whose_name_ends_with_a_slash_is_believed(books: Suite, issuer: IssuerServer, tmp_path: Path) -> None:
+    """Tokens name their issuer to the letter, and some end with a slash (Auth0's do): the configuration file keeps it."""
+    path = tmp_path / "tallygate.toml"
+    path.write_text(f'[[issuers]]\nurl = "{issuer.url}/"\nalgorithm = "{issuer.algorithm}"\naudience = "{AUDIENCE}"\n')
+    [entry] = load_configuration(path).issuers
+    sessions = Issuers([Issuer(entry.url, entry.audience, entry.algorithm, entry.jwks_url)], local_secret=None)
+    assert (await sessions.verify(issuer.token("k1", iss=f"{issuer.url}/"))).subject == "user_1"
+    with pytest.raises(Unauthenticated):
+        await sessions.verify(issuer.token("k1"))
 
 
 async def test_known_keys_work_while_the_issuer_is_down(books: Suite, issuer: IssuerServer) -> None:
