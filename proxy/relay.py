@@ -6,7 +6,6 @@ The relay knows no dialect; a `Meter` reads the stream, and the dialect's own wo
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -61,6 +60,12 @@ def quantities(usage: Usage) -> dict[str, int]:
     )
 
 
+def _events(chunk: bytes) -> list[bytes]:
+    """Cut a chunk after each blank line, where events end."""
+    parts = chunk.split(b"\n\n")
+    return [*(part + b"\n\n" for part in parts[:-1]), *([parts[-1]] if parts[-1] else [])]
+
+
 class Relay:
     """Every call under way in this process, and the pulse that keeps their holds alive."""
 
@@ -89,7 +94,11 @@ class Relay:
         """Every PULSE_SECONDS, keep the progress of all calls in one commit."""
         while True:
             await asyncio.sleep(PULSE_SECONDS)
-            await asyncio.gather(*(pump.keep() for pump in list(self._pumps.values()) if pump.open), return_exceptions=True)
+            now = time.monotonic()
+            open_pumps = [pump for pump in self._pumps.values() if pump.open]
+            for pump in open_pumps:
+                pump.attend(now)
+            await asyncio.gather(*(pump.keep() for pump in open_pumps), return_exceptions=True)
 
     async def close(self) -> None:
         """Let calls under way finish for CLOSE_SECONDS, then end them with an error and settle what they delivered."""
@@ -129,6 +138,9 @@ class Pump:
         self._refused_extension = False
         self._left = 0
         self._client_here = True
+        self._sending_since: float | None = None
+        self._sent_at = time.monotonic()
+        self._whisper: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._started = False
         self._received_at = runtime.clock()
@@ -307,21 +319,23 @@ class Pump:
         await self._begin(200, [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers])
         looked = look_after = 0
         try:
-            async for chunk in self._chunks(response, meter):
-                forward = meter.feed(chunk)
-                if self._first_token_ms is None and meter.first_token_seen:
-                    self._first_token_ms = self._elapsed_ms()
-                looked += len(chunk)
-                if looked >= look_after:
-                    self._left = await self._room(meter.usage.output_tokens)
-                    looked, look_after = 0, min(LOOK_BYTES, self._left)
-                    if not self._left and not meter.ended:
+            async for chunk in response.content.iter_any():
+                # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
+                for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
+                    forward = meter.feed(part)
+                    if self._first_token_ms is None and meter.first_token_seen:
+                        self._first_token_ms = self._elapsed_ms()
+                    looked += len(part)
+                    if looked >= look_after:
+                        self._left = await self._room(meter.usage.output_tokens)
+                        looked, look_after = 0, min(LOOK_BYTES, self._left)
+                        if not self._left and not meter.ended:
+                            await self._send_body(forward)
+                            result = _Result(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted")
+                            await self._finish(result, meter.conclude())
+                            return
+                    if forward:
                         await self._send_body(forward)
-                        result = _Result(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted")
-                        await self._finish(result, meter.conclude())
-                        return
-                if forward:
-                    await self._send_body(forward)
                 if meter.ended:
                     break
         except BROKEN as error:
@@ -338,32 +352,6 @@ class Pump:
         else:
             refusal = self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider broke off in the middle of its answer.")
             await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 200, "upstream_cut"), meter.fail(refusal))
-
-    async def _chunks(self, response: aiohttp.ClientResponse, meter: Meter) -> AsyncIterator[bytes]:
-        """Give the upstream's bytes as they come, and tell the client that the stream lives while there are none.
-
-        Where a chunk might hold more than may still come it is given event by event, so that the last one that is covered is the last.
-        """
-        chunks = aiter(response.content.iter_any())
-        while True:
-            coming = asyncio.ensure_future(anext(chunks, b""))
-            try:
-                while not (await asyncio.wait({coming}, timeout=KEEP_ALIVE_SECONDS))[0]:
-                    await self._send_body(meter.keep_alive())
-            except asyncio.CancelledError:
-                coming.cancel()
-                raise
-            chunk = await coming
-            if not chunk:
-                return
-            if len(chunk) <= self._left:
-                yield chunk
-                continue
-            start = 0
-            while start < len(chunk):
-                end = chunk.find(b"\n\n", start) + 2
-                yield chunk[start : end if end > 1 else len(chunk)]
-                start = end if end > 1 else len(chunk)
 
     # What the client hears.
 
@@ -389,11 +377,26 @@ class Pump:
     async def _put(self, message: dict[str, object]) -> None:
         if not self._client_here:
             return
+        self._sending_since = time.monotonic()
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self._send(message)
-        except (OSError, TimeoutError):
+            await self._send(message)
+        except OSError:
             self.client_left()
+        finally:
+            self._sending_since = None
+            self._sent_at = time.monotonic()
+
+    def attend(self, now: float) -> None:
+        """Look after the client, at every beat: tell it that a silent stream lives, and give it up when it reads nothing.
+
+        One look every PULSE_SECONDS for all calls costs less than a timer for every chunk.
+        """
+        if self._sending_since is not None:
+            if now - self._sending_since >= SEND_SECONDS:
+                self._client_here = False
+                self._stopped.set()
+        elif self._meter is not None and self._started and now - self._sent_at >= KEEP_ALIVE_SECONDS:
+            self._whisper = asyncio.create_task(self._send_body(self._meter.keep_alive()))  # aside: a client that reads nothing must not stop the beat
 
     async def _finish(self, result: _Result, last: Answer | Refusal | bytes) -> None:
         """Settle, then let the client see the end: a whole answer, a refusal, or the last bytes of a stream."""
