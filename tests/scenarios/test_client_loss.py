@@ -3,12 +3,10 @@
 import asyncio
 
 import aiohttp
-import asyncpg
 import pytest
 
-from tests.conftest import Suite
 from tests.support import upstream as scripted
-from tests.support.books import line, only_call, quiet, settled
+from tests.support.books import line, locked, only_call, quiet, settled
 from tests.support.calling import WIRES, Wire, bearer, by_word, session, until
 from tests.support.gateway import Gateway
 from tests.support.servers import Servers
@@ -84,23 +82,18 @@ async def test_at_twenty_points_of_a_stream_what_was_delivered_is_charged(gatewa
     assert 100 * CREDIT - balance == sum(expected)
 
 
-async def test_while_it_is_settled_the_whole_answer_is_charged(gateway: Gateway, provider: Upstream, wire: Wire, suite: Suite, servers: Servers) -> None:
+async def test_while_it_is_settled_the_whole_answer_is_charged(gateway: Gateway, provider: Upstream, wire: Wire, servers: Servers) -> None:
     """The upstream has ended, the settlement waits for a lock, the client leaves: the answer is charged in full, once, as the provider counted."""
     mine = await tenant(credit_microusd=CREDIT)
     go = asyncio.Event()
     provider.script(scripted.held(wire.begin(), go, wire.rest()))
-    admin = await asyncpg.connect(servers.admin_dsn("suite"))
-    try:
-        async with session() as client:
-            response = await client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret))
-            await response.content.readexactly(len(_as_shown(wire, wire.begin())))
-            async with admin.transaction():
-                await admin.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", mine.workspace_id)
-                go.set()
-                await provider.requests[0].finished.wait()
-                response.close()
-    finally:
-        await admin.close()
+    async with session() as client:
+        response = await client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret))
+        await response.content.readexactly(len(_as_shown(wire, wire.begin())))
+        async with locked(servers.admin_dsn("suite"), mine):
+            go.set()
+            await provider.requests[0].finished.wait()
+            response.close()
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.token_source, booked.events) == (wire.price(), "provider", 1)
     assert await quiet(mine) == CREDIT - wire.price()
@@ -149,23 +142,18 @@ async def test_with_policy_drain_the_answer_is_read_to_its_end(neighbour: Gatewa
 async def test_a_client_that_leaves_during_admission_holds_nothing(gateway: Gateway, provider: Upstream, wire: Wire, servers: Servers) -> None:
     """An admission that is carried out after its client left is released at once, and no upstream hears of it (F4)."""
     mine = await tenant(credit_microusd=CREDIT)
-    admin = await asyncpg.connect(servers.admin_dsn("suite"))
+    async with session() as client, locked(servers.admin_dsn("suite"), mine) as watcher:
 
-    async def waiting() -> bool:
-        return bool(await admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%admit_1(%' AND wait_event_type = 'Lock')"))
+        async def waiting() -> bool:
+            return bool(await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%admit_1(%' AND wait_event_type = 'Lock')"))
 
-    try:
-        async with session() as client, admin.transaction():
-            await admin.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", mine.workspace_id)
-            calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
-            await until(waiting, "an admission inside its statement")
-            calling.cancel()
-            await asyncio.gather(calling, return_exceptions=True)
-            # the gateway hears of it on the connection before it can answer another request on a later one
-            async with client.get(f"{gateway.url}/healthz") as response:
-                assert response.status == 200
-    finally:
-        await admin.close()
+        calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
+        await until(waiting, "an admission inside its statement")
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        # the gateway hears of it on the connection before it can answer another request on a later one
+        async with client.get(f"{gateway.url}/healthz") as response:
+            assert response.status == 200
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.outcome) == (0, "cancelled")
     assert provider.requests == [] or provider.requests[0].end is End.CLIENT_CLOSED

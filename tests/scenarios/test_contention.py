@@ -1,38 +1,23 @@
 """Statements that wait too long are cancelled, sessions are ended under them: calls settle all the same, once (F19, F20)."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
 from tests.conftest import Suite
 from tests.support import upstream as scripted
-from tests.support.books import calls_of, only_call, quiet, settled
+from tests.support.books import calls_of, locked, only_call, quiet, settled
 from tests.support.calling import WIRES, Wire, bearer, session, until
 from tests.support.gateway import Gateway
 from tests.support.servers import Servers
 from tests.support.upstream import Upstream
-from tests.support.world import Tenant, tenant
+from tests.support.world import tenant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])]
 
 CREDIT = 1_000_000
 MORE_THAN_A_BATCH_TRIES = 8
-
-
-@asynccontextmanager
-async def _locked(servers: Servers, mine: Tenant) -> AsyncIterator[asyncpg.Connection]:
-    """Hold a workspace's balance, and give a connection that sees who waits for it."""
-    holder, watcher = [await asyncpg.connect(servers.admin_dsn("suite")) for _ in range(2)]
-    try:
-        async with holder.transaction():
-            await holder.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", mine.workspace_id)
-            yield watcher
-    finally:
-        await holder.close()
-        await watcher.close()
 
 
 async def _end_waiting(watcher: asyncpg.Connection, function: str, how: str) -> None:
@@ -58,7 +43,7 @@ async def test_a_settlement_is_tried_until_it_is_through(
     provider.script(scripted.held(wire.begin(), go, wire.rest()))
     async with session() as client, client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)) as response:
         await response.content.readuntil(b"world")
-        async with _locked(servers, mine) as watcher:
+        async with locked(servers.admin_dsn("suite"), mine) as watcher:
             go.set()
             for _ in range(MORE_THAN_A_BATCH_TRIES if how == "pg_cancel_backend" else 2):
                 await _end_waiting(watcher, "settle_1", how)
@@ -71,7 +56,7 @@ async def test_a_settlement_is_tried_until_it_is_through(
 async def test_an_admission_that_cannot_get_through_is_to_be_tried_again(gateway: Gateway, books: Suite, provider: Upstream, servers: Servers, wire: Wire) -> None:
     """A balance that others hold for too long is overload, told with `retry-after`; no upstream is asked, nothing is held."""
     mine = await tenant(credit_microusd=CREDIT)
-    async with session() as client, _locked(servers, mine) as watcher:
+    async with session() as client, locked(servers.admin_dsn("suite"), mine) as watcher:
         calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
         while not calling.done():
             ending = asyncio.create_task(_end_waiting(watcher, "admit_1", "pg_cancel_backend"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from tortoise.context import TortoiseContext
 
 from models import database
@@ -98,3 +99,17 @@ async def quiet(tenant: Tenant) -> int:
     assert balance.available == max(balance.balance, 0)
     assert await broken(tenant) == []
     return int(balance.balance)
+
+
+@asynccontextmanager
+async def locked(admin_dsn: str, tenant: Tenant) -> AsyncIterator[asyncpg.Connection]:
+    """Hold a workspace's balance, and give another connection, which sees who waits: in a transaction the statistics stand still."""
+    holder = await asyncpg.connect(admin_dsn)
+    watcher = await asyncpg.connect(admin_dsn)
+    try:
+        async with holder.transaction():
+            await holder.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", tenant.workspace_id)
+            yield watcher
+    finally:
+        await holder.close()
+        await watcher.close()
