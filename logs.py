@@ -3,30 +3,24 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-_SECRET = re.compile(r"(tg_(?:live|test)_)[0-9A-Za-z]+|(?i:(bearer )[\w.~+/-]{8,}=*)|((?:sk|rk|pk|whsec)[-_])[\w-]{8,}|(eyJ[\w-]{6})[\w-]*\.[\w-]+\.[\w-]+")
+_SECRET = re.compile(
+    r"(tg_(?:live|test)_)[0-9A-Za-z]+|(?i:(bearer )[\w.~+/-]{8,}=*)|((?:sk|rk|pk|whsec)[-_])[\w-]{8,}|(eyJ[\w-]{6})[\w-]*\.[\w-]+\.[\w-]+"
+    r"|(://[^\s\"/:@]*:)[^\s\"/@]+(?=@)"
+)
+_VALUES = re.compile(r"\\n(?:DETAIL|HINT):  (?:[^\"\\]|\\.)*")
+"""What Postgres tells of a row beside its message, as it stands inside a JSON string."""
 QUIET = ("tortoise", "tortoise.db_client", "asyncpg", "arq", "arq.worker", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access", "strawberry.execution")
 """Libraries that print parameters, documents or addresses at lower levels."""
 
 
-def _masked(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SECRET.sub(lambda found: f"{next(group for group in found.groups() if group is not None)}…", value)
-    if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(inner) for inner in value]
-    return value
-
-
-def mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace what looks like a credential, wherever it stands in an event."""
-    return {key: _masked(value) for key, value in event.items()}
+def mask(_: Any, __: str, line: str) -> str:
+    """Take out of a finished line what looks like a credential, wherever it stands, and the values that Postgres adds to an error."""
+    return _SECRET.sub(lambda found: f"{next(group for group in found.groups() if group is not None)}…", _VALUES.sub("", line))
 
 
 def configure() -> None:
@@ -36,17 +30,17 @@ def configure() -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-        mask,
     ]
+    rendering: list[Any] = [structlog.processors.JSONRenderer(), mask]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    rendering: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=rendering, foreign_pre_chain=shared))
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors, foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 import asyncio
 import tomllib
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from domain.access.callers import Actor
@@ -30,7 +31,7 @@ async def migrate(settings: Settings) -> None:
 
 async def ship_prices() -> None:
     """Enter the shipped prices of models that have none; an operator's own prices are never replaced by ours."""
-    document = tomllib.loads(await asyncio.to_thread(SHIPPED_PRICES.read_text))
+    document = tomllib.loads(await asyncio.to_thread(SHIPPED_PRICES.read_text), parse_float=Decimal)
     now = datetime.now(UTC)
     priced = {row["model"] for row in await database.fetch("SELECT DISTINCT model FROM price WHERE upstream IS NULL AND source NOT LIKE 'tallygate %'")}
     for entry in catalogue.entries_of(document):

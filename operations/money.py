@@ -51,7 +51,7 @@ async def import_prices(
     """Enter price versions from a file or from the genai-prices package, with progress on standard error."""
     if path is not None:
         try:
-            entries = list(catalogue.entries_of(tomllib.loads(await asyncio.to_thread(path.read_text))))
+            entries = list(catalogue.entries_of(tomllib.loads(await asyncio.to_thread(path.read_text), parse_float=Decimal)))
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{path.name} is no TOML: {error}") from None
         source = f"file {path.name}"

@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 
 from clients.upstream import BROKEN
-from domain.serving.calls import AttemptMade, Consumption, Ending, Settled, Sign, counted
+from domain.serving.calls import AttemptMade, Consumption, Ending, Part, Settled, Sign, counted
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, UsageOutcome
 from models.ids import uuid7
@@ -178,7 +178,15 @@ class Pump:
             characters=characters,
             lines=lines,
             first_token_ms=self._first_token_ms,
+            others=tuple(self._part(other) for other in usage.others),
         )
+
+    def _part(self, usage: Usage) -> Part:
+        """Price what another model did as that model was priced when the call was admitted."""
+        book = self._runtime.book
+        model = book.find(usage.model or "")
+        price = None if model is None else book.price(model.name, self._let_in.opening.created_at)
+        return Part((price or self._let_in.price).id, quantities(usage), unpriced=price is None)
 
     async def keep(self, output_tokens: int | None = None) -> None:
         """Keep a sign of life, and ask for the hold to cover `output_tokens`; one that is lost is made up for by the next."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -84,6 +84,15 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What another model than the call's own did for its answer, priced by its own version; `unpriced` when that is only the call's, for want of one."""
+
+    price_id: UUID
+    quantities: dict[str, int]
+    unpriced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Consumption:
     """What a call has used so far: kept with its hold every two seconds, and final at its settlement."""
 
@@ -95,11 +104,16 @@ class Consumption:
     characters: int = 0
     lines: int = 0
     first_token_ms: int | None = None
+    others: tuple[Part, ...] = ()
+
+    def amount(self, bucket: Bucket) -> int:
+        """How much of a bucket was used, by all models together."""
+        return sum(quantities.get(bucket.value, 0) for quantities in (self.quantities, *(part.quantities for part in self.others)))
 
     @property
     def tokens(self) -> int:
         """All tokens: input, output, cache reads and writes, audio."""
-        return sum(self.quantities.get(bucket.value, 0) for bucket in (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT))
+        return sum(self.amount(bucket) for bucket in (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +148,18 @@ class Ending:
     latency_ms: int | None
     attempts: tuple[AttemptMade, ...] = ()
 
-    def quote(self) -> Quote:
-        """Price what was used."""
-        quantities = {Bucket(bucket): quantity for bucket, quantity in self.consumption.quantities.items() if quantity}
-        if not quantities:
+    def quote(self, book: Book) -> Quote:
+        """Price what was used: a call that used nothing is no call, and costs nothing; every part costs what its own model costs."""
+        used = self.consumption
+        if not used.quantities:
             return FREE
-        priced = quote(self.price, quantities, service_tier=self.consumption.service_tier, geography=self.consumption.geography)
-        if priced.picousd > LARGEST_CHARGE_PICOUSD:
-            return replace(priced, picousd=LARGEST_CHARGE_PICOUSD, needs_review=True)
-        return priced
+        lines = [quote(self.price, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)]
+        for part in used.others:
+            price = book.price_by_id(part.price_id) or self.price
+            lines.append(quote(price, _buckets(part.quantities), service_tier=None, geography=used.geography))
+        picousd = sum(line.picousd for line in lines)
+        review = picousd > LARGEST_CHARGE_PICOUSD or any(line.needs_review for line in lines) or any(part.unpriced for part in used.others)
+        return Quote(self.price.id, tuple(row for line in lines for row in line.lines), min(picousd, LARGEST_CHARGE_PICOUSD), review)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +300,7 @@ class Calls:
         delay = 0.05
         while True:
             try:
-                row = await self._settlements.submit(_settlement(ending, by="settle"))
+                row = await self._settlements.submit(_settlement(ending, self._book, by="settle"))
             except (*UNREACHABLE, *CONTENDED) as error:
                 log.warning("settlement waits for the database", call=str(ending.call_id), error=type(error).__name__)
                 await asyncio.sleep(delay)
@@ -334,7 +351,7 @@ class Calls:
             error_code="interrupted",
             latency_ms=None,
         )
-        answer = await self._settlements.submit(_settlement(ending, by="sweep"))
+        answer = await self._settlements.submit(_settlement(ending, self._book, by="sweep"))
         return bool(answer["result"] == "settled")
 
     async def close(self) -> None:
@@ -343,10 +360,14 @@ class Calls:
             await asyncio.wait(self._aside, timeout=10)
 
 
-def _settlement(ending: Ending, *, by: Literal["settle", "sweep"]) -> Item:
-    priced = ending.quote()
+def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
+    return {Bucket(bucket): quantity for bucket, quantity in quantities.items() if quantity}
+
+
+def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:
+    priced = ending.quote(book)
     used = ending.consumption
-    amounts = {bucket: used.quantities.get(bucket.value, 0) for bucket in Bucket}
+    amounts = {bucket: used.amount(bucket) for bucket in Bucket}
     named = (Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING)
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
     return {

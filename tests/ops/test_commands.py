@@ -148,6 +148,16 @@ def test_prices_are_imported_dated_from_a_file_and_from_genai_prices(environment
     assert "Usage:" in manage(environment, "prices", "import", code=2)
 
 
+def test_a_price_in_a_file_is_read_to_its_last_digit(environment: dict[str, str], tmp_path: Path) -> None:
+    """No float stands between a price file and the book: a number that is not exact in picodollars is refused, not rounded."""
+    path = tmp_path / "prices.toml"
+    path.write_text('[[model]]\nname = "digits"\nusd_per_million = { output = 0.10000000000000000001 }\n')
+    assert "This is no price" in manage(environment, "prices", "import", "--file", str(path), "--dry-run", code=1)
+    path.write_text('[[model]]\nname = "digits"\nusd_per_million = { output = 12.123456 }\n')
+    assert "digits: output 12.123456" in manage(environment, "prices", "import", "--file", str(path), "--dry-run")
+
+
+
 def test_without_a_database_every_command_says_so_in_a_sentence(environment: dict[str, str]) -> None:
     """A database that is away is a sentence, not a traceback."""
     said = manage({**environment, "DATABASE_URL": "postgresql://a:hush@127.0.0.1:1/x"}, "audit", code=1)

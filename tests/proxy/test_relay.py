@@ -276,6 +276,19 @@ async def test_usage_that_never_comes_is_estimated(gateway: Gateway, provider: U
     assert booked.charge_microusd == wire.price(25 if wire is CLAUDE else wire.counted(body), 3)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_an_advisor_did_is_charged(gateway: Gateway, provider: Upstream, wire: Wire, stream: bool) -> None:
+    """F13: what another model did inside an answer is no gift: 900 tokens in and 70 out of claude-haiku-5-5 are 125 microdollars more."""
+    mine = await tenant(credit_microusd=CREDIT)
+    made = [{"type": "advisor_message", "model": "claude-haiku-5-5", "input_tokens": 900, "output_tokens": 70}] if wire is CLAUDE else None
+    if stream:
+        provider.script(_usage(wire, output_tokens=12, iterations=made) if made else scripted.stream(wire.stream()))
+    else:
+        provider.script(scripted.whole(wire.whole(**({"iterations": made} if made else {}))))
+    await _ask(gateway, wire, mine, wire.body(stream=stream))
+    assert (await _booked(mine)).charge_microusd == wire.price() + (125 if made else 0)
+
+
 async def test_usage_that_comes_twice_counts_once(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
     """F11: two reports are one: the later one, in one row."""
     mine = await tenant(credit_microusd=CREDIT)

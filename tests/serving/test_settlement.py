@@ -1,6 +1,7 @@
 """Settlement: each call is charged once, exactly, and never more than is there; synchronous, because it turns the clock (see tests/money/own_books.py)."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +12,12 @@ from domain import errors
 from domain.idempotency import LONGEST_KEY
 from domain.money import ledger
 from domain.serving import calls as serving
-from domain.serving.calls import Consumption
+from domain.serving.calls import Consumption, Part
 from models import database
 from models.enums import Scope
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
-from tests.serving.openings import calls, ending, listed, opening, sign, used
+from tests.serving.openings import calls, ending, listed, opening, priced, sign, used
 from tests.support.world import TESTS, Tenant, operator_key, tenant
 
 
@@ -153,7 +154,7 @@ def test_a_sign_of_life_keeps_a_call_from_the_sweep(own: OwnBooks) -> None:
         admitted = await process.admit(asked)
         await own.expire(asked.id)
         await process.keep(sign(asked, mine.workspace_id, used(10, 4)))
-        rows = await database.fetch("SELECT * FROM settle_1($1::jsonb, true)", as_json([serving._settlement(ending(admitted, price, used(10, 4)), by="sweep")]))
+        rows = await database.fetch("SELECT * FROM settle_1($1::jsonb, true)", as_json([serving._settlement(ending(admitted, price, used(10, 4)), own.book, by="sweep")]))
         assert [row["result"] for row in rows] == ["alive"]
         assert await process.sweep() == 0
         assert (await mine.balance()).held == 210
@@ -243,7 +244,9 @@ def test_a_settlement_that_meets_the_sweep_in_one_batch_counts(own: OwnBooks, sw
         asked = opening(mine.secret, price, input_tokens=10, max_output=100)
         admitted = await calls(own.book).admit(asked)
         await own.expire(asked.id)
-        items = [serving._settlement(ending(admitted, price, used(10, 1)), by="sweep"), serving._settlement(ending(admitted, price, used(10, 50)), by="settle")]
+        swept = serving._settlement(ending(admitted, price, used(10, 1)), own.book, by="sweep")
+        ended = serving._settlement(ending(admitted, price, used(10, 50)), own.book, by="settle")
+        items = [swept, ended]
         rows = await database.fetch("SELECT * FROM settle_1($1::jsonb, true)", as_json(items if sweep_first else items[::-1]))
         assert sorted(row["result"] for row in rows) == ["done", "settled"]
         assert {row["charge_microusd"] for row in rows} == {110}
@@ -303,6 +306,40 @@ def test_an_operators_key_of_another_workspace_may_adjust(own: OwnBooks) -> None
         assert (await theirs.balance()).balance == -3
         with pytest.raises(errors.MissingScope):
             await ledger.adjust(mine.caller(), None, 1, "mine", "k")
+
+    own.run(work())
+
+
+def test_a_price_for_each_call_is_charged(own: OwnBooks) -> None:
+    """F13: a row of bucket `calls` is charged once for a call that delivered something, and not for one that did not."""
+
+    async def work() -> None:
+        mine, price, process = await tenant(credit_microusd=1000), priced("echo", uncached_input="1", output="2", calls="50"), calls(own.book)
+        for consumption, charge in ((used(10, 5), 70), (Consumption(), 0)):
+            admitted = await process.admit(opening(mine.secret, price, input_tokens=10, max_output=5))
+            assert admitted.hold_microusd == 70
+            assert (await process.settle(ending(admitted, price, consumption))).charge_microusd == charge
+        await own.sound()
+
+    own.run(work())
+
+
+def test_what_another_model_did_costs_what_that_model_costs(own: OwnBooks) -> None:
+    """M5, F13: parts of an answer that other models made are priced by their own versions; one without a price is priced as the call and marked."""
+
+    async def work() -> None:
+        mine, price, other, process = await tenant(credit_microusd=1000), listed(own.book, "echo"), listed(own.book, "claude-opus-5-5"), calls(own.book)
+        for part, charge, review in ((Part(other.id, {"uncached_input": 10, "output": 1}), 80, False), (Part(price.id, {"output": 3}, unpriced=True), 26, True)):
+            asked = opening(mine.secret, price, input_tokens=10, max_output=5)
+            admitted = await process.admit(asked)
+            consumption = replace(used(10, 5), others=(part,))
+            await process.keep(sign(asked, mine.workspace_id, consumption))
+            await process.settle(ending(admitted, price, consumption))
+            row = await database.fetch_row("SELECT * FROM usage_event WHERE workspace_id = $1 AND id = $2", mine.workspace_id, asked.id)
+            assert row is not None
+            assert (row["charge_microusd"], row["needs_review"]) == (charge, review)
+            assert row["units"] == row["input_tokens"] + row["output_tokens"] == 15 + sum(part.quantities.values())
+        await own.sound()
 
     own.run(work())
 
