@@ -90,7 +90,7 @@ def load_configuration(path: Path | None) -> Configuration:
         document = tomllib.loads(path.read_text())
         return Configuration.model_validate(document)
     except OSError as error:
-        raise SettingsError(f"TALLYGATE_CONFIG cannot be read: {error.strerror}") from None
+        raise SettingsError(f"TALLYGATE_CONFIG, {path}, cannot be read: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"TALLYGATE_CONFIG is no TOML: {error}") from None
     except ValidationError as error:

@@ -17,12 +17,17 @@ from settings import VERSION, Settings, SettingsError, load
 
 def _borrow_environment() -> None:
     """Take the environment of `make run` where this process has none of its own, so that commands just work beside it."""
-    file = Path(os.environ.get("TALLYGATE_DATA", ".tallygate")) / "server.env"
-    if "DATABASE_URL" not in os.environ and file.is_file():
-        for line in file.read_text().splitlines():
-            name, separator, value = line.partition("=")
-            if separator:
-                os.environ.setdefault(name, "".join(shlex.split(value)))
+    file = Path(os.environ.get("TALLYGATE_DATA") or ".tallygate") / "server.env"
+    if "DATABASE_URL" in os.environ:
+        return
+    try:
+        lines = file.read_text().splitlines() if file.is_file() else []
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read ({error.strerror}): run this as the user of `make run`, or set DATABASE_URL and its companions") from None
+    for line in lines:
+        name, separator, value = line.partition("=")
+        if separator:
+            os.environ.setdefault(name, "".join(shlex.split(value)))
 
 
 def _settings() -> Settings:
@@ -62,15 +67,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=lambda: int(os.environ.get("PORT", "8000")), show_default="PORT, else 8000")
-@click.option(
-    "--data", type=click.Path(path_type=Path), default=lambda: Path(os.environ.get("TALLYGATE_DATA", ".tallygate")), show_default="TALLYGATE_DATA, else .tallygate"
-)
-def run(port: int, data: Path) -> None:
+@click.option("--port", default=lambda: os.environ.get("PORT") or "8000", show_default="PORT, else 8000")
+@click.option("--data", default=lambda: os.environ.get("TALLYGATE_DATA") or ".tallygate", show_default="TALLYGATE_DATA, else .tallygate")
+def run(port: str, data: str) -> None:
     """Run everything on this machine: embedded servers, migrations, a demo workspace, the gateway and its worker."""
     from embedded.first_run import run as first_run
 
-    sys.exit(first_run(data, port))
+    # texts, because what is wrong with them is one sentence of the run's own, not a page of usage
+    if not (port.isascii() and port.isdigit()):
+        raise click.ClickException(f"{port} is not a port: choose one from 1 to 65535 with PORT.")
+    sys.exit(first_run(Path(data), int(port)))
 
 
 @main.command()

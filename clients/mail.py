@@ -30,7 +30,8 @@ class Mail:
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = self._sender, to, subject
         message["Message-ID"] = f"<{duty_id}@tallygate>"
-        message.set_content(text)
+        # a file is read as it is, so no line of it may be broken or encoded; a mail program undoes what SMTP asks for
+        message.set_content(text, cte=None if self._smtp_url else "8bit")
         await asyncio.to_thread(self._deliver if self._smtp_url else self._write, message, duty_id)
 
     def _write(self, message: EmailMessage, duty_id: UUID) -> None:

@@ -159,15 +159,16 @@ class InsufficientCredit(Refusal):
 
 
 class BoundReached(Refusal):
-    """A limit or a budget is used up; `resets_at` is None when time alone does not help."""
+    """A limit or a budget is used up; `resets_at` is None when no instant helps, `passes` tells that another call's end does."""
 
     code = "quota_exceeded"
     status = 429
 
-    def __init__(self, message: str, *, bound: str, resets_at: datetime | None) -> None:
+    def __init__(self, message: str, *, bound: str, resets_at: datetime | None, passes: bool = False) -> None:
         super().__init__(message)
         self.bound = bound
         self.resets_at = resets_at
+        self.passes = passes
 
 
 class UnknownModel(Refusal):

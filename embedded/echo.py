@@ -4,6 +4,7 @@ Its counts are simple enough to check a charge by hand: input is one token for e
 prompt and of all messages together, and at least 1; output is one token for every four code points begun of what it answers. An answer
 longer than the request's token limit is cut to four code points for each token of it. Where tools are offered and the last user text is
 `tool:<name> <json object>` with the name of one of them, the answer is a call of that tool, and the object as written is what is counted.
+Chat completions with `n` say the same answer that many times, and count its tokens as often.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ class _Reply:
     text: str
     tool: str | None
     cut: bool
+    choices: int
 
     @property
     def output_tokens(self) -> int:
@@ -61,13 +63,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     answers = {"/v1/messages": _messages, "/v1/chat/completions": _chat}.get(scope["path"])
     body = await _body(receive)
     if answers is None or scope["method"] != "POST":
-        await _send_json(send, 404, {"type": "error", "error": {"type": "not_found_error", "message": "There is nothing here."}})
+        await _send_json(send, 404, _error(answers, "not_found_error", "There is nothing here."))
         return
     try:
         asked = json.loads(body)
         reply = _reply(asked)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        await _send_json(send, 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "The request cannot be read."}})
+        await _send_json(send, 400, _error(answers, "invalid_request_error", "The request cannot be read."))
         return
     whole, events = answers(asked, reply)
     if not asked.get("stream"):
@@ -116,7 +118,13 @@ def _reply(asked: dict[str, Any]) -> _Reply:
         tool, last = call[1], call[2]
     limit = asked.get("max_tokens") if asked.get("max_completion_tokens") is None else asked["max_completion_tokens"]
     answer = last if limit is None else last[: max(0, limit) * CHARACTERS_PER_TOKEN]
-    return _Reply(str(asked["model"]), max(1, tokens(sum(map(len, texts)))), answer, tool, cut=answer != last)
+    return _Reply(str(asked["model"]), max(1, tokens(sum(map(len, texts)))), answer, tool, answer != last, max(1, int(asked.get("n") or 1)))
+
+
+def _error(answers: object, kind: str, message: str) -> dict[str, Any]:
+    if answers is _chat:
+        return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def _text(content: object) -> str:
@@ -170,8 +178,8 @@ def _messages(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Ite
 def _chat(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Iterator[bytes]]:
     usage = {
         "prompt_tokens": reply.input_tokens,
-        "completion_tokens": reply.output_tokens,
-        "total_tokens": reply.input_tokens + reply.output_tokens,
+        "completion_tokens": reply.output_tokens * reply.choices,
+        "total_tokens": reply.input_tokens + reply.output_tokens * reply.choices,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
@@ -182,23 +190,24 @@ def _chat(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Iterato
     message = {"role": "assistant", **said, "refusal": None}
     shows_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
 
-    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def chunk(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         null_usage = {"usage": None} if shows_usage else {}
         return _data({**head, "object": "chat.completion.chunk", "choices": [choice], **null_usage})
 
     def events() -> Iterator[bytes]:
         first = {"index": 0, **call, "function": {"name": reply.tool, "arguments": ""}}
-        yield chunk({"role": "assistant", "content": None, "tool_calls": [first]} if reply.tool else {"role": "assistant", "content": ""})
-        for piece in reply.pieces():
-            yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} if reply.tool else {"content": piece})
-        yield chunk({}, reason)
+        for index in range(reply.choices):
+            yield chunk(index, {"role": "assistant", "content": None, "tool_calls": [first]} if reply.tool else {"role": "assistant", "content": ""})
+            for piece in reply.pieces():
+                yield chunk(index, {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} if reply.tool else {"content": piece})
+            yield chunk(index, {}, reason)
         if shows_usage:
             yield _data({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
 
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-    return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, events()
+    choices = [{"index": index, "message": message, "logprobs": None, "finish_reason": reason} for index in range(reply.choices)]
+    return {**head, "object": "chat.completion", "choices": choices, "usage": usage}, events()
 
 
 def _event(kind: str, **values: object) -> bytes:

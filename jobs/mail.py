@@ -18,7 +18,8 @@ async def invitation(runtime: Runtime, duty: Duty) -> None:
             mail.to,
             f"You are invited to {mail.workspace_name}",
             f"{inviter} invites you to the workspace {mail.workspace_name} as {mail.role.value}.\n\n"
-            f"Sign in at {runtime.settings.public_url}, then take the invitation with this token:\n\n{mail.token}\n\n"
+            f"To take the invitation, sign in as {mail.to} and send the mutation `invitationAccept` with this token to"
+            f" {runtime.settings.public_url.rstrip('/')}/graphql (its page is /graphiql there):\n\n{mail.token}\n\n"
             f"It works until {mail.expires_at:%Y-%m-%d %H:%M} UTC.\n",
             duty_id=duty.id,
         )

@@ -1,6 +1,7 @@
 """From a request's bytes to a call that is let in: parsed, routed, priced, counted, admitted."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,6 +20,8 @@ PARSE_ASIDE_BYTES = 1024 * 1024
 """A larger body is parsed in a thread, so that it does not stop the streams of others."""
 DEFAULT_OUTPUT_TOKENS = 32_000
 """The worst case of a model whose limit the catalogue does not know."""
+WORTH_WAITING_SECONDS = 61
+"""The SDKs of both vendors wait for up to a minute and try again by themselves; a longer refusal is told to people instead."""
 MOST_OUTPUT_TOKENS = 10_000_000
 """The most that a client's own bound is taken for; no model says more in one answer."""
 
@@ -106,6 +109,23 @@ def _read(dialect: Dialect, body: bytes, preset: Version | None) -> tuple[bytes,
     return (body, ask) if preset is None else apply(preset, dialect.name, body, ask)
 
 
+async def choose(shown: Sequence[str]) -> str:
+    """Return the key of a request among the credentials that it shows; of two keys of ours, the first that works, because tools send both.
+
+    Raises Unauthenticated when there is none. One key is not looked at further: admission does that.
+    """
+    ours = [credential for credential in shown if secrets.well_formed(credential)]
+    if not ours:
+        raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
+    for secret in ours[:-1]:
+        try:
+            await prove(secret)
+        except errors.Unauthenticated:
+            continue
+        return secret
+    return ours[-1]
+
+
 async def prove(secret: str) -> None:
     """Raise Unauthenticated when a key does not work now: one indexed look, before anything is told or taken in.
 
@@ -139,5 +159,9 @@ def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float) 
         retry_after = refusal.retry_after_seconds
     elif resets_at is not None:
         retry_after = max(1, int(resets_at.timestamp() - now_seconds) + 1)
+    elif isinstance(refusal, errors.BoundReached) and refusal.passes:
+        retry_after = 1
+    if isinstance(refusal, errors.BoundReached) and retry_after is not None and retry_after <= WORTH_WAITING_SECONDS:
+        kind = RefusalKind.RATE_LIMITED
     param = "model" if isinstance(refusal, errors.UnknownModel | errors.Unpriced) else None
     return Refusal(kind, refusal.message, request_id, param=param, retry_after_seconds=retry_after, resets_at=resets_at)

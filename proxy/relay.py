@@ -290,11 +290,14 @@ class Pump:
     async def _upstream_refused(self, response: aiohttp.ClientResponse) -> None:
         body = await self._read(response)
         status = response.status
-        result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
         kind = RefusalKind.UPSTREAM_FAILED if body is None else refused_as(status)
         if kind is not None or body is None:
-            await self._finish(result, self._refusal(kind or RefusalKind.UPSTREAM_FAILED, OPERATOR_ERROR_MESSAGE))
+            log.warning("upstream refused", call=str(self._let_in.opening.id), upstream=self._let_in.route.upstream.name, status=status)
+            refusal = self._refusal(kind or RefusalKind.UPSTREAM_FAILED, OPERATOR_ERROR_MESSAGE)
+            answered = self._dialect.refuse(refusal).status
+            await self._finish(_Result(Consumption(), UsageOutcome.FAILED, answered, f"upstream_{status}"), refusal, upstream_status=status)
             return
+        result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
         headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
         await self._finish(result, Answer(status, headers, body))
 
@@ -406,8 +409,11 @@ class Pump:
         elif self._meter is not None and self._started and now - self._sent_at >= KEEP_ALIVE_SECONDS:
             self._whisper = asyncio.create_task(self._send_body(self._meter.keep_alive()))  # aside: a client that reads nothing must not stop the beat
 
-    async def _finish(self, result: _Result, last: Answer | Refusal | bytes) -> None:
-        """Settle, then let the client see the end: a whole answer, a refusal, or the last bytes of a stream."""
+    async def _finish(self, result: _Result, last: Answer | Refusal | bytes, *, upstream_status: int | None = None) -> None:
+        """Settle, then let the client see the end: a whole answer, a refusal, or the last bytes of a stream.
+
+        `upstream_status` is what the upstream answered, where the client gets another status.
+        """
         self.open = False
         finished_at = self._runtime.clock()
         opening = self._let_in.opening
@@ -417,7 +423,7 @@ class Pump:
             upstream=self._let_in.route.upstream.name,
             model=self._let_in.route.upstream.named(opening.model),
             outcome=result.outcome,
-            http_status=result.http_status,
+            http_status=result.http_status if upstream_status is None else upstream_status,
             error_code=result.error_code,
             started_at=self._received_at,
             first_byte_at=self._first_byte_at,

@@ -9,9 +9,8 @@ from uuid import UUID
 import structlog
 
 from domain import errors
-from domain.access import secrets
 from models.ids import uuid7
-from proxy.admission import Road, let_in, prove, translated
+from proxy.admission import Road, choose, let_in, prove, translated
 from proxy.dialects import anthropic, openai
 from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
@@ -73,9 +72,9 @@ class Inference:
         runtime = self.relay.runtime
         headers = scope["headers"]
         if scope["method"] != "POST":
-            return Refusal(RefusalKind.NOT_FOUND, f"{scope['method']} is not answered here; send POST.", request_id)
-        secret = next((key for key in credentials(headers) if secrets.well_formed(key)), None)
-        if secret is None:
+            return Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id)
+        shown = credentials(headers)
+        if not shown:
             return Refusal(RefusalKind.UNAUTHENTICATED, "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.", request_id)
         try:
             preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
@@ -84,6 +83,7 @@ class Inference:
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
         language = found.get(b"x-language", "")
         try:
+            secret = await choose(shown)
             body = await read_body(scope, receive, lambda: prove(secret))
             client = scope.get("client")
             admitting = asyncio.ensure_future(

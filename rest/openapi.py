@@ -29,8 +29,8 @@ WORKSPACE = {
     "name": "X-Workspace-Id",
     "in": "header",
     "required": False,
-    "description": "Which workspace a session token means; the person's own without it. An API key has one.",
-    "schema": {"type": "string", "format": "uuid"},
+    "description": "Which workspace a session token means, by its UUID or its GraphQL id; the person's own without it. An API key has one.",
+    "schema": {"type": "string"},
 }
 
 

@@ -17,7 +17,7 @@ from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quot
 from domain.serving.batches import Answer, Batch, Item, statement
 from models import database
 from models.database import CONTENDED, UNREACHABLE
-from models.enums import Bucket, TokenCountSource, UsageOutcome
+from models.enums import Bucket, Measure, TokenCountSource, UsageOutcome
 
 SWEEP_AT_ONCE = 200
 SLOWEST_RETRY_SECONDS = 5.0
@@ -419,6 +419,20 @@ _REFUSALS: Mapping[str, str] = {
 }
 
 
+_MEASURES: Mapping[str, str] = {"money": "The budget", "calls": "The limit on calls", "tokens": "The limit on tokens"}
+_SPANS: Mapping[str, str] = {"day": "a day", "week": "a week", "month": "a month", "billing_period": "a billing period"}
+
+
+def _bound_reached(bound: str, resets_at: datetime | None) -> errors.BoundReached:
+    """Say which bound a call does not fit into; `bound` is a measure and a window, as `money in 24h`."""
+    measure, _, span = bound.partition(" in ")
+    if measure == Measure.CONCURRENT:
+        return errors.BoundReached("As many calls are under way as may be at once; try again when one has ended.", bound=bound, resets_at=None, passes=True)
+    of = " for good" if span == "lifetime" else f" for {_SPANS.get(span, span)}"
+    when = f"; it begins anew at {resets_at:%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
+    return errors.BoundReached(f"{_MEASURES[measure]}{of} does not cover this call{when}.", bound=bound, resets_at=resets_at)
+
+
 def _admitted(row: Answer, opening: Opening) -> Admitted:
     verdict = row["verdict"]
     if verdict == "admitted":
@@ -438,8 +452,7 @@ def _admitted(row: Answer, opening: Opening) -> Admitted:
             required_microusd=required,
         )
     if verdict == "bound":
-        when = f", until {row['resets_at']:%Y-%m-%d %H:%M} UTC" if row["resets_at"] else ""
-        raise errors.BoundReached(f"The bound on {row['bound']} is reached{when}.", bound=row["bound"], resets_at=row["resets_at"])
+        raise _bound_reached(row["bound"], row["resets_at"])
     raise errors.Forbidden(_REFUSALS[verdict])
 
 

@@ -102,6 +102,7 @@ class RefusalKind(StrEnum):
     INSUFFICIENT_CREDIT = "insufficient_credit"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    NOT_ALLOWED = "not_allowed"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"

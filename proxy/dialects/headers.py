@@ -37,6 +37,16 @@ def chosen(headers: Headers, passes: Callable[[bytes], bool]) -> list[tuple[byte
     ]
 
 
+def of_request(chosen_fields: list[tuple[bytes, bytes]], credential: Credential | None) -> list[tuple[bytes, bytes]]:
+    """Complete the fields chosen for an upstream: our credential, and the type of the body where the client named none, for it was read as JSON."""
+    written = list(chosen_fields)
+    if all(name != b"content-type" for name, _ in written):
+        written.append((b"content-type", b"application/json"))
+    if credential is not None:
+        written.append(authorization(credential))
+    return written
+
+
 def authorization(credential: Credential) -> tuple[bytes, bytes]:
     """Write the field that tells an upstream who calls."""
     secret = credential.secret.encode("latin-1")
@@ -46,6 +56,8 @@ def authorization(credential: Credential) -> tuple[bytes, bytes]:
 def of_refusal(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     """Write the header fields of a refusal: what it is, its id, when to come back and whether coming back at once can help."""
     written = [(b"content-type", b"application/json"), (b"request-id", refusal.request_id.encode("latin-1", "replace"))]
+    if refusal.kind is RefusalKind.NOT_ALLOWED:
+        written.append((b"allow", b"POST"))
     if refusal.kind in _HOPELESS:
         written.append((b"x-should-retry", b"false"))
     if refusal.retry_after_seconds is not None:

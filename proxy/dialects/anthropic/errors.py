@@ -13,6 +13,7 @@ _SHAPES: dict[RefusalKind, tuple[int, str]] = {
     RefusalKind.INSUFFICIENT_CREDIT: (402, "billing_error"),
     RefusalKind.FORBIDDEN: (403, "permission_error"),
     RefusalKind.NOT_FOUND: (404, "not_found_error"),
+    RefusalKind.NOT_ALLOWED: (405, "invalid_request_error"),
     RefusalKind.CONFLICT: (409, "conflict_error"),
     RefusalKind.TOO_LARGE: (413, "request_too_large"),
     RefusalKind.RATE_LIMITED: (429, "rate_limit_error"),

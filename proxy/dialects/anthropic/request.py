@@ -54,10 +54,7 @@ def rewrite(body: bytes, ask: Ask, *, model: str | None = None, max_output_token
 
 def request_headers(headers: Headers, credential: Credential | None) -> list[tuple[bytes, bytes]]:
     """Choose what goes upstream: version and betas word for word, the client's own name, no credential but ours."""
-    chosen = fields.chosen(headers, _passes)
-    if credential is not None:
-        chosen.append(fields.authorization(credential))
-    return chosen
+    return fields.of_request(fields.chosen(headers, _passes), credential)
 
 
 def _passes(name: bytes) -> bool:

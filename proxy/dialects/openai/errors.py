@@ -12,6 +12,7 @@ _SHAPES: dict[RefusalKind, tuple[int, str, str | None]] = {
     RefusalKind.INSUFFICIENT_CREDIT: (402, "insufficient_quota", "insufficient_quota"),
     RefusalKind.FORBIDDEN: (403, "permission_error", "permission_denied"),
     RefusalKind.NOT_FOUND: (404, "invalid_request_error", "model_not_found"),
+    RefusalKind.NOT_ALLOWED: (405, "invalid_request_error", "method_not_allowed"),
     RefusalKind.CONFLICT: (409, "invalid_request_error", "conflict"),
     RefusalKind.TOO_LARGE: (413, "invalid_request_error", "request_too_large"),
     RefusalKind.RATE_LIMITED: (429, "rate_limit_error", "rate_limit_exceeded"),

@@ -66,10 +66,7 @@ def rewrite(body: bytes, ask: Ask, *, model: str | None = None, max_output_token
 
 def request_headers(headers: Headers, credential: Credential | None) -> list[tuple[bytes, bytes]]:
     """Choose what goes upstream: the client's own name and betas, no credential but ours, which is always a bearer."""
-    chosen = fields.chosen(headers, _passes)
-    if credential is not None:
-        chosen.append(fields.authorization(Credential("bearer", credential.secret)))
-    return chosen
+    return fields.of_request(fields.chosen(headers, _passes), None if credential is None else Credential("bearer", credential.secret))
 
 
 def _passes(name: bytes) -> bool:
