@@ -114,6 +114,8 @@ BEGIN
       ORDER BY a.workspace_id FOR NO KEY UPDATE SKIP LOCKED) l;
   END IF;
 
+  v_now := clock_timestamp();  -- the locks may have been waited for: a hold lives from here, and a window may be over meanwhile
+
   -- The full demand of each: the whole worst case, or for a longer stream the input and a first instalment of output.
   SELECT array_agg(ROW(i.n, i.id, i.workspace_id, i.key_id, i.user_id, i.key_kind, i.mode, i.zone,
            CASE WHEN i.verdict IS NULL AND (i.billed OR bounded.yes) AND NOT i.workspace_id = ANY (coalesce(v_locked, '{}')) THEN 'busy' ELSE i.verdict END,

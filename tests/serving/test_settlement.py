@@ -310,6 +310,24 @@ def test_an_operators_key_of_another_workspace_may_adjust(own: OwnBooks) -> None
     own.run(work())
 
 
+def test_a_hold_lives_from_when_its_lock_was_had(own: OwnBooks) -> None:
+    """F5: an admission that waited for its account counts from the end of the wait: its hold is not half over, or over, when it begins."""
+
+    async def work() -> None:
+        mine, price, process = await tenant(credit_microusd=1000), listed(own.book, "echo"), calls(own.book)
+        async with own.admin.transaction():
+            await own.admin.execute("SELECT FROM account WHERE workspace_id = $1 FOR UPDATE", mine.workspace_id)
+            admission = asyncio.create_task(process.admit(opening(mine.secret, price, input_tokens=10, max_output=5)))
+            while not await own.admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid())"):
+                await asyncio.sleep(0.01)
+            released_at = await own.admin.fetchval("SELECT clock_timestamp()")
+        admitted = await admission
+        assert await database.fetch_value("SELECT created_at FROM hold WHERE call_id = $1", admitted.call_id) >= released_at
+        await process.settle(ending(admitted, price, used(1, 1)))
+
+    own.run(work())
+
+
 def test_a_price_for_each_call_is_charged(own: OwnBooks) -> None:
     """F13: a row of bucket `calls` is charged once for a call that delivered something, and not for one that did not."""
 
