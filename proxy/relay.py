@@ -32,6 +32,8 @@ SETTLE_SECONDS = 10.0
 SEND_SECONDS = 120.0
 """How long a client may read nothing before it counts as gone."""
 KEEP_ALIVE_SECONDS = 15.0
+LONGEST_SECONDS = 3600.0
+"""How long a call may take in all: a provider that only ever says that it lives is not read for ever."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 CLOSE_SECONDS = 20.0
 LOOK_BYTES = 4096
@@ -236,8 +238,9 @@ class Pump:
             await self._relay()
         except Exception as error:  # a bug must not leave a hold open, nor a client waiting
             log.exception("relay failed", call=str(self._let_in.opening.id), error=type(error).__name__)
-            refusal = self._refusal(RefusalKind.INTERNAL, "The gateway failed; nothing more will come.")
-            await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 500, "internal"), refusal)
+            if self.open:  # otherwise the client has its end, and the sweep will close the hold
+                refusal = self._refusal(RefusalKind.INTERNAL, "The gateway failed; nothing more will come.")
+                await self._finish(_Result(self._consumption(), UsageOutcome.FAILED, 500, "internal"), refusal)
         finally:
             self.open = False
             self.answered.set()
@@ -257,12 +260,15 @@ class Pump:
         stopping = asyncio.ensure_future(self._stopped.wait())
         exchange = asyncio.ensure_future(self._exchange(f"{upstream.url}{dialect.upstream_path}", headers, body))
         try:
-            await asyncio.wait({stopping, exchange}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, exchange}, timeout=LONGEST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and self.open:  # one that is settling already is let finish
                 exchange.cancel()
                 await asyncio.gather(exchange, return_exceptions=True)
                 outcome, code = (UsageOutcome.FAILED, "shutdown") if self._client_here else (UsageOutcome.CANCELLED, "client_gone")
                 refusal = self._refusal(RefusalKind.OVERLOADED, "The gateway is restarting; try again.", retry_after=2)
+                if not self._stopped.is_set():
+                    outcome, code = UsageOutcome.FAILED, "upstream_timeout"
+                    refusal = self._refusal(RefusalKind.TIMED_OUT, "The provider did not come to an end in time.")
                 await self._finish(_Result(self._consumption(), outcome, None, code), refusal)
             else:
                 await exchange
