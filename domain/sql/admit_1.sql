@@ -43,6 +43,8 @@ DECLARE
   v_hard uuid[] := '{}';
   v_item admission_1;
   v_demand bound_demand_1;
+  v_first int;
+  v_last int := 0;
   v_window record;
   v_span record;
   v_left bigint;
@@ -170,6 +172,13 @@ BEGIN
     FOR v_index IN 1 .. array_length(v_items, 1) LOOP
       v_item := v_items[v_index];
       CONTINUE WHEN v_item.verdict IS NOT NULL OR NOT v_item.workspace_id = ANY (v_hard);
+      v_first := v_last + 1;  -- its own demands: both arrays are in order of arrival
+      WHILE v_last < coalesce(array_length(v_demands, 1), 0) AND (v_demands[v_last + 1]).n <= v_item.n LOOP
+        v_last := v_last + 1;
+        IF (v_demands[v_last]).n < v_item.n THEN
+          v_first := v_last + 1;
+        END IF;
+      END LOOP;
       v_allowed := NULL;  -- microdollars; null means unbounded
       v_tokens := NULL;   -- output tokens that token bounds leave
       IF v_item.billed THEN
@@ -177,8 +186,7 @@ BEGIN
         v_allowed := v_account.credits - v_account.debits - v_account.held - v_account.floor;
         v_item.available := greatest(v_allowed, 0);
       END IF;
-      FOREACH v_demand IN ARRAY coalesce(v_demands, '{}') LOOP
-        CONTINUE WHEN v_demand.n <> v_item.n;
+      FOREACH v_demand IN ARRAY coalesce(v_demands[v_first:v_last], '{}') LOOP
         SELECT w.*, CASE WHEN w.ends_at <= v_now THEN 0 ELSE w.spent END AS now_spent INTO v_window FROM bound_window w
          WHERE w.workspace_id = v_demand.workspace_id AND w.bound_id = v_demand.bound_id AND w.scope = v_demand.scope;
         v_left := v_demand.most - v_window.now_spent - v_window.held;
@@ -224,8 +232,7 @@ BEGIN
             RAISE EXCEPTION 'account % cannot hold %', v_item.account_id, v_item.demand USING errcode = '55000';
           END IF;
         END IF;
-        FOREACH v_demand IN ARRAY coalesce(v_demands, '{}') LOOP
-          CONTINUE WHEN v_demand.n <> v_item.n;
+        FOREACH v_demand IN ARRAY coalesce(v_demands[v_first:v_last], '{}') LOOP
           SELECT * INTO v_span FROM window_1(v_demand.span, v_demand.zone, v_now);
           v_left := bound_amount_1(v_demand.measure, v_item.demand, v_item.input_tokens, v_item.output);
           UPDATE bound_window w
