@@ -229,7 +229,7 @@ async def create(caller: Caller, new: NewKey) -> tuple[KeyView, str | None]:
         if new.idempotency_key is not None:
             first = await idempotency.claim(workspace_id, "apiKeyCreate", new.idempotency_key, _input(new), key_id)
             if first is not None:
-                return (await find_many(caller, [first]))[first], None
+                return await _again(workspace_id, first), None
         await database.fetch(
             """
             INSERT INTO api_key (workspace_id, id, name, kind, mode, scopes, allowed_models, allowed_origins, allowed_addresses,

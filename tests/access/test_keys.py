@@ -162,6 +162,16 @@ async def test_a_key_is_made_once_for_each_idempotency_key(books: Suite) -> None
     assert again.id != made[0][0].id
 
 
+async def test_whoever_may_make_a_key_may_repeat_it(books: Suite) -> None:
+    """M9: a repeat answers as the first did, also to a caller that may make keys and read none."""
+    mine = await tenant()
+    writer = replace(mine.caller(), scopes=frozenset({Scope.KEYS_WRITE, Scope.INFERENCE}))
+    first, secret = await keys.create(writer, NewKey(idempotency_key="k-1"))
+    again, nothing = await keys.create(writer, NewKey(idempotency_key="k-1"))
+    assert (again, nothing) == (first, None)
+    assert secret is not None
+
+
 async def test_a_key_without_scopes_gets_the_documents_ones(books: Suite) -> None:
     """Scopes that are not named are those of a workspace key in the documents, cut down to the maker's own."""
     mine = await tenant()
