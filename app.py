@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from console.build import DIST
@@ -25,6 +25,7 @@ from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import COUNTS, PRESETS, ROADS, Inference
 from resolvers.asking import Facilities
 from rest.metrics import Counted
+from rest.nowhere import nowhere
 from rest.routes import routes as rest_routes
 from runtime import Runtime, open_runtime
 from schema.build import build
@@ -49,6 +50,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [
         *graphql_routes(view),
+        Route("/", _first_page),
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
         *manual_routes(),
@@ -56,8 +58,13 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     ]
 
 
-async def _nothing_here(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "There is nothing at this path; /docs and /openapi.json tell what there is."}, 404)
+async def _nothing_here(request: Request, _: Exception) -> Response:
+    body, fields = nowhere(request.url.path, request.headers.raw, str(request.state.request_id))
+    return Response(body, 404, headers=fields)
+
+
+async def _first_page(_: Request) -> Response:
+    return RedirectResponse("graphiql", 303)
 
 
 class Application:

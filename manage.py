@@ -137,11 +137,12 @@ def demo(*, renew: bool) -> None:
 def login(email: str, name: str | None) -> None:
     """Print a session token of the local issuer, good for 12 hours."""
     from clients.issuers import local_session
+    from domain.access.users import check_email
 
     async def sign(settings: Settings) -> None:
         if not settings.local_issuer:
             raise click.ClickException("sessions of the local issuer are not believed here: set TALLYGATE_LOCAL_ISSUER=true, on a machine of your own only")
-        click.echo(local_session(settings.secret.get_secret_value(), email, name, at=datetime.now(UTC)))
+        click.echo(local_session(settings.secret.get_secret_value(), check_email(email), name, at=datetime.now(UTC)))
 
     _run(sign)
 

@@ -1,9 +1,11 @@
 """An examination of the installation: what is configured, reachable, out of date, unsafe."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 import asyncpg
 import click
@@ -16,6 +18,8 @@ from models import config as database_config
 from models.database import UNREACHABLE
 from operations import database
 from settings import VERSION, Settings, SettingsError, load
+
+UPSTREAM_SECONDS = 5.0
 
 
 class Verdict(StrEnum):
@@ -58,7 +62,9 @@ async def findings() -> AsyncIterator[Finding]:
         for name, entry in file.upstreams.items():
             entry.key()
             plain = entry.url.startswith("http://") and not any(host in entry.url for host in ("127.0.0.1", "localhost", "[::1]"))
-            yield Finding(Verdict.REPAIR if plain else Verdict.GOOD, f"upstream {name}: {entry.dialect}" + (", over plain http" if plain else ""))
+            away = await _unreachable(entry.url)
+            said = f"upstream {name}: {entry.dialect}, " + ("answers" if away is None else f"cannot be reached: {away}") + (", over plain http" if plain else "")
+            yield Finding(Verdict.REPAIR if plain or away else Verdict.GOOD, said)
         if not file.upstreams:
             yield Finding(Verdict.NOTE, "no upstream is configured: only the built-in model `echo` answers")
     except SettingsError as error:
@@ -114,6 +120,19 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(Verdict.REPAIR, f"{stuck} jobs were given up")
     finally:
         await connection.close()
+
+
+async def _unreachable(url: str) -> str | None:
+    """Return what stands in the way of a connection to an upstream, TLS and all; None when nothing does. No request is made."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    try:
+        async with asyncio.timeout(UPSTREAM_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None)
+            writer.close()
+    except OSError as error:
+        return type(error).__name__
+    return None
 
 
 async def _queue(settings: Settings) -> Finding:

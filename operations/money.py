@@ -40,7 +40,10 @@ async def credit(settings: Settings, workspace_id: UUID, dollars: str, reason: s
         raise InvalidInput(f"The amount is {error}; write dollars such as 25 or 12.50.") from None
     async with open_runtime(settings, serving=False):
         await workspaces.find(workspace_id)
+        # one that repeats gets the transfer of the first time: it must be the same wish
         transfer = await ledger.give(workspace_id, amount, reason, ref or str(uuid7()), Actor(ActorKind.OPERATOR, None, actor))
+        if transfer.amount != amount:
+            raise InvalidInput(f"The ref {ref} was used before, for {usd(transfer.amount)} USD: nothing was added.")
         balance = await ledger.balance(workspace_id)
         return f"transfer {transfer.id}: {usd(transfer.amount)} USD; the balance is {usd(balance.balance)} USD"
 

@@ -114,6 +114,8 @@ async def choose(shown: Sequence[str]) -> str:
 
     Raises Unauthenticated when there is none. One key is not looked at further: admission does that.
     """
+    if not shown:
+        raise errors.Unauthenticated("Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.")
     ours = [credential for credential in shown if secrets.well_formed(credential)]
     if not ours:
         raise errors.Unauthenticated("This API key is unknown, revoked or expired.")

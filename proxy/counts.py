@@ -7,10 +7,9 @@ import msgspec
 import structlog
 
 from domain import errors
-from domain.access import secrets
 from models.ids import uuid7
 from proxy import splice
-from proxy.admission import PARSE_ASIDE_BYTES, prove, translated
+from proxy.admission import PARSE_ASIDE_BYTES, choose, prove, translated
 from proxy.dialects import anthropic
 from proxy.dialects.base import Answer, BadRequest, Dialect, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
@@ -69,11 +68,9 @@ class CountTokens:
 
     async def _count(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
         if scope["method"] != "POST":
-            return anthropic.refuse(Refusal(RefusalKind.NOT_FOUND, f"{scope['method']} is not answered here; send POST.", request_id))
+            return anthropic.refuse(Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id))
         headers = scope["headers"]
-        secret = next((key for key in credentials(headers) if secrets.well_formed(key)), None)
-        if secret is None:
-            raise errors.Unauthenticated("Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.")
+        secret = await choose(credentials(headers))
         # Before anything is told, and before more than a little is taken in; a second look would cost what the first one did.
         await prove(secret)
         body = await read_body(scope, receive, _proved)

@@ -73,9 +73,6 @@ class Inference:
         headers = scope["headers"]
         if scope["method"] != "POST":
             return Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id)
-        shown = credentials(headers)
-        if not shown:
-            return Refusal(RefusalKind.UNAUTHENTICATED, "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.", request_id)
         try:
             preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
         except BadRequest as bad:
@@ -83,7 +80,7 @@ class Inference:
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
         language = found.get(b"x-language", "")
         try:
-            secret = await choose(shown)
+            secret = await choose(credentials(headers))
             body = await read_body(scope, receive, lambda: prove(secret))
             client = scope.get("client")
             admitting = asyncio.ensure_future(

@@ -139,10 +139,6 @@ class Door:
         return Reply(operation.status, written), []
 
     def _refused(self, refusal: Refusal, headers: Headers, request_id: str) -> tuple[Reply, Fields]:
-        return refused(refusal, self._document.shape(headers), request_id)
-
-
-def refused(refusal: Refusal, shape: Shape, request_id: str) -> tuple[Reply, Fields]:
-    """Write a refusal in one of the shapes, with the header fields that go with it."""
-    body = shape.write(refusal, request_id).model_dump_json().encode()
-    return Reply(shape.status(refusal), body), shape.header_fields(refusal, now_seconds=time.time())
+        shape = self._document.shape(headers)
+        body = shape.write(refusal, request_id).model_dump_json().encode()
+        return Reply(shape.status(refusal), body), shape.header_fields(refusal, now_seconds=time.time())

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ import asyncpg
 from domain import duties
 from domain.access import users
 from domain.access.callers import Caller
-from domain.errors import Forbidden, InvalidInput, InvalidState, NotFound, WiderThanCaller
+from domain.errors import Forbidden, InvalidState, NotFound, WiderThanCaller
 from domain.pages import Page, PageOf, cut, oldest_first
 from models import database
 from models.enums import Role, Scope
@@ -21,7 +20,6 @@ from models.ids import uuid7
 
 INVITATION_DAYS = 7
 INVITATION_MAIL = "invitation_mail"
-_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,7 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
     WiderThanCaller when somebody other than an owner invites an owner, or changes such an invitation.
     """
     workspace_id = caller.require(Scope.MEMBERS_WRITE)
-    if len(email) > 320 or not _EMAIL.fullmatch(email):
-        raise InvalidInput("This is no e-mail address.", path=("email",))
+    users.check_email(email)
     _refuse_owner(caller, role, path="role")
     async with database.transaction():
         await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)

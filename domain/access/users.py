@@ -1,10 +1,11 @@
 """People, as their issuers name them."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from domain.errors import NotFound, Taken
+from domain.errors import InvalidInput, NotFound, Taken
 from models import database
 from models.ids import uuid7
 
@@ -25,6 +26,14 @@ class UserView:
 
 
 _COLUMNS = "id, email, name, operator"
+_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+
+
+def check_email(email: str) -> str:
+    """Return an address; raises InvalidInput when it is none, by the rule of HTML's e-mail field."""
+    if len(email) > 320 or not _EMAIL.fullmatch(email):
+        raise InvalidInput("This is no e-mail address.", path=("email",))
+    return email
 
 
 async def signed_in(issuer: str, subject: str, email: str | None, name: str | None, *, at: datetime) -> UserView:
@@ -50,7 +59,8 @@ async def signed_in(issuer: str, subject: str, email: str | None, name: str | No
 
 
 async def create(issuer: str, email: str, name: str | None, *, operator: bool, at: datetime) -> UserView:
-    """Make a person of the local issuer, known by address; raises Taken when there is one."""
+    """Make a person of the local issuer, known by address; raises Taken when there is one, and InvalidInput for what is no address."""
+    check_email(email)
     row = await database.fetch_row(
         f"""
         INSERT INTO users (id, issuer, subject, email, name, operator, created_at) VALUES ($1, $2, $3, $3, $4, $5, $6)

@@ -284,6 +284,8 @@ async def test_the_worker_mails_the_token(desk: Runtime, tmp_path: Path) -> None
     text = mail.get_content()
     assert "Olga Owner invites you" in text
     token = next(line for line in text.splitlines() if len(line) == 96)
+    assert token in files[0].read_text().splitlines()  # who opens the file has it in one piece
+    assert "`invitationAccept`" in text
     joined = await members.accept(await person(), token, SECRET)
     assert joined.role is Role.DEVELOPER
 

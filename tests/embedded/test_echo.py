@@ -90,6 +90,20 @@ async def test_chat_whole(base: str) -> None:
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens, completion.usage.total_tokens) == (3, 2, 5)
 
 
+@pytest.mark.parametrize("streams", [True, False])
+async def test_chat_several_choices(base: str, streams: bool) -> None:
+    """With `n` every choice says the same, and all their tokens are counted together."""
+    asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "n": 3}
+    async with openai.AsyncOpenAI(api_key="any", base_url=base + "/v1") as client:
+        if streams:
+            async with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+                completion: Any = await stream.get_final_completion()
+        else:
+            completion = await client.chat.completions.create(**asked)
+    assert [(choice.index, choice.message.content, choice.finish_reason) for choice in completion.choices] == [(index, "Hello", "stop") for index in range(3)]
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens, completion.usage.total_tokens) == (2, 6, 8)
+
+
 @pytest.mark.parametrize("asks", [True, False])
 async def test_chat_streamed(base: str, asks: bool) -> None:
     """A stream shows usage exactly when asked to: null on every chunk, then a chunk without choices."""
@@ -118,5 +132,7 @@ async def test_chat_tool_call(base: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"messages": 7}', b'{"messages": [7], "model": "echo"}', b"[" * 100_000])
 async def test_bad_requests(base: str, body: bytes) -> None:
     """Whatever is no request is answered 400, and what is nowhere 404."""
-    assert (await _post(base + "/v1/messages", body))[0] == 400
+    for path, told in (("/v1/messages", {"type", "error"}), ("/v1/chat/completions", {"error"})):
+        status, said = await _post(base + path, body)
+        assert (status, set(json.loads(said))) == (400, told)
     assert (await _post(base + "/v1/nowhere", body))[0] == 404

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,8 +53,44 @@ def test_doctor_names_what_must_be_repaired(environment: dict[str, str], tmp_pat
     assert "REPAIR  NOT_SET is not set" in said
     assert "REPAIR  the application's database role is a superuser" in said
     assert "REPAIR  the queue cannot be reached" in said
+    assert "REPAIR  TALLYGATE_CONFIG, /no/such.toml, cannot be read" in manage({**environment, "TALLYGATE_CONFIG": "/no/such.toml"}, "doctor", code=1)
     assert "hush" not in said
     assert environment["TALLYGATE_SECRET"] not in said
+
+
+def test_doctor_tries_every_upstream(environment: dict[str, str], tmp_path: Path) -> None:
+    """An upstream that takes connections is good, one that takes none is to be repaired; no request is made, and no key is printed."""
+    config = tmp_path / "tallygate.toml"
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        config.write_text(f'[upstreams.a]\ndialect = "anthropic"\nurl = "http://127.0.0.1:{there.getsockname()[1]}"\nkey_env = "SOME_KEY"\n')
+        chosen = {**environment, "TALLYGATE_CONFIG": str(config), "SOME_KEY": "hush"}
+        said = manage(chosen, "doctor")
+        assert "    ok  upstream a: anthropic, answers\n" in said
+    gone = manage(chosen, "doctor", code=1)
+    assert "REPAIR  upstream a: anthropic, cannot be reached: ConnectionRefusedError\n" in gone
+    assert "hush" not in said + gone
+
+
+@pytest.mark.parametrize(
+    ("port", "data", "said"),
+    [
+        ("abc", "d", "Error: abc is not a port: choose one from 1 to 65535 with PORT.\n"),
+        ("70000", "d", "70000 is not a port: choose one from 1 to 65535 with PORT.\n"),
+        ("", "file", "The folder {}/file cannot be used (file exists): choose another one with TALLYGATE_DATA.\n"),
+    ],
+)
+def test_a_run_that_cannot_begin_says_so_in_one_sentence(environment: dict[str, str], tmp_path: Path, port: str, data: str, said: str) -> None:
+    """A port that is none and a folder that is none: one sentence, no usage and no traceback; an empty PORT is as none."""
+    (tmp_path / "file").touch()
+    told = manage({"PATH": environment["PATH"], "PORT": port, "TALLYGATE_DATA": str(tmp_path / data)}, "run", code=1)
+    assert told == said.format(tmp_path)
+
+
+def test_settings_of_a_run_that_cannot_be_read_are_a_sentence(environment: dict[str, str]) -> None:
+    """Beside a run of somebody else a command says which file it cannot read; here one that nobody can, because root can read all others."""
+    said = manage({"PATH": environment["PATH"], "TALLYGATE_DATA": "d" * 300}, "audit", code=1)
+    assert said.startswith(f"Error: {'d' * 300}/server.env cannot be read (File name too long)")
+    assert "Traceback" not in said
 
 
 def test_a_missing_environment_is_one_line_for_each_variable(environment: dict[str, str]) -> None:
@@ -98,7 +135,12 @@ def test_a_workspace_is_made_credited_and_charged_by_command(environment: dict[s
     said = manage(environment, "credit", workspace_id, "12.50", "--reason", "welcome", "--actor", "ops", "--ref", "w1")
     assert "12.50 USD; the balance is 12.50 USD" in said
     assert "the balance is 12.50 USD" in manage(environment, "credit", workspace_id, "12.50", "--reason", "welcome", "--actor", "ops", "--ref", "w1")
+    said = manage(environment, "credit", workspace_id, "99", "--reason", "welcome", "--ref", "w1", code=1)
+    assert said == "Error: The ref w1 was used before, for 12.50 USD: nothing was added.\n"
     assert manage(environment, "audit") == "the books are sound\n"
+    for address in ("", "ada", "a b@c"):
+        for command in (("user", "create", "--", address), ("login", "--email", address), ("workspace", "create", "B", "--owner", address)):
+            assert manage(environment, *command, code=1) == "Error: This is no e-mail address.\n"
     for wrong in ("-1", "0", "1e400", "NaN", "0.0000001", "five"):
         assert "Error:" in manage(environment, "credit", "--reason", "x", "--", workspace_id, wrong, code=1)
     assert "No such IANA time zone" in manage(environment, "workspace", "create", "B", "--timezone", "Mars/Olympus", code=1)

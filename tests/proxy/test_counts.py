@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_disturbs_nobody(door: str) -> None:
 async def test_only_post_is_answered(door: str) -> None:
     """Another method is refused in the dialect's shape."""
     for method in ("GET", "PUT", "DELETE"):
-        assert (await refused(door, b"", {}, method=method))[:2] == (404, "not_found_error")
+        assert (await refused(door, b"", {}, method=method))[:2] == (405, "invalid_request_error")
 
 
 async def test_the_official_sdk_counts(door: str) -> None:

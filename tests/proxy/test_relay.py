@@ -148,7 +148,7 @@ async def test_a_providers_refusal_is_handed_on_byte_for_byte(gateway: Gateway, 
     answer = await _ask(gateway, wire, mine, wire.body())
     assert (answer.status, answer.body, answer.headers["retry-after"]) == (code, told, "7")
     booked = await _booked(mine)
-    assert (booked.charge_microusd, booked.outcome, booked.error_code) == (0, "failed", f"upstream_{code}")
+    assert (booked.charge_microusd, booked.outcome, booked.error_code, booked.http_status) == (0, "failed", f"upstream_{code}", code)
 
 
 @pytest.mark.parametrize("code", [302, 401, 402, 403, 500])
@@ -162,7 +162,10 @@ async def test_a_providers_quarrel_with_the_operator_is_502(gateway: Gateway, pr
     assert kind == {"anthropic": "api_error", "openai": "server_error"}[wire.name]
     assert "scripted" not in message
     assert len(provider.requests) == 1
-    assert (await _booked(mine)).charge_microusd == 0
+    booked = await _booked(mine)
+    assert (booked.charge_microusd, booked.error_code, booked.http_status) == (0, f"upstream_{code}", 502)  # the record has what was answered
+    attempt = await database.fetch_value("SELECT http_status FROM attempt WHERE workspace_id = $1", mine.workspace_id)
+    assert attempt == code  # and the attempt what the provider said
 
 
 @pytest.mark.parametrize("code", [503, 529])

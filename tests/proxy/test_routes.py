@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.access import keys
+from domain.access.limits import BoundInput
 from models import database
-from models.enums import ApiKeyKind, ApiKeyMode, Scope
+from models.enums import ApiKeyKind, ApiKeyMode, Measure, Scope
 from tests.support import upstream as scripted
 from tests.support.books import calls_of, only_call, quiet, settled
 from tests.support.calling import CLAUDE, GPT, WIRES, Wire, bearer, session
 from tests.support.gateway import Gateway
-from tests.support.upstream import Upstream
+from tests.support.upstream import Exchange, Upstream
 from tests.support.world import Tenant, tenant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])]
@@ -111,8 +112,10 @@ async def test_an_unknown_model_is_404(gateway: Gateway, provider: Upstream, wir
 
 async def test_only_post_is_answered(gateway: Gateway, wire: Wire) -> None:
     """Another method is refused in the dialect's shape."""
-    status, kind, _, _ = await _refused(gateway, wire, b"", {}, method="PUT")
-    assert (status, kind) == (404, NOT_FOUND[wire.name])
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        status, kind, message, fields = await _refused(gateway, wire, b"", {}, method=method)
+        assert (status, kind, fields["allow"]) == (405, BAD_REQUEST[wire.name], "POST")
+        assert message == f"{method} is not answered here; send POST."
 
 
 async def test_a_key_that_may_not_is_403(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
@@ -198,7 +201,85 @@ async def test_both_credentials_may_be_shown_and_one_must_work(gateway: Gateway,
         async with session() as client, client.post(gateway.url + wire.path, data=wire.body(stream=False), headers=headers) as response:
             assert response.status == 200
             assert json.loads(await response.read())["id"]
+    _, fresh = await mine.mint(name="fresh")
+    await keys.revoke(mine.caller(), mine.key.id)
+    for headers in ({"authorization": f"Bearer {mine.secret}", "x-api-key": fresh}, {"authorization": f"Bearer {fresh}", "x-api-key": mine.secret}):
+        async with session() as client, client.post(gateway.url + wire.path, data=wire.body(stream=False), headers=headers) as response:
+            assert response.status == 200  # of two of ours, the one that works
+            await response.read()
     seen = " ".join(value for request in provider.requests for _, value in request.headers)
     assert mine.secret not in seen
+    assert fresh not in seen
     assert "sk-ant-other" not in seen
     assert "sk-other" not in seen
+
+
+async def test_a_wrong_key_is_called_wrong_and_not_missing(gateway: Gateway, wire: Wire) -> None:
+    """Who shows a key that is mistyped is told that it is not known; who shows none is told how to show one."""
+    mine = await tenant()
+    mistyped = mine.secret[:-1] + ("a" if mine.secret[-1] != "a" else "b")
+    for headers in (bearer(mistyped), bearer(mine.secret.replace("live", "test")), {"x-api-key": "sk-other"}):
+        assert (await _refused(gateway, wire, wire.body(), headers))[2] == "This API key is unknown, revoked or expired."
+    assert (await _refused(gateway, wire, wire.body(), {}))[2] == "Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`."
+
+
+async def test_a_body_without_a_type_goes_upstream_as_json(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """The body was read as JSON, so a client that names no content type does not make a provider refuse it."""
+    mine = await tenant(credit_microusd=1_000_000)
+    provider.script(scripted.whole(wire.whole()))
+    async with session() as client:
+        asked = client.post(gateway.url + wire.path, data=wire.body(stream=False), headers=bearer(mine.secret), skip_auto_headers=["content-type"])
+        async with asked as response:
+            assert response.status == 200
+            await response.read()
+    assert provider.requests[-1].header("content-type") == "application/json"
+
+
+RATE_LIMITED = {"anthropic": "rate_limit_error", "openai": "rate_limit_error"}
+USED_UP = {"anthropic": "billing_error", "openai": "insufficient_quota"}
+
+
+async def test_a_bound_that_soon_passes_is_tried_again_and_another_is_told(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """F3: a limit of a minute is 429 with `retry-after`, which SDKs wait for; one of a day, and one for good, are not to be repeated, and say when."""
+    mine = await tenant(credit_microusd=1_000_000)
+    provider.script(scripted.whole(wire.whole()))
+    for measure, window, kind, words in (
+        (Measure.CALLS, "1m", RATE_LIMITED, "The limit on calls for 1m does not cover this call; it begins anew at 20"),
+        (Measure.CALLS, "24h", USED_UP, "The limit on calls for 24h does not cover this call; it begins anew at 20"),
+        (Measure.TOKENS, "lifetime", USED_UP, "The limit on tokens for good does not cover this call."),
+        (Measure.MONEY, "day", USED_UP, "The budget for a day does not cover this call"),
+    ):
+        most = {Measure.CALLS: 1, Measure.TOKENS: 40, Measure.MONEY: wire.price() + 1}[measure]
+        _, secret = await mine.mint(**{"budgets" if measure is Measure.MONEY else "limits": (BoundInput(measure, window, most),)})
+        body = wire.body(stream=False, max_tokens=12)
+        async with session() as client, client.post(gateway.url + wire.path, data=body, headers=bearer(secret)) as first:
+            assert first.status == 200, (measure, window)
+            await first.read()
+        status, told, message, fields = await _refused(gateway, wire, body, bearer(secret))
+        assert (status, told) == (429, kind[wire.name])
+        assert message.startswith(words)
+        assert ("x-should-retry" in fields) == (kind is USED_UP)
+        if kind is RATE_LIMITED:
+            assert 1 <= int(fields["retry-after"]) <= 61
+
+
+async def test_a_call_too_many_at_once_is_tried_again(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """F3: beyond the calls that may be under way at once it is 429, to be tried again after a second."""
+    mine = await tenant(credit_microusd=1_000_000)
+    held = asyncio.Event()
+
+    async def later(exchange: Exchange) -> None:
+        await held.wait()
+        await exchange.send(b"".join(wire.rest()))
+        await exchange.end()
+
+    provider.script(scripted.stream(wire.begin(), then=later))
+    _, secret = await mine.mint(limits=(BoundInput(Measure.CONCURRENT, "concurrent", 1),))
+    async with session() as client, client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(secret)) as first:
+        assert await first.content.readany()
+        status, kind, message, fields = await _refused(gateway, wire, wire.body(), bearer(secret))
+        assert (status, kind, fields["retry-after"]) == (429, RATE_LIMITED[wire.name], "1")
+        assert message == "As many calls are under way as may be at once; try again when one has ended."
+        assert "x-should-retry" not in fields
+        held.set()
+        await first.read()

@@ -1,6 +1,8 @@
 """Who calls: session tokens and the workspace that they mean."""
 
+import base64
 from datetime import UTC, datetime
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -19,16 +21,23 @@ def session(of: Tenant) -> dict[str, str]:
     return {"Authorization": f"Bearer {local_session(SECRET, of.owner_email, None, at=datetime.now(UTC))}"}
 
 
+def _global(kind: str, key: UUID) -> str:
+    """Write an id as GraphQL shows it."""
+    return base64.urlsafe_b64encode(f"{kind}:{key}".encode()).decode().rstrip("=")
+
+
 async def test_a_session_means_the_persons_own_workspace(client: httpx2.AsyncClient) -> None:
     """Without X-Workspace-Id it is the first one that the person owns; with it, the one that it names, if the person is a member."""
     mine, theirs = await tenant(credit_microusd=7), await tenant(credit_microusd=9)
     second = await workspaces.create(mine.caller(), "Second", "UTC", None)
-    for headers, balance in (({}, 7), ({"X-Workspace-Id": str(mine.workspace_id)}, 7), ({"X-Workspace-Id": str(second.id)}, 0)):
-        told = await client.get("/tenant/credits", headers={**session(mine), **headers})
+    named = ((None, 7), (str(mine.workspace_id), 7), (str(second.id), 0), (_global("Workspace", second.id), 0))
+    for name, balance in named:
+        told = await client.get("/tenant/credits", headers=session(mine) | ({} if name is None else {"X-Workspace-Id": name}))
         assert (told.status_code, told.json()["balance_micros"]) == (200, balance)
-    refused = await client.get("/tenant/credits", headers={**session(mine), "X-Workspace-Id": str(theirs.workspace_id)})
-    assert refused.status_code == 403
-    assert set(refused.json()["error"]) == {"type", "message"}
+    for foreign in (str(theirs.workspace_id), _global("Workspace", theirs.workspace_id), _global("User", second.id), "nonsense", "", "V29ya3NwYWNl"):
+        refused = await client.get("/tenant/credits", headers=session(mine) | {"X-Workspace-Id": foreign})
+        assert refused.status_code == 403, foreign
+        assert set(refused.json()["error"]) == {"type", "message"}
 
 
 async def test_a_session_makes_a_key(client: httpx2.AsyncClient) -> None:

@@ -33,6 +33,7 @@ class Line:
     output_tokens: int
     outcome: str
     error_code: str | None
+    http_status: int | None
     token_source: str
     model: str
     events: int
@@ -50,6 +51,7 @@ async def line(call_id: str | UUID) -> Line | None:
         output_tokens=sum(row["output_tokens"] for row in rows),
         outcome=last["outcome"],
         error_code=last["error_code"],
+        http_status=last["http_status"],
         token_source=last["token_source"],
         model=last["model"],
         events=len(rows),

@@ -1,0 +1,25 @@
+"""What a path that is nobody's answers: 404, in the shape that whoever asks can read."""
+
+import re
+
+from domain.errors import NotFound
+from rest.callers import Headers, header
+from rest.shapes import ANTHROPIC, OPENAI, PLAIN, TYPED, Shape
+
+_OF_OPENAI = re.compile(r"/v1/(chat|completions|responses|embeddings|audio|images|moderations|files|batches)(/|$)")
+"""Paths of OpenAI's API, whose SDKs read its error body alone."""
+
+
+def nowhere(path: str, headers: Headers, request_id: str) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the header fields of a 404 for `path`."""
+    refusal = NotFound("path", path=())
+    body = _shape(path, headers).write(refusal, request_id).model_dump_json().encode()
+    return body, {"content-type": "application/json", "request-id": request_id, "cache-control": "no-store"}
+
+
+def _shape(path: str, headers: Headers) -> Shape:
+    if "/v1/messages" in path or header(headers, b"anthropic-version") is not None:
+        return ANTHROPIC
+    if _OF_OPENAI.search(path):
+        return OPENAI
+    return TYPED if path.startswith("/tenant/") else PLAIN
