@@ -16,6 +16,7 @@ import sys
 import time
 
 PR_SET_PDEATHSIG = 1
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_AT_PARENT_SECONDS = 1.0  # a fork of the asking process may hold the pipe open: its death then shows in the parent's id
 
 
@@ -37,6 +38,7 @@ def become(command: list[str], keeper: int, first: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(first), 0, 0, 0)
     if os.getppid() != keeper:
         os._exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # what came since the fork is heard now, with its default meaning
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     try:
@@ -56,14 +58,17 @@ def main(arguments: list[str]) -> int:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in HEARD:
         signal.signal(number, lambda number, _frame: asked.append(number))
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     keeper = os.getpid()
+    # Until the fork has become the command it would take a signal with our handlers, which is to lose it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     child = os.fork()
     if child == 0:
         become(command, keeper, steps[0][0])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     with contextlib.suppress(BrokenPipeError):  # the asking process is gone already: the pipe's end is seen below
         os.write(status, f"{child}\n".encode())
     os.close(status)

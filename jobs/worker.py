@@ -51,7 +51,10 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
     """Return a worker in the running event loop; its owner handles signals."""
     return Worker(
         functions=[func(run, name=FUNCTION, keep_result=0, timeout=JOB_SECONDS, max_tries=1_000)],
-        cron_jobs=[cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS)],
+        cron_jobs=[
+            cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
+            cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=JOB_SECONDS),
+        ],
         queue_name=QUEUE_NAME,
         redis_settings=redis_settings(redis_url),
         handle_signals=False,

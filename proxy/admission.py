@@ -12,8 +12,11 @@ from domain.serving.calls import Admitted, Opening
 from domain.serving.routing import Route
 from models.database import CONTENDED, UNREACHABLE
 from proxy.dialects.base import Ask, BadRequest, Dialect, Refusal, RefusalKind
+from proxy.dialects.registry import DIALECTS
 from proxy.presets.insertion import apply
 from proxy.presets.registry import Version
+from proxy.translation.base import Translation
+from proxy.translation.registry import TRANSLATIONS
 from runtime import Runtime
 
 PARSE_ASIDE_BYTES = 1024 * 1024
@@ -28,10 +31,15 @@ MOST_OUTPUT_TOKENS = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class LetIn:
-    """A call that may go upstream, with what the relay needs."""
+    """A call that may go upstream, with what the relay needs.
+
+    `ask` is what the client asked; `sent_ask` and `body` are what the upstream is asked, the same unless `translation` stands between them.
+    """
 
     ask: Ask
+    sent_ask: Ask
     body: bytes
+    translation: Translation | None
     opening: Opening
     admitted: Admitted
     route: Route
@@ -67,11 +75,16 @@ async def let_in(
         price = runtime.book.price(route.model.name, now)
         if price is None:
             raise errors.Unpriced(f"The model `{route.model.name}` has no price here, so it is not sold. Its operator can enter one.")
+        largest = route.model.max_output_tokens
+        each = (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
+        translation = None if route.upstream.dialect == dialect.name else TRANSLATIONS[dialect.name, route.upstream.dialect]
+        sent, sent_ask = body, ask
+        if translation is not None:
+            sent = await asyncio.to_thread(translation.request, body, max_output_tokens=each)
+            sent_ask = DIALECTS[route.upstream.dialect].parse(sent)
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
-    largest = route.model.max_output_tokens
-    each = (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
     whole = each * max(ask.choices, 1)
     instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
     opening = Opening(
@@ -100,7 +113,7 @@ async def let_in(
         address=address,
     )
     admitted = await runtime.calls.admit(opening)
-    return LetIn(ask, body, opening, admitted, route, price, preset)
+    return LetIn(ask, sent_ask, sent, translation, opening, admitted, route, price, preset)
 
 
 def _read(dialect: Dialect, body: bytes, preset: Version | None) -> tuple[bytes, Ask]:

@@ -20,10 +20,13 @@ from models.enums import Bucket, UsageOutcome
 from models.ids import uuid7
 from proxy.admission import LetIn
 from proxy.dialects.base import Answer, Credential, Dialect, Headers, Meter, Reading, Refusal, RefusalKind, Usage
+from proxy.dialects.registry import DIALECTS
 from proxy.dialects.statuses import refused_as
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
 from proxy.presets.registry import ANSWER_HEADER
 from proxy.requests import Send
+from proxy.translation.base import Untranslatable
+from proxy.translation.meter import TranslatedMeter
 from runtime import Runtime
 
 PULSE_SECONDS = 2.0
@@ -131,6 +134,7 @@ class Pump:
         self._runtime = runtime
         self._let_in = let_in
         self._dialect = dialect
+        self._spoken = dialect if let_in.translation is None else DIALECTS[let_in.translation.upstream]
         self._headers = headers
         self._send = send
         self._request_id = request_id
@@ -246,8 +250,8 @@ class Pump:
             self.answered.set()
 
     async def _relay(self) -> None:
-        let_in, dialect, upstream = self._let_in, self._dialect, self._let_in.route.upstream
-        ask, clamped = let_in.ask, let_in.admitted.clamped
+        let_in, dialect, upstream = self._let_in, self._spoken, self._let_in.route.upstream
+        ask, clamped = let_in.sent_ask, let_in.admitted.clamped
         model = upstream.named(let_in.route.model.name)
         body = dialect.rewrite(
             let_in.body,
@@ -305,6 +309,8 @@ class Pump:
             return
         result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
         headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
+        if self._let_in.translation is not None:
+            body = self._let_in.translation.error(status, body, self._request_id)
         await self._finish(result, Answer(status, headers, body))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
@@ -317,7 +323,12 @@ class Pump:
 
     async def _whole(self, response: aiohttp.ClientResponse) -> None:
         body = await self._read(response)
-        reading: Reading | None = None if body is None else self._dialect.read(body, self._let_in.ask)
+        reading: Reading | None = None if body is None else self._spoken.read(body, self._let_in.sent_ask)
+        if body is not None and reading is not None and reading.complete and self._let_in.translation is not None:
+            try:
+                body = self._let_in.translation.answer(body, self._let_in.ask, created_seconds=int(self._received_at.timestamp()))
+            except Untranslatable:
+                body = None
         if body is None or reading is None or not reading.complete:
             result = _Result(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
             await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider's answer could not be read."))
@@ -331,7 +342,10 @@ class Pump:
             result = _Result(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
             await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider did not stream its answer."))
             return
-        meter = self._meter = self._dialect.meter(self._let_in.ask)
+        meter = self._spoken.meter(self._let_in.sent_ask)
+        if self._let_in.translation is not None:
+            meter = TranslatedMeter(meter, self._let_in.translation.stream(self._let_in.ask, created_seconds=int(self._received_at.timestamp())))
+        self._meter = meter
         headers = [field for field in self._dialect.response_headers([(n.lower(), v) for n, v in response.raw_headers]) if field[0] != b"content-type"]
         await self._begin(200, [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers])
         looked = look_after = 0

@@ -38,19 +38,19 @@ class Route:
 
 
 class Routes:
-    """The upstreams of this process, in the order of the configuration; the first that serves a model in a dialect gets it."""
+    """The upstreams of this process, in the order of the configuration; the first that serves a model gets it, one of the caller's dialect before others."""
 
     def __init__(self, book: Book, upstreams: Sequence[Upstream]) -> None:
         self._book = book
         self.upstreams = tuple(upstreams)
 
     def find(self, name: str, dialect: str) -> Route:
-        """Return where a model's calls in a dialect go; raises UnknownModel."""
+        """Return where a model's calls in a dialect go: to an upstream of that dialect, else to one of another, in translation; raises UnknownModel."""
         model = self._book.find(name)
         if model is not None:
-            for upstream in self.upstreams:
-                if upstream.dialect == dialect and upstream.serves(model):
-                    return Route(model, upstream)
+            serving = [upstream for upstream in self.upstreams if upstream.serves(model)]
+            for upstream in sorted(serving, key=lambda upstream: upstream.dialect != dialect):
+                return Route(model, upstream)
         raise UnknownModel(f"There is no model `{name[:200]}` on this route. GET /v1/models lists those that there are.")
 
     def offered(self) -> list[ModelView]:

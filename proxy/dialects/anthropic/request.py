@@ -8,6 +8,7 @@ from proxy.dialects.base import Ask, BadRequest, Credential, Headers
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
 
+OLDEST_VERSION = b"2023-06-01"
 _PASSED = frozenset({b"accept", b"content-type", b"user-agent"})
 _SECRETS = (b"key", b"token", b"auth", b"cookie")
 _SHOWN = ("system", "tools", "output_config", "output_format")
@@ -53,8 +54,14 @@ def rewrite(body: bytes, ask: Ask, *, model: str | None = None, max_output_token
 
 
 def request_headers(headers: Headers, credential: Credential | None) -> list[tuple[bytes, bytes]]:
-    """Choose what goes upstream: version and betas word for word, the client's own name, no credential but ours."""
-    return fields.of_request(fields.chosen(headers, _passes), credential)
+    """Choose what goes upstream: version and betas word for word, the client's own name, no credential but ours.
+
+    The API wants a version; a client that names none, as one of another dialect, gets the oldest that is served.
+    """
+    passed = fields.chosen(headers, _passes)
+    if not any(name == b"anthropic-version" for name, _ in passed):
+        passed.append((b"anthropic-version", OLDEST_VERSION))
+    return fields.of_request(passed, credential)
 
 
 def _passes(name: bytes) -> bool:
