@@ -1,0 +1,1 @@
+"""Lets a client of one wire format use a model that speaks the other: pure functions over bodies, answers, streams and errors."""
