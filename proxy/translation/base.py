@@ -27,6 +27,11 @@ class StreamTranslator(Protocol):
         """Give the end of the stream once the upstream has closed: the terminal event, or an error event when the answer was cut."""
         ...
 
+    @property
+    def failed(self) -> bool:
+        """Whether an error of our own has ended the stream, because what came could not be translated."""
+        ...
+
 
 class Translation(Protocol):
     """One direction; `proxy.translation.anthropic_to_openai` and `proxy.translation.openai_to_anthropic` are such modules."""

@@ -17,6 +17,7 @@ class EventTranslator(ABC):
     def __init__(self) -> None:
         self._buffer = sse.LineBuffer()
         self._ended = False
+        self.failed = False
         self._silent_events = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -55,7 +56,7 @@ class EventTranslator(ABC):
 
     def _fail(self, message: str) -> bytes:
         """End the stream with an error of ours."""
-        self._ended = True
+        self._ended = self.failed = True
         return self._error(None, message)
 
     @abstractmethod

@@ -51,7 +51,9 @@ class _Event(msgspec.Struct):
 
 _EVENT = msgspec.json.Decoder(_Event)
 _ANY_EVENT = msgspec.json.Decoder(dict[str, Any])
-_KNOWN = frozenset({"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop"})
+_KNOWN = frozenset(
+    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop", "error"}
+)
 
 
 class _Call:
