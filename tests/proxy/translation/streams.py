@@ -76,7 +76,8 @@ STOP: Event = {"type": "message_stop"}
 
 def started(model: str = "gpt-x", identity: str = "msg_1") -> list[Event]:
     """Write the beginning that every translated stream has."""
-    message = {"id": identity, "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None, "stop_sequence": None}
+    head = {"id": identity, "type": "message", "role": "assistant", "model": model, "content": []}
+    message: Event = {**head, "stop_reason": None, "stop_sequence": None}
     return [{"type": "message_start", "message": {**message, "usage": COUNTED}}, PING]
 
 
@@ -382,7 +383,12 @@ MESSAGES = [
         "thinking, its signature and what is unknown are dropped",
         messages(
             START,
-            *block(0, {"type": "thinking", "thinking": "", "signature": ""}, {"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "sig"}),
+            *block(
+                0,
+                {"type": "thinking", "thinking": "", "signature": ""},
+                {"type": "thinking_delta", "thinking": "hm"},
+                {"type": "signature_delta", "signature": "sig"},
+            ),
             *block(1, {"type": "redacted_thinking", "data": "xx"}),
             {"type": "novelty", "index": "nine", "delta": 5},
             *words(2, "a"),
