@@ -27,6 +27,13 @@ def as_text(value: msgspec.Raw) -> str:
     return bytes(value).decode() or "{}"
 
 
+def as_piece(value: object) -> str:
+    """Give arguments as a server sent them: a text, or where it sends the object itself, that object's text."""
+    if isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode() if isinstance(value, dict) else ""
+
+
 class ObjectEnd:
     """Finds where a JSON object ends that comes in pieces, without building it; linear in the text."""
 

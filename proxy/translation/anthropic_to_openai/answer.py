@@ -9,7 +9,7 @@ from proxy.dialects.base import Ask, Usage
 from proxy.dialects.numbers import Unsound, word
 from proxy.dialects.openai.usage import estimated, reported
 from proxy.translation.anthropic_to_openai.stops import stop_reason
-from proxy.translation.arguments import as_object
+from proxy.translation.arguments import as_object, as_piece
 from proxy.translation.base import Untranslatable, read_answer
 from proxy.translation.usage import as_anthropic
 
@@ -18,7 +18,7 @@ _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 
 class _Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class _Call(msgspec.Struct):
@@ -62,8 +62,9 @@ def answer(body: bytes, ask: Ask, *, created_seconds: int) -> bytes:
     calls = message.tool_calls or []
     for place, call in enumerate(calls):
         function = call.function or _Function()
-        delivered += len(function.arguments or "")
-        content.append(tool_use(call.id or made_id(identity, place), function.name or "", as_object(function.arguments or "")))
+        arguments = as_piece(function.arguments)
+        delivered += len(arguments)
+        content.append(tool_use(call.id or made_id(identity, place), function.name or "", as_object(arguments)))
     reason = stop_reason(completion.choices[0].finish_reason, called=bool(calls), refused=bool(message.refusal))
     model = word(completion.model) or ask.model
     usage = told_usage(completion.usage, model, word(completion.service_tier), ask, delivered)

@@ -15,7 +15,7 @@ from proxy.dialects.numbers import word
 from proxy.translation.anthropic_to_openai.answer import made_id, message_id, shown, told_usage, tool_use
 from proxy.translation.anthropic_to_openai.errors import event_body
 from proxy.translation.anthropic_to_openai.stops import stop_reason
-from proxy.translation.arguments import ObjectEnd
+from proxy.translation.arguments import ObjectEnd, as_piece
 from proxy.translation.events import EventTranslator
 from proxy.translation.usage import as_anthropic, as_anthropic_delta
 
@@ -25,7 +25,7 @@ CALLS_LIMIT = 1024
 
 class _Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class _CallDelta(msgspec.Struct):
@@ -36,7 +36,7 @@ class _CallDelta(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     content: Any = None
-    refusal: str | None = None
+    refusal: Any = None
     tool_calls: list[_CallDelta] | None = None
 
 
@@ -155,7 +155,7 @@ class ChatStreamTranslator(EventTranslator):
         delta = choice.delta or _Delta()
         for piece in shown(delta.content):
             self._add_text(piece)
-        if delta.refusal:
+        if isinstance(delta.refusal, str) and delta.refusal:
             self._refused = True
             self._add_text(delta.refusal)
         for call in delta.tool_calls or ():
@@ -189,7 +189,7 @@ class ChatStreamTranslator(EventTranslator):
         function = delta.function or _Function()
         call.id = call.id or delta.id or None
         call.name = call.name or function.name or None
-        piece = function.arguments or ""
+        piece = as_piece(function.arguments)
         if call.over:
             return not piece.strip()
         if piece:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from proxy.dialects.base import BadRequest
+from proxy.dialects.bodies import identity
 from proxy.translation.base import read, refused
 from proxy.translation.openai_to_anthropic.parts import is_given
 from proxy.translation.openai_to_anthropic.turns import ChatMessage, conversation
@@ -107,7 +108,7 @@ def request(body: bytes, *, max_output_tokens: int) -> bytes:
     if asked.stream:
         translated["stream"] = True
     translated.update(_output(asked))
-    user = asked.safety_identifier or asked.user
+    user = identity(asked.safety_identifier) or identity(asked.user)
     if user:
         translated["metadata"] = {"user_id": user}
     if asked.service_tier in _TIERS:

@@ -188,9 +188,10 @@ class MessageStreamTranslator(EventTranslator):
 def _is_unknown(data: bytes) -> bool:
     """Tell whether an event of another shape is one of those that are still to be invented, and of no matter."""
     try:
-        return _ANY_EVENT.decode(data).get("type") not in _KNOWN
+        kind = _ANY_EVENT.decode(data).get("type")
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
+    return isinstance(kind, str) and kind not in _KNOWN
 
 
 def stream(ask: Ask, *, created_seconds: int) -> MessageStreamTranslator:

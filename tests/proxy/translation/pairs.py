@@ -345,6 +345,11 @@ TO_ANTHROPIC = [
     ),
     Pair("an answer of text", {**HELLO, "response_format": {"type": "text"}}, SAID_HELLO),
     Pair("a user", {**HELLO, "user": "u-1"}, {**SAID_HELLO, "metadata": {"user_id": "u-1"}}),
+    Pair(
+        "a user longer than Anthropic takes",
+        {**HELLO, "user": "u" * 256},
+        {**SAID_HELLO, "metadata": {"user_id": "sha256:eeea0b989db6a9440839f6b7aace67ddd53bc773d6c42b81404a48acb1626307"}},
+    ),
     Pair("the newer name of a user", {**HELLO, "user": "u-1", "safety_identifier": "s-1"}, {**SAID_HELLO, "metadata": {"user_id": "s-1"}}),
     Pair("a stream", {**HELLO, "stream": True, "stream_options": {"include_usage": True}}, {**SAID_HELLO, "stream": True}),
     Pair(

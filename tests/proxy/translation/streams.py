@@ -266,6 +266,11 @@ CHATS = [
         [*started(), *used(0, "call_1_0", '{"a":1}'), *used(1, "fn_x_1", "{}", name="time"), *ended("tool_use")],
     ),
     Stream(
+        "arguments as an object",
+        chats(chunk({"refusal": False, "tool_calls": [{"id": "call_1", "function": {"name": "weather", "arguments": {"a": 1}}}]}), chunk({}, "stop"), USAGE),
+        [*started(), *used(0, "call_1", '{"a":1}'), *ended("tool_use")],
+    ),
+    Stream(
         "an error in the middle",
         chats(FIRST, chunk({"content": "a"}), {"error": {"message": "Slow down.", "type": "x", "code": "rate_limit_exceeded"}}, chunk({"content": "b"})),
         [*started(), *words(0, "a")[:-1], *failed("Slow down.", "rate_limit_error")],
