@@ -94,6 +94,7 @@ REFUSALS: Any = [
     ("insufficient_credit", 402, "billing_error", 402, "insufficient_quota", "insufficient_quota", True),
     ("forbidden", 403, "permission_error", 403, "permission_error", "permission_denied", True),
     ("not_found", 404, "not_found_error", 404, "invalid_request_error", "model_not_found", False),
+    ("not_allowed", 405, "invalid_request_error", 405, "invalid_request_error", "method_not_allowed", False),
     ("conflict", 409, "conflict_error", 409, "invalid_request_error", "conflict", False),
     ("too_large", 413, "request_too_large", 413, "invalid_request_error", "request_too_large", False),
     ("rate_limited", 429, "rate_limit_error", 429, "rate_limit_error", "rate_limit_exceeded", False),
@@ -178,8 +179,9 @@ def test_request_headers() -> None:
         (b"content-type", b"application/json"),
         (b"authorization", b"Bearer sk-up"),
     ]
-    assert anthropic.request_headers([], Credential("bearer", "sk-up")) == [(b"authorization", b"Bearer sk-up")]
-    assert anthropic.request_headers([], None) == []
+    named = (b"content-type", b"application/json")  # where the client named none
+    assert anthropic.request_headers([], Credential("bearer", "sk-up")) == [named, (b"authorization", b"Bearer sk-up")]
+    assert anthropic.request_headers([], None) == [named]
 
 
 @BOTH
