@@ -153,6 +153,14 @@ async def test_user_errors_come_with_their_typed_facts(served: Served) -> None:
             {"budgets": [{"window": "concurrent", "limit": 1}]},
             {"__typename": "InvalidInputError", "code": "INVALID", "path": ["input", "budgets", "0", "window"]},
         ),
+        (
+            {"allowedModels": ["echo", "ehco"]},
+            {"__typename": "NotFoundError", "code": "NOT_FOUND", "path": ["input", "allowedModels", "1"]},
+        ),
+        (
+            {"budgets": [{"window": "day", "limit": 1, "model": "ehco"}]},
+            {"__typename": "NotFoundError", "code": "NOT_FOUND", "path": ["input", "budgets", "0", "model"]},
+        ),
     ]
     for input_, told in cases:
         payload = (await served.ask(document, credential=secret, input=input_)).data["apiKeyCreate"]
