@@ -72,7 +72,10 @@ class Kept:
 
     def poll(self) -> int | None:
         """The command's return code (128 + n for signal n), or None while it runs."""
-        return self._keeper.poll()
+        code = self._keeper.poll()
+        if code is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.close()  # nobody may stop what has ended, and then nobody would close our end of the pipe
+        return code
 
     def wait(self, check: Callable[[], None]) -> int:
         """Wait for the command's end and return its code; when `check`, called ten times a second, raises, the command is stopped."""

@@ -59,6 +59,10 @@ async def test_the_pool_survives_six_hundred_cancelled_transactions(books: Suite
     """F5: whenever a client leaves, its connection comes back: afterwards all are idle, and as many transactions as ever run at once."""
     async with pool_of(books, "models.engine") as pool:
         await cancel_many(600)
+        for _ in range(200):  # asyncpg gives the last ones back in tasks of its own, which the cancelled ones do not wait for
+            if pool.get_size() == pool.get_idle_size():
+                break
+            await asyncio.sleep(0.05)
         assert pool.get_size() - pool.get_idle_size() == 0
 
         async def work() -> int:
