@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from datetime import UTC, datetime
 
 
 def uuid7(at_milliseconds: int | None = None) -> uuid.UUID:
@@ -12,3 +13,8 @@ def uuid7(at_milliseconds: int | None = None) -> uuid.UUID:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return uuid.UUID(int=value)
+
+
+def instant(of: uuid.UUID) -> datetime:
+    """Return the instant inside a version 7 UUID, to the millisecond."""
+    return datetime.fromtimestamp((of.int >> 80) / 1000, UTC)

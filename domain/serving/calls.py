@@ -18,6 +18,7 @@ from domain.serving.batches import Answer, Batch, Item, statement
 from models import database
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, Measure, TokenCountSource, UsageOutcome
+from models.ids import instant
 
 SWEEP_AT_ONCE = 200
 SLOWEST_RETRY_SECONDS = 5.0
@@ -31,8 +32,8 @@ log = structlog.get_logger()
 class Opening:
     """A call that asks to be let in.
 
-    `max_output_tokens` is the most it may put out over all its choices, `instalment_tokens` how much of that is held at first; `price` is None for a
-    model that is free by nature (`echo` with a test key still has a price, and is not charged).
+    `max_output_tokens` is the most it may put out over all its choices, `instalment_tokens` how much of that is held at first. `price` is that of
+    the first candidate of its route, `fallbacks` those of the others: the hold covers the dearest. `route_reason` says why this model and upstream.
     """
 
     id: UUID
@@ -59,16 +60,23 @@ class Opening:
     preset: str | None = None
     origin: str | None = None
     address: str | None = None
+    fallbacks: tuple[PriceVersion, ...] = ()
+    route_reason: str | None = None
 
     @property
     def input_picousd(self) -> int:
-        """The most that the counted input may cost."""
-        return self.input_tokens * self.price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens) + self.price.dearest((Bucket.CALLS,), prompt_tokens=0)
+        """The most that the counted input may cost at any candidate."""
+        return max(
+            self.input_tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens) + price.dearest((Bucket.CALLS,), prompt_tokens=0)
+            for price in (self.price, *self.fallbacks)
+        )
 
     @property
     def output_picousd(self) -> int:
-        """The most that a token of output may cost."""
-        return self.price.dearest((Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT), prompt_tokens=self.input_tokens)
+        """The most that a token of output may cost at any candidate."""
+        return max(
+            price.dearest((Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT), prompt_tokens=self.input_tokens) for price in (self.price, *self.fallbacks)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,11 @@ class Consumption:
 
 @dataclass(frozen=True, slots=True)
 class AttemptMade:
-    """One upstream try, over."""
+    """One upstream try, over.
+
+    `model` is the upstream's own name. `reason` is why this upstream: `first`, `weight`, `sticky`, `fallback`. `price` is the list price of its
+    model and `consumption` what it used, both None for those of its call: the last attempt is the one that answered.
+    """
 
     id: UUID
     number: int
@@ -130,11 +142,17 @@ class AttemptMade:
     started_at: datetime
     first_byte_at: datetime | None
     finished_at: datetime
+    reason: str = "first"
+    price: PriceVersion | None = None
+    consumption: Consumption | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a call ended: everything that its settlement records."""
+    """How a call ended: everything that its settlement records.
+
+    `model`, `provider` and `price` are those of the attempt that answered, which is charged; `attempts` are all, the last of them that one.
+    """
 
     workspace_id: UUID
     call_id: UUID
@@ -149,17 +167,28 @@ class Ending:
     attempts: tuple[AttemptMade, ...] = ()
 
     def quote(self, book: Book) -> Quote:
-        """Price what was used: a call that used nothing is no call, and costs nothing; every part costs what its own model costs."""
-        used = self.consumption
-        if not used.quantities:
-            return FREE
-        lines = [quote(self.price, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)]
-        for part in used.others:
-            price = book.price_by_id(part.price_id) or self.price
-            lines.append(quote(price, _buckets(part.quantities), service_tier=None, geography=used.geography))
-        picousd = sum(line.picousd for line in lines)
-        review = picousd > LARGEST_CHARGE_PICOUSD or any(line.needs_review for line in lines) or any(part.unpriced for part in used.others)
-        return Quote(self.price.id, tuple(row for line in lines for row in line.lines), min(picousd, LARGEST_CHARGE_PICOUSD), review)
+        """Price what was used, at list price."""
+        return reckon(book, self.consumption, self.price)
+
+
+def reckon(book: Book, used: Consumption, price: PriceVersion, *, upstream: str | None = None, at: datetime | None = None) -> Quote:
+    """Price a consumption: at list price, or at what `upstream` charges `at` an instant, as far as the book knows that.
+
+    What used nothing is no call, and costs nothing; every part costs what its own model costs. An amount beyond all reason is cut and marked.
+    """
+    if not used.quantities:
+        return FREE
+
+    def own(listed: PriceVersion) -> PriceVersion:
+        return listed if upstream is None or at is None else book.price(listed.model, at, upstream) or listed
+
+    first = own(price)
+    lines = [quote(first, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)]
+    for part in used.others:
+        lines.append(quote(own(book.price_by_id(part.price_id) or price), _buckets(part.quantities), service_tier=None, geography=used.geography))
+    picousd = sum(line.picousd for line in lines)
+    review = picousd > LARGEST_CHARGE_PICOUSD or any(line.needs_review for line in lines) or any(part.unpriced for part in used.others)
+    return Quote(first.id, tuple(row for line in lines for row in line.lines), min(picousd, LARGEST_CHARGE_PICOUSD), review)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +264,7 @@ class Calls:
             "price_id": opening.price.id,
             "streamed": opening.streamed,
             "requested_max_output": opening.requested_max_output,
+            "route_reason": opening.route_reason,
             "created_at": opening.created_at,
             "hold_seconds": self._hold_seconds,
         }
@@ -370,6 +400,11 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
     amounts = {bucket: used.amount(bucket) for bucket in Bucket}
     named = (Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING)
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
+    costs = [reckon(book, _used(made, ending), made.price or ending.price, upstream=made.upstream, at=made.started_at) for made in ending.attempts]
+    if ending.attempts:
+        upstream_cost_picousd = sum(cost.picousd for cost in costs)
+    else:  # nobody saw how its tries went
+        upstream_cost_picousd = reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
     return {
         "workspace_id": ending.workspace_id,
         "call_id": ending.call_id,
@@ -377,7 +412,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "delivered": bool(used.quantities),
         "charge_picousd": priced.picousd,
         "list_picousd": priced.picousd,
-        "upstream_cost_picousd": priced.picousd,
+        "upstream_cost_picousd": upstream_cost_picousd,
         "price_id": ending.price.id,
         "model": ending.model,
         "provider": ending.provider,
@@ -398,14 +433,33 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "first_token_ms": used.first_token_ms,
         "token_source": source.value,
         "needs_review": priced.needs_review,
-        "attempts": [
-            {
-                **msgspec.to_builtins(attempt),
-                "usage": used.quantities if attempt is ending.attempts[-1] else {},
-                "cost_picousd": priced.picousd if attempt is ending.attempts[-1] else 0,
-            }
-            for attempt in ending.attempts
-        ],
+        "attempts": [_attempt(attempt, cost, _used(attempt, ending)) for attempt, cost in zip(ending.attempts, costs, strict=True)],
+    }
+
+
+def _used(attempt: AttemptMade, ending: Ending) -> Consumption:
+    """What an attempt used: by itself, or, the last one, as the call's answer."""
+    if attempt.consumption is not None:
+        return attempt.consumption
+    return ending.consumption if attempt is ending.attempts[-1] else Consumption()
+
+
+def _attempt(attempt: AttemptMade, cost: Quote, used: Consumption) -> Item:
+    return {
+        "id": attempt.id,
+        "number": attempt.number,
+        "upstream": attempt.upstream,
+        "model": attempt.model,
+        "outcome": attempt.outcome.value,
+        "http_status": attempt.http_status,
+        "error_code": attempt.error_code,
+        "reason": attempt.reason,
+        "usage": used.quantities,
+        "cost_picousd": cost.picousd,
+        "price_id": cost.price_id,
+        "started_at": attempt.started_at,
+        "first_byte_at": attempt.first_byte_at,
+        "finished_at": attempt.finished_at,
     }
 
 
