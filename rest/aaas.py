@@ -11,9 +11,11 @@ from domain.access import keys
 from domain.errors import NotFound
 from domain.money import ledger
 from domain.usage import measure, records, windows
-from domain.usage.windows import RelativeRange
+from domain.usage.metrics import Dimension, Question, Values
+from domain.usage.windows import Granularity, RelativeRange, Window
 from models.enums import ApiKeyStatus, Scope, TransferKind
 from rest import lists
+from rest.apps_named import named_apps
 from rest.doors import Ask, Document, Operation
 from rest.fields import LEFT_OUT, Asked, CamelTold, Integer, Nothing
 from rest.keys import every_key, make_key, parse_key_id
@@ -38,6 +40,45 @@ class UsageSummary(CamelTold):
     tokens: int
     actual_cost_microusd: int
     errors: int
+
+
+class ModelUsage(CamelTold):
+    """Usage of one model; `model` is empty for records that name none."""
+
+    model: str
+    requests: int
+    tokens: int
+    actual_cost_microusd: int
+
+
+class AppUsage(CamelTold):
+    """Usage of one app; `appId` is null for usage without an app."""
+
+    app_id: str | None
+    requests: int
+    tokens: int
+    actual_cost_microusd: int
+
+
+class UsageBucket(CamelTold):
+    """Usage of one hour or day, in UTC; `timeBucket` is its first instant."""
+
+    time_bucket: datetime
+    requests: int
+    tokens: int
+    actual_cost_microusd: int
+    errors: int
+
+
+class ModelUsageBucket(UsageBucket):
+    """Usage of one model in one hour or day; the four kinds of tokens add up to `tokens`, `cacheHitRate` is 0 to 1."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_hit_rate: float
 
 
 class ListedKey(CamelTold):
@@ -95,8 +136,80 @@ class Transaction(CamelTold):
     reason: str | SkipJsonSchema[None] = LEFT_OUT
 
 
+def _window(ask: Ask[UsageQuery]) -> Window:
+    return windows.resolve(RANGES[ask.given.range], ZONE, ask.caller.at)
+
+
+def _unit(ask: Ask[UsageQuery]) -> Granularity:
+    return Granularity.HOUR if ask.given.range == "24h" else Granularity.DAY
+
+
+async def _usage_breakdown(ask: Ask[UsageQuery]) -> list[ModelUsage]:
+    return [
+        ModelUsage(
+            model=_model(group.values),
+            requests=group.metrics.requests,
+            tokens=group.metrics.tokens,
+            actual_cost_microusd=group.metrics.charge_microusd,
+        )
+        for group in await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.MODEL,), first=None))
+    ]
+
+
+async def _usage_app_breakdown(ask: Ask[UsageQuery]) -> list[AppUsage]:
+    groups = await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.APP,), first=None))
+    names = await named_apps(ask.caller, [group.values for group in groups])
+    return [
+        AppUsage(
+            app_id=name.id if name else None,
+            requests=group.metrics.requests,
+            tokens=group.metrics.tokens,
+            actual_cost_microusd=group.metrics.charge_microusd,
+        )
+        for group, name in zip(groups, names, strict=True)
+    ]
+
+
+async def _usage_time_series(ask: Ask[UsageQuery]) -> list[UsageBucket]:
+    return [
+        UsageBucket(
+            time_bucket=point.bucket.start,
+            requests=point.metrics.requests,
+            tokens=point.metrics.tokens,
+            actual_cost_microusd=point.metrics.charge_microusd,
+            errors=point.metrics.errors,
+        )
+        for point in await measure.series(ask.caller, _window(ask), _unit(ask))
+    ]
+
+
+async def _usage_model_time_series(ask: Ask[UsageQuery]) -> list[ModelUsageBucket]:
+    series = await measure.series_by(ask.caller, _window(ask), _unit(ask), Question(by=(Dimension.MODEL,), first=None))
+    return [
+        ModelUsageBucket(
+            time_bucket=point.bucket.start,
+            model=_model(line.values),
+            requests=point.metrics.requests,
+            tokens=point.metrics.tokens,
+            actual_cost_microusd=point.metrics.charge_microusd,
+            errors=point.metrics.errors,
+            input_tokens=point.metrics.input_tokens,
+            output_tokens=point.metrics.output_tokens,
+            cache_read_tokens=point.metrics.cache_read_tokens,
+            cache_write_tokens=point.metrics.cache_write_tokens,
+            cache_hit_rate=point.metrics.cache_hit_rate or 0.0,
+        )
+        for points in zip(*(line.points for line in series), strict=True)
+        for line, point in zip(series, points, strict=True)
+    ]
+
+
+def _model(values: Values) -> str:
+    return str(values.get(Dimension.MODEL) or "")
+
+
 async def _usage_summary(ask: Ask[UsageQuery]) -> UsageSummary:
-    used = await measure.totals(ask.caller, windows.resolve(RANGES[ask.given.range], ZONE, ask.caller.at))
+    used = await measure.totals(ask.caller, _window(ask))
     return UsageSummary(requests=used.requests, tokens=used.tokens, actual_cost_microusd=used.charge_microusd, errors=used.errors)
 
 
@@ -168,6 +281,20 @@ DOCUMENT = Document(
     errors=PlainError,
     operations=(
         Operation("GET", "/v1/usage/summary", "Usage of a window, in one.", UsageQuery, UsageSummary, _usage_summary, refusals=(400,)),
+        Operation("GET", "/v1/usage/breakdown", "Usage of a window by model.", UsageQuery, list[ModelUsage], _usage_breakdown, refusals=(400,)),
+        Operation("GET", "/v1/usage/app-breakdown", "Usage of a window by app.", UsageQuery, list[AppUsage], _usage_app_breakdown, refusals=(400,)),
+        Operation(
+            "GET", "/v1/usage/time-series", "Usage of a window by hour or day.", UsageQuery, list[UsageBucket], _usage_time_series, refusals=(400,)
+        ),
+        Operation(
+            "GET",
+            "/v1/usage/model-time-series",
+            "Usage of a window by hour or day, and model.",
+            UsageQuery,
+            list[ModelUsageBucket],
+            _usage_model_time_series,
+            refusals=(400,),
+        ),
         Operation("GET", "/v1/keys", "The workspace's keys, newest first.", Nothing, list[ListedKey], _list_keys),
         Operation("POST", "/v1/keys", "Make a key; its secret is shown this once.", KeyBody, MadeKey, _make_key, status=201, refusals=(400, 413)),
         Operation("DELETE", "/v1/keys/{id}", "Revoke a key; without effect when there is none.", Nothing, None, _delete_key, status=204),

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
-from domain.errors import InvalidInput, Refusal
+from domain.errors import InvalidInput, Refusal, Required
 
 Given = TypeVar("Given", bound=BaseModel)
 
@@ -90,8 +90,9 @@ def from_query(model: type[Given], query: bytes) -> Given:
     except ValueError:
         raise InvalidInput("The query string cannot be read.") from None
     known: dict[str, str] = {}
+    names = {field.alias or name for name, field in model.model_fields.items()}
     for name, value in pairs:
-        if name not in model.model_fields:
+        if name not in names:
             continue
         if name in known:
             raise InvalidInput(f"{name}: given more than once", path=(name,))
@@ -107,7 +108,8 @@ def _validated(model: type[Given], values: Mapping[str, Any], *, strict: bool) -
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         path = tuple(str(part) for part in fault["loc"])
-        raise InvalidInput(f"{'.'.join(path)}: {fault['msg']}" if path else fault["msg"], path=path) from None
+        kind = Required if fault["type"] == "missing" else InvalidInput
+        raise kind(f"{'.'.join(path)}: {fault['msg']}" if path else fault["msg"], path=path) from None
 
 
 def _holds_nul(value: object) -> bool:

@@ -34,6 +34,7 @@ class Ask(Generic[Given]):
     given: Given
     path: Mapping[str, str]
     headers: Headers
+    request_id: str
 
     @property
     def caller(self) -> Caller:
@@ -107,7 +108,7 @@ class Door:
         request_id = scope.get("state", {}).get("request_id") or str(uuid7())
         headers: Headers = scope["headers"]
         try:
-            reply, fields = await self._answer(scope, receive, headers)
+            reply, fields = await self._answer(scope, receive, headers, request_id)
         except ClientGone:
             return
         except Refusal as refusal:
@@ -124,15 +125,20 @@ class Door:
         await send({"type": "http.response.start", "status": reply.status, "headers": fields})
         await send({"type": "http.response.body", "body": reply.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, headers: Headers) -> tuple[Reply, Fields]:
+    async def _answer(self, scope: Scope, receive: Receive, headers: Headers, request_id: str) -> tuple[Reply, Fields]:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         operation = self._operations.get(method)
         if operation is None:
             raise NotAllowed(scope["method"], self._methods)
         who = None if self._document.public else await callers.known(self._runtime, headers, api_key_field=self._document.api_key_field)
         body = await bodies.read(scope, receive) if method in WITH_BODY else None
-        given = bodies.from_query(operation.given, scope["query_string"]) if body is None else bodies.from_body(operation.given, body)
-        told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers))
+        try:
+            given = bodies.from_query(operation.given, scope["query_string"]) if body is None else bodies.from_body(operation.given, body)
+            told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id))
+        except errors.InvalidInput as refusal:
+            if self._document.shape(headers).located:
+                refusal.path = ("query" if body is None else "body", *(refusal.path or ()))
+            raise
         if isinstance(told, Reply):
             return told, []
         written = b"" if operation.result is None else self._writers[method].dump_json(told, by_alias=True)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 Word = TypeVar("Word", bound=StrEnum)
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DIGITS = re.compile(r"-?[0-9]{1,15}")
 
 
@@ -49,6 +50,17 @@ def _instant(value: object) -> object:
     raise PydanticCustomError("instant", "Input should be an instant like 2026-11-21T12:00:00Z")
 
 
+def _day(value: object) -> object:
+    if value is None or isinstance(value, date):
+        return value
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise PydanticCustomError("day", "Input should be a day like 2026-11-21")
+
+
 def _integer(value: object) -> object:
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         raise PydanticCustomError("integer", "Input should be an integer")
@@ -79,6 +91,8 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 """An instant with an offset from UTC, kept in UTC."""
+Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+"""A calendar day, written YYYY-MM-DD."""
 Integer = Annotated[int, BeforeValidator(_integer)]
 """A whole number in a query string, written in digits alone."""
 LEFT_OUT: Any = Field(default=None, exclude_if=_absent, json_schema_extra=_without_default)

@@ -17,9 +17,12 @@ SchemaOf = Callable[[Any, Mode], Json]
 REASONS = {
     400: "A value is malformed.",
     401: "No credential, or one that is not believed.",
+    402: "There is too little credit.",
     403: "The credential may not do this.",
     404: "There is no such thing, or not for this caller.",
+    409: "Not in this state.",
     413: "The body is too large.",
+    422: "A value is missing or malformed.",
     503: "Something that is needed is away.",
 }
 BEARER = {"type": "http", "scheme": "bearer", "description": "A Tallygate API key, or a session token of a configured issuer."}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from domain import errors
@@ -39,12 +40,14 @@ class Shape:
     """One way of writing a refusal: `write` takes it and the request's id, `schema` describes what it writes.
 
     `statuses` are those that differ from the domain's own, `kept_from_retrying` tells whether hopeless refusals carry `x-should-retry: false`.
+    A shape that is `located` says where a bad value stood: its path then begins with `query` or `body`.
     """
 
     write: Callable[[Refusal, str], Told]
     schema: type[Told]
     statuses: Mapping[type[Refusal], int] = field(default_factory=dict)
     kept_from_retrying: bool = False
+    located: bool = False
 
     def status(self, refusal: Refusal) -> int:
         """Return the status of a refusal: that of its nearest kin in `statuses`, or its own."""
@@ -143,6 +146,38 @@ class OpenAIError(Told):
     error: OpenAIFault
 
 
+class FieldFault(Told):
+    """What is wrong with one value: where it stands, in words, and its kind."""
+
+    loc: list[str]
+    msg: str
+    type: str
+
+
+class ListedError(Told):
+    """The error of documents 2 and 3: a list for values that are wrong, a sentence otherwise."""
+
+    detail: list[FieldFault] | str
+
+
+class AnswerMeta(Told):
+    """The request's id, and when it was answered."""
+
+    request_id: str
+    timestamp: datetime
+
+
+class EnvelopedError(ListedError):
+    """The error of document 1: that of document 2 in the envelope of every answer."""
+
+    meta: AnswerMeta
+
+
+def meta(request_id: str) -> AnswerMeta:
+    """Return document 1's envelope of an answer given now."""
+    return AnswerMeta(request_id=request_id, timestamp=datetime.now(UTC).replace(microsecond=0))
+
+
 def _plain(refusal: Refusal, request_id: str) -> PlainError:
     return PlainError(error=refusal.message)
 
@@ -161,7 +196,25 @@ def _openai(refusal: Refusal, request_id: str) -> OpenAIError:
     return OpenAIError(error=OpenAIFault(message=refusal.message, type=type_, param=param, code=code))
 
 
+def _detail(refusal: Refusal) -> list[FieldFault] | str:
+    if not isinstance(refusal, errors.InvalidInput) or isinstance(refusal, errors.WiderThanCaller):
+        return refusal.message
+    return [FieldFault(loc=list(refusal.path or ()), msg=refusal.message, type="missing" if isinstance(refusal, errors.Required) else refusal.code)]
+
+
+def _listed(refusal: Refusal, request_id: str) -> ListedError:
+    return ListedError(detail=_detail(refusal))
+
+
+def _enveloped(refusal: Refusal, request_id: str) -> EnvelopedError:
+    return EnvelopedError(detail=_detail(refusal), meta=meta(request_id))
+
+
+_UNPROCESSABLE: Mapping[type[Refusal], int] = {errors.InvalidInput: 422, errors.WiderThanCaller: 403}
+
 PLAIN = Shape(_plain, PlainError, statuses={errors.Taken: 400})
 TYPED = Shape(_typed, TypedError)
 ANTHROPIC = Shape(_anthropic, AnthropicError, statuses={errors.Unavailable: 529}, kept_from_retrying=True)
 OPENAI = Shape(_openai, OpenAIError, kept_from_retrying=True)
+LISTED = Shape(_listed, ListedError, statuses=_UNPROCESSABLE, located=True)
+ENVELOPED = Shape(_enveloped, EnvelopedError, statuses=_UNPROCESSABLE, located=True)

@@ -1,19 +1,27 @@
 """Document 4's tenant routes: a workspace's keys and credit, in snake_case and micros."""
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from domain.access import keys
 from domain.access.keys import KeyView
+from domain.errors import OutOfRange
 from domain.money import ledger
+from domain.usage import measure, windows
+from domain.usage.metrics import Metrics, Question
+from domain.usage.windows import Days, Granularity
 from models.enums import ApiKeyKind, ApiKeyStatus, Scope
 from rest.doors import Ask, Document, Operation
-from rest.fields import Asked, Instant, Nothing, Told, choice
+from rest.fields import Asked, Day, Instant, Nothing, Told, choice
 from rest.keys import every_key, make_key, parse_key_id
 from rest.shapes import TYPED, TypedError
+
+ZONE = "UTC"
+"""The document names no time zone."""
+DEFAULT_DAYS, MOST_DAYS = 30, 366
 
 
 def _underscored(kind: str) -> str:
@@ -64,6 +72,43 @@ class TenantCredits(Told):
     currency: str
 
 
+class UsageQuery(Asked):
+    """First and last day in UTC, both included: the last 30 days where nothing is said, 366 at most."""
+
+    first: Day | None = Field(default=None, alias="from")
+    last: Day | None = Field(default=None, alias="to")
+
+
+class DayUsage(Told):
+    """Usage of one day; `tokens` is all of them, `input_tokens` with those read from and written to the prompt cache."""
+
+    date: date
+    requests: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+
+class TotalUsage(Told):
+    """Usage of all days."""
+
+    requests: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+
+class TenantUsage(Told):
+    """Usage by day, oldest first, without gaps, and in all."""
+
+    first: date = Field(serialization_alias="from")
+    last: date = Field(serialization_alias="to")
+    days: list[DayUsage]
+    total: TotalUsage
+
+
 def _told(key: KeyView) -> TenantKey:
     return TenantKey(
         id=key.id,
@@ -96,6 +141,40 @@ async def _revoke_key(ask: Ask[Nothing]) -> None:
     await keys.revoke(ask.caller, parse_key_id(ask.path["id"]))
 
 
+def _counted(used: Metrics) -> dict[str, int]:
+    return {
+        "requests": used.requests,
+        "tokens": used.tokens,
+        "input_tokens": used.tokens - used.output_tokens,
+        "output_tokens": used.output_tokens,
+        "cost_micros": used.charge_microusd,
+    }
+
+
+def _days(given: UsageQuery, now: datetime) -> Days:
+    first, last = given.first, given.last
+    if first is None:
+        end = last or now.date()
+        first = end - min(timedelta(days=DEFAULT_DAYS - 1), end - date.min)
+    last = last or max(now.date(), first)
+    if (last - first).days >= MOST_DAYS:
+        raise OutOfRange(f"At most {MOST_DAYS} days.", minimum=1, maximum=MOST_DAYS, too_large=True, path=("from",))
+    return Days(first, last)
+
+
+async def _usage(ask: Ask[UsageQuery]) -> TenantUsage:
+    days = _days(ask.given, ask.caller.at)
+    window = windows.resolve(days, ZONE, ask.caller.at)
+    (used,) = await measure.series_by(ask.caller, window, Granularity.DAY, Question())
+    assert days.last is not None
+    return TenantUsage(
+        first=days.first,
+        last=days.last,
+        days=[DayUsage(date=point.bucket.day, **_counted(point.metrics)) for point in used.points],
+        total=TotalUsage(**_counted(used.totals)),
+    )
+
+
 async def _credits(ask: Ask[Nothing]) -> TenantCredits:
     balance = await ledger.balance(ask.caller.require(Scope.BILLING_READ))
     return TenantCredits(balance_micros=balance.balance, available_micros=balance.available, held_micros=balance.held, currency="USD")
@@ -112,6 +191,7 @@ DOCUMENT = Document(
         Operation(
             "DELETE", "/tenant/keys/{id}", "Revoke a key: its next request fails, streams under way go on.", Nothing, None, _revoke_key, status=204, refusals=(404,)
         ),
+        Operation("GET", "/tenant/usage", "Usage by day.", UsageQuery, TenantUsage, _usage, refusals=(400,)),
         Operation("GET", "/tenant/credits", "Prepaid credit.", Nothing, TenantCredits, _credits),
     ),
 )

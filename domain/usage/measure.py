@@ -5,6 +5,7 @@ the edges that fall inside a quarter. What no cell holds (see `Question.level`) 
 of these with the plain sum of events, whatever the fold does meanwhile.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -117,8 +118,8 @@ async def groups(caller: Caller, window: Window, question: Question) -> list[Gro
 
 
 async def series_by(caller: Caller, window: Window, granularity: Granularity, question: Question) -> list[Series]:
-    """Return one series for each of the largest values, 50 at most; all have the same buckets. Raises as `measure` and `windows.buckets`."""
-    if question.first > MOST_SERIES:
+    """Return one series for each of the largest values, 50 at most, or all; they have the same buckets. Raises as `measure` and `windows.buckets`."""
+    if question.first is not None and question.first > MOST_SERIES:
         raise OutOfRange(f"At most {MOST_SERIES} series.", minimum=1, maximum=MOST_SERIES, too_large=True, path=("first",))
     cut = buckets(window, granularity)
     lines = await measure(caller, _stretches(cut), question)
@@ -328,7 +329,7 @@ class _Statement:
         )
 
     def _answer(self) -> str:
-        first = self._parameter(self.question.first, "bigint")
+        first = self._parameter(_first(self.question), "bigint")
         sums = ", ".join(f"sum(p.{column}) AS {column}" for column in (*COLUMNS, *_STANDS))
         apart = "".join(f", count(DISTINCT p.{name}) AS {detail.value}" for detail, name in _DISTINCT.items() if detail in self.question.details)
         apart += "".join(
@@ -340,6 +341,10 @@ class _Statement:
         return f"""SELECT p.n, CASE WHEN q.place <= {first} THEN q.key END AS key, least(q.place, {first} + 1) AS place, max(q.whole) AS whole, {sums}{apart}
   FROM picked p JOIN placed q ON q.key = p.key{kept}
  GROUP BY 1, 2, 3 ORDER BY 3, 1"""
+
+
+def _first(question: Question) -> int:
+    return sys.maxsize - 1 if question.first is None else question.first
 
 
 def _quarters(asked: Sequence[_Asked]) -> tuple[list[_Asked], list[_Asked]]:
@@ -377,7 +382,7 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
         by_place.setdefault(1, {})
     lines = []
     for place, found in sorted(by_place.items()):
-        other = place > question.first
+        other = place > _first(question)
         listed = int(found[HISTORY]["list_microusd"]) if HISTORY in found else 0
         origin, points = listed, []
         for n in range(count):

@@ -82,6 +82,8 @@ class Detail(StrEnum):
     FIRST_TOKEN = "first_token"  # noqa: S105 - a moment, no secret
 
 
+NOTHING_BUT = {Metric.CREDITS: frozenset({Detail.CREDITS}), Metric.RUNS: frozenset({Detail.RUNS})}
+"""The detail without which a metric has no value."""
 FROM_CALLS = frozenset({Detail.END_USERS, Detail.CONVERSATIONS, Detail.LATENCY, Detail.FIRST_TOKEN})
 
 
@@ -154,13 +156,13 @@ class Question:
     """What to measure.
 
     `by` splits by up to three dimensions, `tag` names the tag when one is TAG. Of the values, the `first` by `order_by` are kept; the rest
-    is folded into one when `include_other`, and left out otherwise.
+    is folded into one when `include_other`, and left out otherwise. Without `first` all are kept.
     """
 
     filter: UsageFilter = EVERYTHING
     by: tuple[Dimension, ...] = ()
     tag: str | None = None
-    first: int = 50
+    first: int | None = 50
     order_by: Metric = Metric.COST
     ascending: bool = False
     include_other: bool = False
@@ -177,7 +179,7 @@ class Question:
                 raise Required("TAG needs the name of a tag.", path=("tag",))
             if len(self.tag) > LONGEST_TAG or "\x00" in self.tag:
                 raise InvalidInput(f"A tag's name has at most {LONGEST_TAG} characters.", path=("tag",))
-        if not 1 <= self.first <= MOST_GROUPS:
+        if self.first is not None and not 1 <= self.first <= MOST_GROUPS:
             raise OutOfRange(f"At least 1 and at most {MOST_GROUPS}.", minimum=1, maximum=MOST_GROUPS, too_large=self.first > 1, path=("first",))
 
     @property
@@ -256,6 +258,24 @@ class Metrics:
     conversations: int | None = None
     latency: Quantiles | None = None
     first_token: Quantiles | None = None
+
+    def value(self, metric: Metric) -> int:
+        """Return one number by its name: money in microdollars, CREDITS and RUNS where they were asked for."""
+        match metric:
+            case Metric.LIST_VALUE:
+                return self.list_microusd
+            case Metric.COST:
+                return self.charge_microusd
+            case Metric.UPSTREAM_COST:
+                return self.upstream_cost_microusd
+            case Metric.MARGIN:
+                return self.margin_microusd
+            case Metric.RUNS:
+                assert self.runs is not None, "runs are measured when they are asked for"
+                return self.runs.total
+        number: int | None = getattr(self, metric.value)
+        assert number is not None, "credits are measured when they are asked for"
+        return number
 
     @property
     def tokens(self) -> int:

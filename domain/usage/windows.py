@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from typing import Self
 from zoneinfo import ZoneInfo
 
 from domain.errors import InvalidInput, OutOfRange
@@ -65,6 +66,13 @@ class Days:
     first: date
     last: date | None = None
 
+    @classmethod
+    def ending(cls, now: datetime, count: int, zone: str) -> Self:
+        """Return the last `count` local days, today included; raises InvalidInput for an unknown zone (path `timezone`)."""
+        check_zone(zone, path=("timezone",))
+        today = now.astimezone(ZoneInfo(zone)).date()
+        return cls(today - (count - 1) * DAY, today)
+
 
 Range = RelativeRange | Between | Days | BillingPeriod
 """Which window to report. A billing period is the local calendar month."""
@@ -99,6 +107,11 @@ class Bucket:
     end: datetime
     label: str
     partial: bool
+
+    @property
+    def day(self) -> date:
+        """The local day of a bucket that is one."""
+        return date.fromisoformat(self.label)
 
 
 _DAYS = {RelativeRange.LAST_7_DAYS: 7, RelativeRange.LAST_30_DAYS: 30, RelativeRange.LAST_90_DAYS: 90}

@@ -20,6 +20,16 @@ pytestmark = pytest.mark.anyio
 OPERATIONS = [pytest.param(document, operation, id=f"{operation.method} {operation.path}") for document in PUBLISHED for operation in document.operations]
 NEEDS: dict[str, Scope | None] = {
     "GET /v1/usage/summary": Scope.USAGE_READ,
+    "GET /v1/usage/breakdown": Scope.USAGE_READ,
+    "GET /v1/usage/app-breakdown": Scope.USAGE_READ,
+    "GET /v1/usage/time-series": Scope.USAGE_READ,
+    "GET /v1/usage/model-time-series": Scope.USAGE_READ,
+    "GET /api/v1/usage/summary": Scope.USAGE_READ,
+    "GET /api/v1/usage/by-language": Scope.USAGE_READ,
+    "GET /api/v1/usage/activity": Scope.USAGE_READ,
+    "GET /v1/billing/usage": Scope.USAGE_READ,
+    "GET /v1/billing/usage/chart": Scope.USAGE_READ,
+    "GET /tenant/usage": Scope.USAGE_READ,
     "GET /v1/keys": Scope.KEYS_READ,
     "POST /v1/keys": Scope.KEYS_WRITE,
     "DELETE /v1/keys/{id}": Scope.KEYS_WRITE,
