@@ -20,6 +20,7 @@ from jobs.sweeps import sweeping
 from jobs.worker import working
 from models.ids import uuid7
 from proxy.counts import CountTokens
+from proxy.presets.registry import shown
 from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import COUNTS, PRESETS, ROADS, Inference
@@ -46,6 +47,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         signing_secret=runtime.settings.secret.get_secret_value(),
         public_url=runtime.settings.public_url.rstrip("/"),
         version=VERSION,
+        presets=shown(PRESETS),
     )
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [

@@ -16,6 +16,7 @@ from domain.errors import Unauthenticated
 from domain.money import ledger
 from domain.money.catalogue import Book, ModelView
 from domain.money.ledger import AccountView, TransferView
+from domain.serving.presets import PresetView
 from domain.usage import measure, records
 from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
 from domain.usage.records import Adjustment, RecordView
@@ -31,7 +32,7 @@ class Facilities:
     """What the process lends to GraphQL, made once.
 
     `offered` lists the models that some upstream answers. `signing_secret` signs invitations. `public_url` is the base address as clients
-    see it, without a slash at its end.
+    see it, without a slash at its end. `presets` are those of the inference road.
     """
 
     book: Book
@@ -39,6 +40,7 @@ class Facilities:
     signing_secret: str = field(repr=False)
     public_url: str
     version: str
+    presets: tuple[PresetView, ...] = ()
 
 
 @dataclass(frozen=True)

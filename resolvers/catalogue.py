@@ -1,6 +1,7 @@
 """Models and prices, from the book that the process keeps."""
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.pages import Page, PageOf
@@ -32,6 +33,11 @@ def named(asking: Asking, name: str) -> ModelView | None:
 def price_in_force(asking: Asking, model: str) -> PriceVersion | None:
     """What customers pay for a model at this instant."""
     return asking.facilities.book.price(model, asking.caller.at if asking.caller else datetime.now(UTC))
+
+
+def price_of_id(asking: Asking, price_id: UUID) -> PriceVersion | None:
+    """A price version by its id, whoever pays it."""
+    return asking.facilities.book.price_by_id(price_id)
 
 
 def prices(asking: Asking, model: str, wanted: Page) -> PageOf[PriceVersion]:

@@ -13,12 +13,14 @@ from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.serving.receipts import AttemptView, Receipt
 from domain.usage.records import RecordView
 from models.enums import LedgerAccountKind, Scope
-from resolvers import catalogue, workspaces
+from resolvers import catalogue, receipts, workspaces
 from resolvers.asking import Asking
 
-Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView
+Tried = tuple[Receipt, AttemptView]
+Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView | Receipt | Tried
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
 WORKSPACES_OWN: Final = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
@@ -68,6 +70,16 @@ async def _record(asking: Asking, key: str) -> RecordView | None:
     return await asking.records.load(UUID(key))
 
 
+async def _receipt(asking: Asking, key: str) -> Receipt | None:
+    asking.known.require(Scope.USAGE_READ)
+    return await receipts.receipt(asking, key)
+
+
+async def _attempt(asking: Asking, key: str) -> Tried:
+    asking.known.require(Scope.USAGE_READ)
+    return await receipts.attempt(asking, UUID(key))
+
+
 async def _model(asking: Asking, key: str) -> ModelView | None:
     return await catalogue.found(asking, key)
 
@@ -85,6 +97,8 @@ FINDERS: Final[Mapping[str, Find]] = {
     "LedgerAccount": _account,
     "Transfer": _transfer,
     "UsageRecord": _record,
+    "Receipt": _receipt,
+    "Attempt": _attempt,
     "Model": _model,
     "Price": _price,
 }

@@ -12,7 +12,7 @@ from domain.money.catalogue import ModelView
 from rest.callers import Headers, header
 from rest.doors import Ask, Document, Operation
 from rest.fields import Asked, Integer, Nothing, Told
-from rest.shapes import ANTHROPIC, OPENAI, AnthropicError, OpenAIError, Shape
+from rest.shapes import AnthropicError, OpenAIError, of_dialect
 
 DEFAULT_MODELS, MOST_MODELS = 20, 1000
 
@@ -62,10 +62,6 @@ def _anthropic(headers: Headers) -> bool:
     return header(headers, b"anthropic-version") is not None
 
 
-def _shape(headers: Headers) -> Shape:
-    return ANTHROPIC if _anthropic(headers) else OPENAI
-
-
 def _row(name: str, model: ModelView, caller: Caller) -> ModelRow:
     retiring = model.retires_at is not None
     return ModelRow(
@@ -109,7 +105,7 @@ async def _find(ask: Ask[Nothing]) -> ModelRow:
 
 DOCUMENT = Document(
     name="Gateway: models",
-    shape=_shape,
+    shape=of_dialect,
     errors=AnthropicError | OpenAIError,
     api_key_field=True,
     operations=(

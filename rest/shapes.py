@@ -9,6 +9,7 @@ from typing import Literal
 from domain import errors
 from domain.errors import Refusal
 from rest.bodies import TooLarge, TooSlow
+from rest.callers import Headers, header
 from rest.fields import Told
 
 Fields = list[tuple[bytes, bytes]]
@@ -218,3 +219,8 @@ ANTHROPIC = Shape(_anthropic, AnthropicError, statuses={errors.Unavailable: 529}
 OPENAI = Shape(_openai, OpenAIError, kept_from_retrying=True)
 LISTED = Shape(_listed, ListedError, statuses=_UNPROCESSABLE, located=True)
 ENVELOPED = Shape(_enveloped, EnvelopedError, statuses=_UNPROCESSABLE, located=True)
+
+
+def of_dialect(headers: Headers) -> Shape:
+    """Return how the client of an inference dialect reads a refusal: every one of the Messages API says which version it speaks."""
+    return ANTHROPIC if header(headers, b"anthropic-version") is not None else OPENAI

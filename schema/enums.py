@@ -6,6 +6,7 @@ from typing import TypeVar
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from domain.serving import receipts
 from domain.usage import metrics, windows
 from models import enums
 
@@ -383,4 +384,30 @@ _describe(
         "UNITS": "Units.",
     },
     name="UsageMetric",
+)
+_describe(
+    receipts.CallState,
+    "Where a call stands.",
+    {
+        "REFUSED": "It was refused before anything was set aside.",
+        "ADMITTED": "It is durable, with its hold; no progress yet.",
+        "RUNNING": "The upstream answers, and progress is kept every two seconds.",
+        "SETTLED": "It is over, metered and charged.",
+        "ABANDONED": "It is over, nothing was delivered, and its hold was released.",
+    },
+)
+_describe(
+    receipts.ClampReason,
+    "What bounded a clamped call.",
+    {"BALANCE": "The balance.", "BUDGET": "A budget.", "QUOTA": "A quota or limit.", "CLIENT_TOKEN": "The client token's cap."},
+)
+_describe(
+    receipts.FundingSource,
+    "What pays for a call.",
+    {"QUOTA": "A subscription's quota.", "GRANT": "Promotional credit.", "CASH": "Bought credit.", "WALLET": "An end user's wallet."},
+)
+_describe(
+    enums.HoldState,
+    "Where a hold stands. It is closed once.",
+    {"OPEN": "It sets credit aside.", "SETTLED": "The call was charged, and the rest released.", "RELEASED": "Nothing was charged."},
 )

@@ -9,7 +9,7 @@ from strawberry import UNSET
 from domain.access.keys import KeyFilter
 from domain.usage.records import RecordFilter
 from models.enums import Scope
-from resolvers import catalogue, keys, ledger, workspaces
+from resolvers import catalogue, keys, ledger, presets, workspaces
 from resolvers import usage as usage_resolvers
 from schema import pages, ranges, records
 from schema.access import requires
@@ -22,6 +22,8 @@ from schema.fields import resolved
 from schema.keys import ApiKeyConnection, ApiKeyFilter
 from schema.ledger import CreditAccount
 from schema.nodes import Node
+from schema.presets import Preset
+from schema.receipts import Receipt, receipt_of
 from schema.records import UsageRecordConnection
 from schema.refetch import refetch
 from schema.service import RateLimit, Service
@@ -132,6 +134,24 @@ class Query:
         workspace_id = info.context.known.workspace()
         return CreditAccount.of(workspace_id, await ledger.balance(info.context, workspace_id))
 
+    @resolved(
+        "How one call was admitted, relayed, metered, charged and paid. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ)
+    )
+    async def receipt(
+        self,
+        info: Info,
+        call_id: Annotated[
+            str, strawberry.argument(description="The call's ID, as a response header told it; its `X-Request-Id` does too.")
+        ],
+    ) -> Receipt | None:
+        """Read it."""
+        return await receipt_of(info, call_id)
+
+    @resolved("Tool presets: the tuned Anthropic Messages routes. Public.")
+    def presets(self, info: Info) -> list[Preset]:
+        """Show them."""
+        return [Preset.of(preset) for preset in presets.every(info.context)]
+
     @resolved("Models the gateway accepts, the `auto` alias first. Public.")
     async def models(self, info: Info, filter: Filter = UNSET) -> list[Model]:
         """Read the book."""
@@ -158,5 +178,5 @@ class Query:
         return Service.of(info.context)
 
 
-PUBLIC = frozenset({"node", "nodes", "viewer", "workspace", "models", "model", "rateLimit", "service"})
+PUBLIC = frozenset({"node", "nodes", "viewer", "workspace", "models", "model", "presets", "rateLimit", "service"})
 """Fields that anybody may ask: public by the contract, or null for whoever may not see. Every other field of the roots is guarded."""

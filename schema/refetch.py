@@ -6,6 +6,7 @@ from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.serving.receipts import Receipt as ReceiptView
 from domain.usage.records import RecordView
 from resolvers import nodes as resolvers
 from resolvers.nodes import Found
@@ -16,6 +17,7 @@ from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
 from schema.nodes import Node
+from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
 from schema.users import User, visible
 from schema.workspaces import Workspace
@@ -49,3 +51,7 @@ def shown(context: Context, found: Found) -> Node:
             return UsageRecord.of(found)
         case PriceVersion():
             return Price.of(found)
+        case ReceiptView():
+            return Receipt.of(found)
+        case (receipt, attempt):
+            return Attempt.of(receipt, attempt)

@@ -454,13 +454,20 @@ def _attempt(attempt: AttemptMade, cost: Quote, used: Consumption) -> Item:
         "http_status": attempt.http_status,
         "error_code": attempt.error_code,
         "reason": attempt.reason,
-        "usage": used.quantities,
+        "usage": _usage(used),
         "cost_picousd": cost.picousd,
         "price_id": cost.price_id,
         "started_at": attempt.started_at,
         "first_byte_at": attempt.first_byte_at,
         "finished_at": attempt.finished_at,
     }
+
+
+def _usage(used: Consumption) -> dict[str, Any]:
+    """Return what an attempt's row keeps: quantities by bucket, and what else chose the price, where anything did; a receipt quotes it again."""
+    others = [{"price_id": part.price_id, "quantities": part.quantities} for part in used.others]
+    more = {"service_tier": used.service_tier, "geography": used.geography, "others": others}
+    return used.quantities | {name: value for name, value in more.items() if value}
 
 
 _REFUSALS: Mapping[str, str] = {

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from domain.serving.presets import PresetVersionView, PresetView
 from proxy.dialects.base import BadRequest, Headers
 from proxy.dialects.counting import input_tokens
 
@@ -114,6 +115,20 @@ def chosen(presets: Presets, slug: str, header: str | None) -> Version | None:
         known = ", ".join(f"`{version.name}`" for version in preset.versions)
         raise BadRequest(f"{HEADER.decode()}: Input should be `none` or one of {known}")
     return version
+
+
+def shown(presets: Presets) -> tuple[PresetView, ...]:
+    """Return all presets as others may see them, by slug."""
+    return tuple(
+        PresetView(
+            preset.slug,
+            preset.name,
+            preset.base_path,
+            preset.description,
+            tuple(PresetVersionView(version.name, version.slug, version.text, version.tokens, version.created_on) for version in preset.versions),
+        )
+        for preset in presets.values()
+    )
 
 
 def _preset(path: Path) -> Preset:

@@ -47,6 +47,7 @@ def test_the_directive_and_the_check_name_the_same_scopes() -> None:
 CALLS = {
     "usage": ("{ usage { label } }", Scope.USAGE_READ),
     "usageRecords": ("{ usageRecords { pageInfo { hasNextPage } } }", Scope.USAGE_READ),
+    "receipt": ('{ receipt(callId: "x") { callId } }', Scope.USAGE_READ),
     "apiKeys": ("{ apiKeys { pageInfo { hasNextPage } } }", Scope.KEYS_READ),
     "credits": ("{ credits { balance { usd } } }", Scope.BILLING_READ),
     "apiKeyCreate": ("mutation { apiKeyCreate(input: {}) { apiKey { id } } }", Scope.KEYS_WRITE),

@@ -1,0 +1,169 @@
+"""Receipts of real calls through the gateway, over REST and GraphQL: both say what the ledger says."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from models import database
+from models.enums import Scope
+from tests.schema.test_operations import documents
+from tests.support import upstream as scripted
+from tests.support.books import only_call, quiet, settled
+from tests.support.calling import CLAUDE, GPT, WIRES, Wire, bearer, session
+from tests.support.gateway import Gateway
+from tests.support.upstream import Upstream
+from tests.support.world import Tenant, operator_key, tenant
+
+pytestmark = pytest.mark.anyio
+
+CREDIT = 1_000_000
+
+
+async def call(client: httpx2.AsyncClient, wire: Wire, mine: Tenant, body: bytes, path: str | None = None, **headers: str) -> httpx2.Response:
+    """Make a call with the workspace's first key."""
+    return await client.post(path or wire.path, content=body, headers=bearer(mine.secret) | headers)
+
+
+async def receipt(client: httpx2.AsyncClient, mine: Tenant, call_id: UUID | str) -> dict[str, Any]:
+    """Return a call's receipt over REST, once the call is settled, after checking every amount of it against the books."""
+    await settled(call_id)
+    answer = await client.get(f"/v1/receipts/{call_id}", headers=mine.bearer)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    transfers = await database.fetch("SELECT id, kind, amount FROM transfer WHERE call_id = $1 ORDER BY id", UUID(str(call_id)))
+    assert [(each["id"], each["kind"], each["amount_micros"]) for each in told["transfers"]] == [(str(row["id"]), row["kind"], row["amount"]) for row in transfers]
+    assert told["charge_micros"] == sum(row["amount"] for row in transfers) == sum(part["amount_micros"] for part in told["funding"])
+    assert told["charge_micros"] == CREDIT - await quiet(mine)
+    hold = await database.fetch_row("SELECT amount, state FROM hold WHERE call_id = $1", UUID(str(call_id)))
+    assert hold is not None
+    assert (told["hold"]["amount_micros"], told["hold"]["state"]) == (hold["amount"], hold["state"])
+    return told
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
+async def test_a_call_that_went_well(client: httpx2.AsyncClient, provider: Upstream, wire: Wire, stream: bool) -> None:
+    """25 tokens in and 12 out: two lines that add up to the charge, one attempt with its usage, and timings in their order."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.stream(wire.stream()) if stream else scripted.whole(wire.whole()))
+    answer = await call(client, wire, mine, wire.body(stream=stream))
+    told = await receipt(client, mine, answer.headers["x-request-id"])
+    assert (told["state"], told["outcome"], told["http_status"], told["error_code"]) == ("settled", "succeeded", 200, None)
+    assert (told["requested_model"], told["model"], told["streamed"], told["endpoint"]) == (wire.model, wire.model, stream, wire.path)
+    assert (told["charge_micros"], told["list_micros"]) == (wire.price(), wire.price())
+    assert [(line["bucket"], line["quantity"]) for line in told["lines"]] == [("uncached_input", 25), ("output", 12)]
+    amounts = [f"0.{25 * wire.input_microusd:06d}".rstrip("0"), f"0.{12 * wire.output_microusd:06d}".rstrip("0")]
+    assert [line["amount_usd"] for line in told["lines"]] == amounts
+    assert {line["price_id"] for line in told["lines"]} == {told["price"]["id"]}
+    (attempt,) = told["attempts"]
+    assert (attempt["number"], attempt["charged"], attempt["http_status"]) == (1, True, 200)
+    assert attempt["usage"] == {"uncached_input": 25, "output": 12}
+    assert "upstream_cost_usd" not in attempt
+    assert "upstream_cost_usd" not in told
+    steps = [told["timings"][name] for name in ("received_at", "admitted_at", "first_byte_at", "last_byte_at", "settled_at")]
+    assert steps == sorted(steps)
+    assert told["clamp"] is None
+    assert [transfer["debit"] for transfer in told["transfers"]] == ["cash"]
+
+
+async def test_a_call_that_the_provider_refused(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """F17: what was refused is abandoned, costs nothing, and its attempt says what the provider answered."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.status(400))
+    answer = await call(client, CLAUDE, mine, CLAUDE.body())
+    told = await receipt(client, mine, answer.headers["x-request-id"])
+    assert (told["state"], told["outcome"], told["charge_micros"], told["model"], told["lines"]) == ("abandoned", "failed", 0, None, [])
+    assert [(each["http_status"], each["error_code"], each["charged"]) for each in told["attempts"]] == [(400, "upstream_400", False)]
+
+
+async def test_a_call_whose_client_left(client: httpx2.AsyncClient, gateway: Gateway, provider: Upstream) -> None:
+    """F16: `cancelled`, charged 25 tokens in and 3 estimated out, and no last byte, because nobody took it."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.stream(CLAUDE.begin(), then=scripted.hang))
+    async with session() as leaving, leaving.post(gateway.url + CLAUDE.path, data=CLAUDE.body(), headers=bearer(mine.secret)) as response:
+        await response.content.readexactly(len(b"".join(CLAUDE.begin())))
+        response.close()
+    await provider.requests[0].client_closed.wait()
+    told = await receipt(client, mine, await only_call(mine))
+    assert (told["outcome"], told["error_code"], told["charge_micros"]) == ("cancelled", "client_gone", CLAUDE.price(25, 3))
+    assert told["timings"]["last_byte_at"] is None
+
+
+async def test_a_call_in_translation_and_one_with_a_preset(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """A Messages client at an OpenAI model, and a tool's road: the model that answered, its price, the preset's version."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.whole(GPT.whole()))
+    answer = await call(client, CLAUDE, mine, CLAUDE.body(stream=False, model=GPT.model))
+    told = await receipt(client, mine, answer.headers["x-request-id"])
+    assert (told["model"], told["endpoint"], told["charge_micros"], told["preset"]) == (GPT.model, "/v1/messages", GPT.price(), None)
+    other = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.stream(CLAUDE.stream()))
+    answer = await call(client, CLAUDE, other, CLAUDE.body(), path="/claudecode/v1/messages")
+    told = await receipt(client, other, answer.headers["x-request-id"])
+    assert (told["preset"], told["endpoint"], told["charge_micros"]) == (answer.headers["x-preset"], "/claudecode/v1/messages", CLAUDE.price())
+
+
+async def test_what_made_the_price_is_on_the_lines(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """F12, F13: a service tier's row, and what another model did inside the answer, each on a line of its own; they add up to the charge."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.whole(json.dumps(json.loads(GPT.whole()) | {"service_tier": "priority"}).encode()))
+    answer = await call(client, GPT, mine, GPT.body(stream=False))
+    told = await receipt(client, mine, answer.headers["x-request-id"])
+    assert {line["service_tier"] for line in told["lines"]} == {"priority"}
+    assert sum(round(float(line["amount_usd"]) * 1e12) for line in told["lines"]) == round(float(told["charge_usd"]) * 1e12)
+    other = await tenant(credit_microusd=CREDIT)
+    made = [{"type": "advisor_message", "model": "claude-haiku-5-5", "input_tokens": 900, "output_tokens": 70}]
+    provider.script(scripted.whole(CLAUDE.whole(iterations=made)))
+    answer = await call(client, CLAUDE, other, CLAUDE.body(stream=False))
+    told = await receipt(client, other, answer.headers["x-request-id"])
+    assert [(line["bucket"], line["quantity"]) for line in told["lines"]] == [("uncached_input", 25), ("output", 12), ("uncached_input", 900), ("output", 70)]
+    assert len({line["price_id"] for line in told["lines"]}) == 2
+    assert told["charge_micros"] == CLAUDE.price() + 125
+
+
+async def test_a_call_that_is_under_way(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """While the provider thinks, the receipt says `admitted`, shows the open hold, and charges nothing yet."""
+    mine = await tenant(credit_microusd=CREDIT)
+    go = asyncio.Event()
+    provider.script(scripted.held([], go, CLAUDE.stream()))
+    calling = asyncio.create_task(call(client, CLAUDE, mine, CLAUDE.body()))
+    await provider.arrival()
+    answer = await client.get(f"/v1/receipts/{await only_call(mine)}", headers=mine.bearer)
+    told = answer.json()
+    assert (told["state"], told["outcome"], told["charge_micros"], told["hold"]["state"]) == ("admitted", None, 0, "open")
+    assert told["hold"]["amount_micros"] == (await mine.balance()).held
+    go.set()
+    assert (await calling).status_code == 200
+    assert (await receipt(client, mine, told["id"]))["charge_micros"] == CLAUDE.price()
+
+
+async def test_strangers_find_nothing_in_either_shape(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """F30: another workspace, another key without the right, and what is no id get the 404 of their dialect; nothing tells them apart."""
+    mine, stranger = await tenant(credit_microusd=CREDIT), await tenant()
+    provider.script(scripted.whole(CLAUDE.whole()))
+    call_id = (await call(client, CLAUDE, mine, CLAUDE.body(stream=False))).headers["x-request-id"]
+    _, bare = await mine.mint(scopes=frozenset({Scope.INFERENCE}))
+    for secret, path in ((stranger.secret, call_id), (bare, call_id), (mine.secret, "nonsense"), (mine.secret, str(mine.key.id))):
+        plain = await client.get(f"/v1/receipts/{path}", headers=bearer(secret))
+        assert plain.status_code == 404
+        assert set(plain.json()["error"]) == {"message", "type", "param", "code"}
+        typed = await client.get(f"/v1/receipts/{path}", headers={"x-api-key": secret, "anthropic-version": "2023-06-01"})
+        assert typed.status_code == 404
+        assert typed.json()["error"] == {"type": "not_found_error", "message": plain.json()["error"]["message"]}
+    shown = await client.post("/graphql", json={"query": documents()["Receipt"], "variables": {"call": call_id}}, headers=stranger.bearer)
+    assert shown.json()["data"] == {"receipt": None}
+
+
+async def test_the_operator_sees_what_it_cost(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """The upstream's cost stands on the receipt and on its attempt for the operator, in whatever workspace."""
+    mine, installation = await tenant(credit_microusd=CREDIT), await tenant()
+    provider.script(scripted.whole(CLAUDE.whole()))
+    call_id = (await call(client, CLAUDE, mine, CLAUDE.body(stream=False))).headers["x-request-id"]
+    await settled(call_id)
+    headers = bearer(await operator_key(installation)) | {"x-workspace-id": str(mine.workspace_id)}
+    told = (await client.get(f"/v1/receipts/{call_id}", headers=headers)).json()
+    assert told["upstream_cost_usd"] == told["attempts"][0]["upstream_cost_usd"] == "0.00034"
