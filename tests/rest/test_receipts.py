@@ -10,7 +10,6 @@ import pytest
 
 from models import database
 from models.enums import Scope
-from tests.schema.test_operations import documents
 from tests.support import upstream as scripted
 from tests.support.books import only_call, quiet, settled
 from tests.support.calling import CLAUDE, GPT, WIRES, Wire, bearer, session
@@ -154,8 +153,84 @@ async def test_strangers_find_nothing_in_either_shape(client: httpx2.AsyncClient
         typed = await client.get(f"/v1/receipts/{path}", headers={"x-api-key": secret, "anthropic-version": "2023-06-01"})
         assert typed.status_code == 404
         assert typed.json()["error"] == {"type": "not_found_error", "message": plain.json()["error"]["message"]}
-    shown = await client.post("/graphql", json={"query": documents()["Receipt"], "variables": {"call": call_id}}, headers=stranger.bearer)
-    assert shown.json()["data"] == {"receipt": None}
+    for secret in (stranger.secret, mine.secret):
+        shown = await graphql(client, secret, "query R($call: String!) { receipt(callId: $call) { callId } }", call=call_id)
+        assert shown == {"receipt": None if secret == stranger.secret else {"callId": call_id}}
+    assert await graphql(client, mine.secret, '{ receipt(callId: "nonsense") { callId } }') == {"receipt": None}
+
+
+async def graphql(client: httpx2.AsyncClient, secret: str, document: str, **variables: Any) -> Any:
+    """Return the data of an operation."""
+    answer = await client.post("/graphql", json={"query": document, "variables": variables}, headers=bearer(secret))
+    assert "errors" not in answer.json(), answer.text
+    return answer.json()["data"]
+
+
+RECEIPT = """
+query Receipt($call: String!) {
+  receipt(callId: $call) {
+    id callId requestId state requestedModel model { name } modelReason preset { name tokens preset { slug } }
+    clamp { requestedMaxTokens allowedMaxTokens reason }
+    attempts { id number provider upstreamModel reason outcome httpStatus failure { code message retryable }
+      tokens { input output cacheRead cacheWrite5m cacheWrite1h reasoning total source } charged startedAt firstByteAt finishedAt receipt { callId } }
+    lines { bucket quantity row { usd per aboveInputTokens serviceTier } price { id effectiveFrom source } amountUsd }
+    listValue { usd } charge { usd microUsd } chargeUsd
+    hold { amount { microUsd } extensions state createdAt expiresAt closedAt }
+    funding { source amount { microUsd } transfer { id } }
+    transfers { id kind amount { microUsd } debit { name } credit { name } reason createdAt }
+    timings { receivedAt admittedAt firstByteAt lastByteAt settledAt overheadMs }
+    usageRecord { id mode listValue { usd } cost { usd } needsReview status }
+  }
+}
+"""
+
+
+async def test_graphql_tells_the_same(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """The receipt of a clamped call with a preset in GraphQL is the one over REST, its nodes can be refetched, its record is the log's."""
+    body = CLAUDE.body(max_tokens=1000)
+    mine = await tenant(credit_microusd=18_000)
+    provider.script(scripted.stream(CLAUDE.stream()))
+    call_id = (await call(client, CLAUDE, mine, body, path="/claudecode/v1/messages")).headers["x-request-id"]
+    await settled(call_id)
+    told = (await client.get(f"/v1/receipts/{call_id}", headers=mine.bearer)).json()
+    shown = (await graphql(client, mine.secret, RECEIPT, call=call_id))["receipt"]
+    assert (shown["callId"], shown["requestId"], shown["state"]) == (call_id, call_id, "SETTLED")
+    assert (shown["model"]["name"], shown["preset"]["name"], shown["preset"]["preset"]["slug"]) == (told["model"], told["preset"], "claudecode")
+    assert (shown["charge"]["microUsd"], shown["chargeUsd"]) == (told["charge_micros"], told["charge_usd"])
+    assert [(line["bucket"].lower(), line["quantity"], line["amountUsd"]) for line in shown["lines"]] == [
+        (line["bucket"], line["quantity"], line["amount_usd"]) for line in told["lines"]
+    ]
+    assert (shown["hold"]["amount"]["microUsd"], shown["hold"]["state"]) == (told["hold"]["amount_micros"], "SETTLED")
+    assert [(part["source"], part["amount"]["microUsd"]) for part in shown["funding"]] == [("CASH", CLAUDE.price())]
+    assert [(each["kind"], each["debit"]["name"], each["credit"]["name"]) for each in shown["transfers"]] == [("CHARGE", "Cash", "Revenue")]
+    (attempt,) = shown["attempts"]
+    assert (attempt["tokens"]["input"], attempt["tokens"]["output"], attempt["tokens"]["source"]) == (25, 12, "PROVIDER")
+    assert (attempt["failure"], attempt["charged"], attempt["receipt"]) == (None, True, {"callId": call_id})
+    assert (shown["usageRecord"]["cost"], shown["usageRecord"]["status"]) == ({"usd": shown["charge"]["usd"]}, "ACTIVE")
+    assert 0 < told["clamp"]["allowed_max_tokens"] < 1000
+    assert shown["clamp"] == {"requestedMaxTokens": 1000, "allowedMaxTokens": told["clamp"]["allowed_max_tokens"], "reason": "BALANCE"}
+    nodes = "query N($ids: [ID!]!) { nodes(ids: $ids) { __typename id ... on Attempt { number } } }"
+    ids = [shown["id"], attempt["id"]]
+    receipt_node, attempt_node = (await graphql(client, mine.secret, nodes, ids=ids))["nodes"]
+    assert receipt_node == {"__typename": "Receipt", "id": ids[0]}
+    assert attempt_node == {"__typename": "Attempt", "id": ids[1], "number": 1}
+    stranger = await tenant()
+    assert (await graphql(client, stranger.secret, nodes, ids=ids))["nodes"] == [None, None]
+
+
+async def test_presets_are_shown_to_everybody(client: httpx2.AsyncClient) -> None:
+    """Slug, base path and every version's text, which nobody has to log in for: it is what the tool's road splices in."""
+    document = "{ presets { slug basePath description current { name } versions { name text tokens createdAt preset { slug } } } }"
+    answer = await client.post("/graphql", json={"query": document})
+    shown = answer.json()["data"]["presets"]
+    assert [preset["slug"] for preset in shown] == ["claudecode", "cline", "cursor", "roocode"]
+    for preset in shown:
+        assert preset["basePath"] == f"/{preset['slug']}"
+        assert preset["current"]["name"] == preset["versions"][0]["name"]
+        for version in preset["versions"]:
+            assert version["text"].startswith(f'<tallygate-preset name="{version["name"]}">')
+            assert version["tokens"] > 0
+            assert version["preset"] == {"slug": preset["slug"]}
 
 
 async def test_the_operator_sees_what_it_cost(client: httpx2.AsyncClient, provider: Upstream) -> None:
