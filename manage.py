@@ -240,6 +240,54 @@ def credit(workspace_id: Any, usd: str, reason: str, actor: str, ref: str | None
 
 
 @main.group()
+def subscription() -> None:
+    """Who has which tier."""
+
+
+@subscription.command("grant")
+@click.argument("workspace_id", type=click.UUID)
+@click.argument("tier")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="When it ends, in UTC; never when absent.")
+@click.option("--reason", required=True, help="Why.")
+@click.option("--actor", default=lambda: os.environ.get("USER", "operator"), help="Who.")
+@click.option("--ref", help="Makes a repeat give nothing more.")
+def subscription_grant(workspace_id: Any, tier: str, until: datetime | None, reason: str, actor: str, ref: str | None) -> None:
+    """Give a workspace a tier without payment, and print the subscription's id."""
+    from operations import subscriptions
+
+    async def give(settings: Settings) -> None:
+        click.echo(await subscriptions.grant(settings, workspace_id, tier, until.replace(tzinfo=UTC) if until else None, reason, actor, ref))
+
+    _run(give)
+
+
+@subscription.command("list")
+@click.argument("workspace_id", type=click.UUID)
+def subscription_list(workspace_id: Any) -> None:
+    """Print a workspace's subscriptions and where its quotas stand."""
+    from operations import subscriptions
+
+    async def show(settings: Settings) -> None:
+        for line in await subscriptions.show(settings, workspace_id):
+            click.echo(line)
+
+    _run(show)
+
+
+@subscription.command("end")
+@click.argument("subscription_id", type=click.UUID)
+@click.option("--actor", default=lambda: os.environ.get("USER", "operator"), help="Who.")
+def subscription_end(subscription_id: Any, actor: str) -> None:
+    """End a granted subscription now."""
+    from operations import subscriptions
+
+    async def stop(settings: Settings) -> None:
+        click.echo(await subscriptions.end(settings, subscription_id, actor))
+
+    _run(stop)
+
+
+@main.group()
 def prices() -> None:
     """What models cost."""
 

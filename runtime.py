@@ -1,9 +1,11 @@
 """What a process holds: opened once, closed once, and handed to the doors."""
 
 import contextlib
+import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
@@ -13,13 +15,16 @@ from configuration import ECHO, Configuration, UpstreamEntry, load_configuration
 from domain import duties
 from domain.access import callers
 from domain.access.callers import Caller
+from domain.errors import InvalidInput
+from domain.money import tiers
 from domain.money.catalogue import Book
 from domain.serving.calls import Calls
 from domain.serving.routing import Routes, Upstream
 from embedded import echo
 from models import database
-from settings import Settings
+from settings import Settings, SettingsError
 
+SHIPPED_TIERS = Path(__file__).parent / "operations" / "tiers.toml"
 VENDORS = {"anthropic": "anthropic", "openai": "openai"}
 
 
@@ -64,6 +69,18 @@ def _echo(url: str, dialect: str) -> Upstream:
     return Upstream(name=ECHO, dialect=dialect, url=url, auth="bearer", key=None, models=(ECHO,), vendor=None, rename={})
 
 
+def load_tiers(path: Path | None) -> tuple[tiers.Tier, ...]:
+    """Read the tiers file, the shipped one for None; raises SettingsError that names the entry at fault."""
+    try:
+        return tiers.tiers_of(tomllib.loads((path or SHIPPED_TIERS).read_text()))
+    except OSError as error:
+        raise SettingsError(f"TALLYGATE_TIERS, {path}, cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"TALLYGATE_TIERS is no TOML: {error}") from None
+    except InvalidInput as refusal:
+        raise SettingsError(f"TALLYGATE_TIERS: {refusal.message}") from None
+
+
 @contextlib.asynccontextmanager
 async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Runtime]:
     """Open what a process holds: all of it for one that serves, without upstreams of its own for a worker or a command.
@@ -71,10 +88,12 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
     Raises SettingsError for a bad configuration file, and what the driver raises when the database is away.
     """
     configuration: Configuration = load_configuration(settings.config)
+    offered = load_tiers(settings.tiers)
     upstreams = [_upstream(name, entry) for name, entry in configuration.upstreams.items()] if serving else []
     async with contextlib.AsyncExitStack() as stack:
         await database.open_pool(settings.database_url.get_secret_value(), pool=settings.database_pool)
         stack.push_async_callback(database.close_pool)
+        await tiers.keep(offered, at=datetime.now(UTC))
         book = Book()
         await book.refresh()
         if serving and settings.echo:

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     config: Annotated[
         Path | None, Field(alias="TALLYGATE_CONFIG", description="A TOML file that names upstreams, models and issuers of sessions; see docs/upstreams.md.")
     ] = None
+    tiers: Annotated[
+        Path | None, Field(alias="TALLYGATE_TIERS", description="A TOML file of the tiers that are offered, in place of the shipped one; see docs/tiers.md.")
+    ] = None
     worker: Annotated[
         Literal["inside", "apart"], Field(alias="TALLYGATE_WORKER", description="Whether jobs run in the server's process or in `manage.py worker`.")
     ] = "apart"

@@ -17,6 +17,8 @@ class Workspace(Model):
     retention_days = fields.IntField(null=True)
     stopped_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
+    frozen_at = fields.DatetimeField(null=True)
+    overage_allowed = fields.BooleanField(default=False)
 
     class Meta:
         table = "workspace"

@@ -75,12 +75,14 @@ class LimitPer(StrEnum):
 
 
 class Measure(StrEnum):
-    """What a bound counts. `concurrent` is held while a call is under way, the others are spent."""
+    """What a bound counts. `concurrent` is held while a call is under way, the others are spent; tiers alone count list value and conversations."""
 
     MONEY = "money"
     CALLS = "calls"
     TOKENS = "tokens"
     CONCURRENT = "concurrent"
+    LIST = "list"
+    CONVERSATIONS = "conversations"
 
 
 class SubjectKind(StrEnum):
@@ -91,6 +93,7 @@ class SubjectKind(StrEnum):
     KEY = "key"
     APP = "app"
     END_USER = "end_user"
+    SUBSCRIPTIONS = "subscriptions"
 
 
 class LedgerAccountKind(StrEnum):
@@ -216,6 +219,33 @@ class Resource(StrEnum):
     HOSTED_SITES = "hosted_sites"
     APPS = "apps"
     MEMBERS = "members"
+
+
+class SubscriptionSource(StrEnum):
+    """Who keeps a subscription going."""
+
+    STRIPE = "stripe"
+    GRANTED = "granted"
+
+
+class SubscriptionStatus(StrEnum):
+    """Where a subscription stands; the values are Stripe's."""
+
+    TRIALING = "trialing"
+    ACTIVE = "active"
+    PAST_DUE = "past_due"
+    CANCELED = "canceled"
+    UNPAID = "unpaid"
+    INCOMPLETE = "incomplete"
+    INCOMPLETE_EXPIRED = "incomplete_expired"
+    PAUSED = "paused"
+
+
+class BillingCycle(StrEnum):
+    """How often a tier is billed."""
+
+    MONTHLY = "monthly"
+    YEARLY = "yearly"
 
 
 class JobStatus(StrEnum):

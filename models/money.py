@@ -6,7 +6,7 @@ from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
-from models.enums import ActorKind, LedgerAccountKind, TransferKind
+from models.enums import ActorKind, BillingCycle, LedgerAccountKind, SubscriptionSource, SubscriptionStatus, TransferKind
 from models.ids import uuid7
 
 
@@ -93,3 +93,53 @@ class Price(Model):
     class Meta:
         table = "price"
         indexes = (("model", "effective_from"),)
+
+
+class Tier(Model):
+    """A tier as the tiers file has it; `limits` is a list of {resource, window, most}, most null for no limit. One that left the file is retired."""
+
+    slug = fields.CharField(max_length=64, primary_key=True)
+    position = fields.IntField()
+    name = fields.CharField(max_length=200)
+    product_name = fields.CharField(max_length=200)
+    price_cents = fields.BigIntField()
+    billing_cycle = fields.CharEnumField(BillingCycle, max_length=10)
+    trial_days = fields.IntField()
+    presets = ArrayField(element_type="text", null=True)
+    limits: Any = fields.JSONField()
+    updated_at = fields.DatetimeField()
+    retired_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "tier"
+
+
+class Subscription(Model):
+    """A workspace's subscription to a tier, kept going by an operator or by Stripe.
+
+    `ends_at` is when a granted one ends by itself, `ended_at` when it was ended. Whether it entitles is `domain.money.subscriptions.entitled`.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    tier = fields.CharField(max_length=64)
+    source = fields.CharEnumField(SubscriptionSource, max_length=10)
+    status = fields.CharEnumField(SubscriptionStatus, max_length=20)
+    cycle = fields.CharEnumField(BillingCycle, max_length=10)
+    current_period_start = fields.DatetimeField()
+    current_period_end = fields.DatetimeField()
+    trial_ends_at = fields.DatetimeField(null=True)
+    grace_ends_at = fields.DatetimeField(null=True)
+    ends_at = fields.DatetimeField(null=True)
+    cancel_at_period_end = fields.BooleanField(default=False)
+    next_tier = fields.CharField(max_length=64, null=True)
+    stripe_subscription_id = fields.CharField(max_length=255, null=True)
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    reason = fields.TextField(null=True)
+    created_at = fields.DatetimeField()
+    ended_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "subscription"

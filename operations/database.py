@@ -7,24 +7,27 @@ from decimal import Decimal
 from pathlib import Path
 
 from domain.access.callers import Actor
-from domain.money import catalogue
+from domain.money import catalogue, tiers
 from domain.sql.install import statements
 from models import database
 from models import migrate as migrations
 from models.enums import ActorKind
+from runtime import load_tiers
 from settings import Settings
 
 SHIPPED_PRICES = Path(__file__).parent / "prices.toml"
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the database up to date, then offer the shipped models at their shipped prices where no newer version of ours stands."""
+    """Bring the database up to date, then offer the shipped models at their shipped prices where no newer version of ours stands, and the tiers."""
+    offered = load_tiers(settings.tiers)
     application_url = settings.database_url.get_secret_value()
     owner_url = settings.migration_database_url.get_secret_value() if settings.migration_database_url else application_url
     await migrations.migrate(owner_url, application_url, statements())
     await database.open_pool(application_url, pool=2)
     try:
         await ship_prices()
+        await tiers.keep(offered, at=datetime.now(UTC))
     finally:
         await database.close_pool()
 

@@ -50,6 +50,11 @@ CONSTRAINTS = {
     ("member", "FOREIGN KEY (user_id) REFERENCES users(id)"),
     ("member", "CHECK (((joined_at IS NOT NULL) OR (invitation_expires_at IS NOT NULL)))"),
     ("price", "PRIMARY KEY (id)"),
+    ("subscription", "PRIMARY KEY (workspace_id, id)"),
+    ("subscription", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("subscription", "FOREIGN KEY (tier) REFERENCES tier(slug)"),
+    ("subscription", "CHECK ((current_period_start < current_period_end))"),
+    ("tier", "PRIMARY KEY (slug)"),
     ("tortoise_migrations", "PRIMARY KEY (id)"),
     ("tortoise_migrations", "UNIQUE (app, name)"),
     ("transfer", "PRIMARY KEY (workspace_id, id)"),
@@ -66,7 +71,7 @@ CONSTRAINTS = {
     ("users", "UNIQUE (issuer, subject)"),
     ("workspace", "PRIMARY KEY (id)"),
 }
-DIRECTORIES = {"api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tortoise_migrations", "idempotency"}
+DIRECTORIES = {"api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"}
 """Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
 
 

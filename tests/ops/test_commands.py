@@ -212,3 +212,17 @@ def test_commands_borrow_the_environment_of_a_first_run(environment: dict[str, s
     """Beside `make run`, a command without an environment takes the one that the run wrote into its data folder."""
     (tmp_path / "server.env").write_text("".join(f"{name}='{value}'\n" for name, value in environment.items() if name not in ("PATH", "TALLYGATE_DATA")))
     assert manage({"PATH": environment["PATH"], "TALLYGATE_DATA": str(tmp_path)}, "audit") == "the books are sound\n"
+
+
+def test_a_tier_is_given_listed_and_ended(environment: dict[str, str]) -> None:
+    """`subscription grant` gives a tier once for a ref, `list` shows it with its quotas, `end` ends it; a tier that is none is one sentence."""
+    workspace = manage(environment, "workspace", "create", "Subscribers").strip()
+    assert manage(environment, "subscription", "list", workspace) == "no subscription\n"
+    given = manage(environment, "subscription", "grant", workspace, "pro", "--reason", "partner", "--ref", "p1").strip()
+    assert manage(environment, "subscription", "grant", workspace, "pro", "--reason", "partner", "--ref", "p1").strip() == given
+    listed = manage(environment, "subscription", "list", workspace)
+    assert f"{given}  pro  granted active  entitled" in listed
+    assert "tokens in 5h: 0 of 2000000" in listed
+    assert "There is no such tier." in manage(environment, "subscription", "grant", workspace, "gold", "--reason", "partner", code=1)
+    assert manage(environment, "subscription", "end", given).startswith("pro ended at ")
+    assert "not entitled" in manage(environment, "subscription", "list", workspace)

@@ -16,6 +16,7 @@ from graphql import parse, validate
 import manage
 from configuration import Configuration
 from domain.money.catalogue import entries_of
+from domain.money.tiers import tiers_of
 from operations import env_example
 from proxy.routes import COUNTS, ROADS
 from schema.build import build
@@ -206,10 +207,12 @@ def test_queries_are_valid(block: Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=[block.place for block in blocks("toml")])
 def test_files_are_valid(block: Block) -> None:
-    """Every TOML example is a price file or a configuration file that is taken as it stands."""
+    """Every TOML example is a price file, a tiers file or a configuration file that is taken as it stands."""
     document = tomllib.loads(block.text)
     if "model" in document:
         assert len(entries_of(document)) == len(document["model"])
+    elif "tier" in document:
+        assert len(tiers_of(document)) == len(document["tier"])
     else:
         assert Configuration.model_validate(document) != Configuration()
 
