@@ -38,7 +38,7 @@ def _settings() -> Settings:
         raise click.ClickException(f"the environment is incomplete:\n{error}") from None
 
 
-def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+def _run(work: Callable[[Settings], Coroutine[Any, Any, None]], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
     """Run a command's work; what an operator can repair is one sentence, everything else is a traceback."""
     import asyncpg
 
@@ -49,7 +49,8 @@ def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
 
     logs.configure()
     try:
-        asyncio.run(work(settings))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(work(settings))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     except Refusal as refusal:
@@ -82,9 +83,11 @@ def run(port: str, data: str) -> None:
 @main.command()
 def serve() -> None:
     """Serve the gateway and the control plane until SIGTERM."""
+    from uvicorn.loops.auto import auto_loop_factory
+
     import app
 
-    _run(app.serve)
+    _run(app.serve, auto_loop_factory())  # uvloop where there is one: it halves what a byte costs
 
 
 @main.command()
