@@ -13,6 +13,7 @@ from clients.upstream import Upstreams
 from proxy.requests import Receive, Scope, Send
 
 _HOPS = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding", b"keep-alive"})
+LARGEST_BYTES = 64 * 1024 * 1024
 
 
 class PassThrough:
@@ -32,22 +33,22 @@ class PassThrough:
                 break
         headers = [field for field in scope["headers"] if field[0] not in _HOPS]
         async with self._upstreams.post(self._url + scope["path"], headers, b"".join(parts)) as response:
-            given = [(name.lower(), value) for name, value in response.raw_headers]
+            given = response.headers
             streamed = any(name == b"transfer-encoding" for name, _ in given)
             kept = [field for field in given if field[0] not in _HOPS or (field[0] == b"content-length" and not streamed)]
             await send({"type": "http.response.start", "status": response.status, "headers": kept})
             if streamed:
-                async for chunk in response.content.iter_any():
+                async for chunk in response:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
             else:
-                await send({"type": "http.response.body", "body": await response.read()})
+                await send({"type": "http.response.body", "body": await response.read(LARGEST_BYTES) or b""})
 
 
 async def _serve(port: int, url: str) -> None:
     upstreams = Upstreams()
     config = uvicorn.Config(
-        PassThrough(url, upstreams), host="127.0.0.1", port=port, lifespan="off", http="httptools", log_config=None, access_log=False, server_header=False, backlog=2048
+        PassThrough(url, upstreams), host="127.0.0.1", port=port, lifespan="off", http="httptools", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=2048
     )
     try:
         await uvicorn.Server(config).serve()

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import aiohttp
 import structlog
 
-from clients.upstream import BROKEN
+from clients.upstream import BROKEN, Response
 from domain.serving.calls import AttemptMade, Consumption, Ending, Part, Settled, Sign, counted
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, UsageOutcome
@@ -297,8 +296,8 @@ class Pump:
             result = _Result(self._consumption(), UsageOutcome.FAILED, 504 if slow else 502, "upstream_timeout" if slow else "upstream_broken")
             await self._finish(result, self._refusal(kind, message))
 
-    async def _upstream_refused(self, response: aiohttp.ClientResponse) -> None:
-        body = await self._read(response)
+    async def _upstream_refused(self, response: Response) -> None:
+        body = await response.read(LARGEST_ANSWER_BYTES)
         status = response.status
         kind = RefusalKind.UPSTREAM_FAILED if body is None else refused_as(status)
         if kind is not None or body is None:
@@ -308,21 +307,13 @@ class Pump:
             await self._finish(_Result(Consumption(), UsageOutcome.FAILED, answered, f"upstream_{status}"), refusal, upstream_status=status)
             return
         result = _Result(Consumption(), UsageOutcome.FAILED, status, f"upstream_{status}")
-        headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
+        headers = self._dialect.response_headers(response.headers)
         if self._let_in.translation is not None:
             body = self._let_in.translation.error(status, body, self._request_id)
         await self._finish(result, Answer(status, headers, body))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        body = bytearray()
-        async for part in response.content.iter_any():
-            body += part
-            if len(body) > LARGEST_ANSWER_BYTES:
-                return None
-        return bytes(body)
-
-    async def _whole(self, response: aiohttp.ClientResponse) -> None:
-        body = await self._read(response)
+    async def _whole(self, response: Response) -> None:
+        body = await response.read(LARGEST_ANSWER_BYTES)
         reading: Reading | None = None if body is None else self._spoken.read(body, self._let_in.sent_ask)
         if body is not None and reading is not None and reading.complete and self._let_in.translation is not None:
             try:
@@ -334,11 +325,11 @@ class Pump:
             await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider's answer could not be read."))
             return
         result = _Result(self._of_usage(reading.usage, reading.characters, reading.lines), UsageOutcome.SUCCEEDED, 200, None)
-        headers = self._dialect.response_headers([(name.lower(), value) for name, value in response.raw_headers])
+        headers = self._dialect.response_headers(response.headers)
         await self._finish(result, Answer(200, headers, body))
 
-    async def _stream(self, response: aiohttp.ClientResponse) -> None:
-        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+    async def _stream(self, response: Response) -> None:
+        if not response.header(b"content-type").lower().startswith(SSE):
             result = _Result(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
             await self._finish(result, self._refusal(RefusalKind.UPSTREAM_FAILED, "The provider did not stream its answer."))
             return
@@ -346,11 +337,11 @@ class Pump:
         if self._let_in.translation is not None:
             meter = TranslatedMeter(meter, self._let_in.translation.stream(self._let_in.ask, created_seconds=int(self._received_at.timestamp())))
         self._meter = meter
-        headers = [field for field in self._dialect.response_headers([(n.lower(), v) for n, v in response.raw_headers]) if field[0] != b"content-type"]
+        headers = [field for field in self._dialect.response_headers(response.headers) if field[0] != b"content-type"]
         await self._begin(200, [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers])
         looked = look_after = 0
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response:
                 # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
                 for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
                     forward = meter.feed(part)
