@@ -1,10 +1,11 @@
 """The mock upstream: fixed answers in both dialects at a cost of some microseconds, so that what is measured is the gateway.
 
-`python -m bench.mock PORT` serves 127.0.0.1:PORT until it is stopped. It reads HTTP/1.1 with `content-length`, keeps connections alive, and checks
-nothing: what arrived is the business of whoever sent it.
+`python -m bench.mock PORT [CERTIFICATE]` serves 127.0.0.1:PORT until it is stopped, over TLS if it has a certificate (a PEM file with its key).
+It reads HTTP/1.1 with `content-length`, keeps connections alive, and checks nothing: what arrived is the business of whoever sent it.
 """
 
 import asyncio
+import ssl
 import sys
 import time
 from typing import cast
@@ -95,10 +96,14 @@ class Mock(asyncio.Protocol):
             _Stream(self._transport, SCRIPTS[dialect], *asked)
 
 
-async def _serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Mock, "127.0.0.1", port, backlog=2048)
+async def _serve(port: int, certificate: str | None = None) -> None:
+    tls = None
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    server = await asyncio.get_running_loop().create_server(Mock, "127.0.0.1", port, backlog=2048, ssl=tls)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    uvloop.run(_serve(int(sys.argv[1]), *sys.argv[2:]))

@@ -48,7 +48,16 @@ class PassThrough:
 async def _serve(port: int, url: str) -> None:
     upstreams = Upstreams()
     config = uvicorn.Config(
-        PassThrough(url, upstreams), host="127.0.0.1", port=port, lifespan="off", http="httptools", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=2048
+        PassThrough(url, upstreams),
+        host="127.0.0.1",
+        port=port,
+        lifespan="off",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=2048,
     )
     try:
         await uvicorn.Server(config).serve()

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,11 +38,17 @@ def split_cores() -> tuple[set[int], set[int]]:
     return (set(cores[:1]), set(cores[1:])) if len(cores) > 1 else (set(), set())
 
 
-def await_answer(port: int, path: str, alive: Callable[[], bool]) -> None:
-    """Wait until GET `path` answers 200 (any answer for the path `/`); raises RuntimeError when the process ends or stays mute."""
+def await_answer(port: int, path: str, alive: Callable[[], bool], *, secure: bool = False) -> None:
+    """Wait until GET `path` answers 200 (any answer for the path `/`); raises RuntimeError when the process ends or stays mute.
+
+    With `secure` it is asked over TLS, and its certificate is not looked at.
+    """
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    blind.check_hostname = False
+    blind.verify_mode = ssl.CERT_NONE
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until and alive():
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=blind) if secure else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", path)
             if connection.getresponse().status == 200 or path == "/":

@@ -269,7 +269,7 @@ class _Connection(asyncio.Protocol):
         self._unmeant += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._done:
                 self._fail(Broken("the upstream speaks no HTTP that can be relied on"))
                 return
