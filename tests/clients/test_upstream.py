@@ -2,23 +2,16 @@
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.upstream import BROKEN, BUFFER_BYTES, LARGEST_HEAD_BYTES, STALE_SECONDS, Broken, Response, Upstreams
+from tests.support.peers import Peer, Server
 
 pytestmark = pytest.mark.anyio
 
-Serve = Callable[["Peer"], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 START = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 MOST = 1 << 30
@@ -30,82 +23,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return "asyncio", {"use_uvloop": request.param}
 
 
-class Peer:
-    """One connection as the server sees it."""
-
-    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.number = number
-        self._reader, self._writer = reader, writer
-
-    async def request(self) -> bytes:
-        """Read a whole request; raises IncompleteReadError when the client closed instead."""
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return head + await self._reader.readexactly(length)
-
-    async def say(self, *parts: bytes) -> None:
-        """Send bytes, in pieces that leave one by one."""
-        for part in parts:
-            self._writer.write(part)
-            await self._writer.drain()
-            await asyncio.sleep(0.001)
-
-    async def gone(self) -> None:
-        """Wait until the client has closed."""
-        with contextlib.suppress(OSError):
-            while await self._reader.read(65536):
-                pass
-
-    def close(self) -> None:
-        """Close."""
-        self._writer.close()
-
-    def reset(self) -> None:
-        """Close with a reset."""
-        self._writer.transport.abort()
-
-
-class Server:
-    """A server whose every connection `serve` looks after."""
-
-    def __init__(self, serve: Serve) -> None:
-        self.connections = 0
-        self._serve = serve
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        peer = Peer(self.connections, reader, writer)
-        try:
-            await self._serve(peer)
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            peer.close()
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection."""
-        task = asyncio.create_task(self._accept(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @contextlib.asynccontextmanager
-    async def listening(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[str]:
-        """Listen, and give the address."""
-        server = await asyncio.start_server(self.accept, "127.0.0.1", 0, ssl=tls)
-        try:
-            yield f"{'https' if tls else 'http'}://{host}:{server.sockets[0].getsockname()[1]}/v1/x"
-        finally:
-            server.close()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @contextlib.asynccontextmanager
-async def opened(**settings: float | ssl.SSLContext) -> AsyncIterator[Upstreams]:
+async def opened(**seconds: float) -> AsyncIterator[Upstreams]:
     """A client, closed at the end."""
-    upstreams = Upstreams(**settings)  # type: ignore[arg-type]  # the names decide which is which
+    upstreams = Upstreams(**seconds)  # type: ignore[arg-type]  # every setting is a number but the one of TLS, which is tested apart
     try:
         yield upstreams
     finally:
@@ -540,16 +461,16 @@ async def test_a_reader_that_is_slow_stops_the_upstream_and_not_the_call() -> No
         await peer.request()
         await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         for _ in range(size // 65536):
-            peer._writer.write(bytes(65536))
-            await peer._writer.drain()
+            await peer.say(bytes(65536))
             sent += 65536
 
-    async with Server(serve).listening() as url, opened(between_bytes_seconds=0.1) as upstreams, upstreams.post(url, [], b"{}") as response:
+    async with Server(serve).listening() as url, opened(between_bytes_seconds=2.0) as upstreams, upstreams.post(url, [], b"{}") as response:
         largest = len(await anext(response))
         before = -1
         while sent != before:  # until nothing moves any more
             before = sent
             await asyncio.sleep(0.5)
+        await asyncio.sleep(2.5)  # the bound on silence, and more
         assert sent < size // 2  # the rest is what the system's own buffers take
         got = largest
         async for piece in response:
@@ -557,84 +478,3 @@ async def test_a_reader_that_is_slow_stops_the_upstream_and_not_the_call() -> No
             largest = max(largest, len(piece))
         assert got == size
         assert largest <= 4 * BUFFER_BYTES
-
-
-# TLS.
-
-
-def _certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for `name` and a client's that believes it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "upstream")])
-    now = datetime.datetime.now(datetime.UTC)
-    try:
-        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        alternative = x509.DNSName(name)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    file = folder / "server.pem"
-    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()) + pem)
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    serving.load_cert_chain(file)
-    return serving, ssl.create_default_context(cadata=pem.decode())
-
-
-async def test_tls_is_spoken_and_kept(tmp_path: Path) -> None:
-    """A provider whose certificate is right is spoken to over TLS, one connection for many calls, large bodies both ways."""
-    serving, believing = _certificate(tmp_path, "localhost")
-
-    async def serve(peer: Peer) -> None:
-        while True:
-            body = (await peer.request()).partition(b"\r\n\r\n")[2]
-            await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-
-    server = Server(serve)
-    async with server.listening(serving, "localhost") as url, opened(tls=believing) as upstreams:
-        for size in (2, 3_000_000, 2):
-            assert await asked(upstreams, url, bytes(size)) == (200, bytes(size))
-    assert server.connections == 1
-
-
-@pytest.mark.parametrize("fault", ["another name", "an unknown authority"])
-async def test_a_certificate_that_proves_nothing_ends_the_call(tmp_path: Path, fault: str) -> None:
-    """No request, and no provider's key, is sent to who cannot prove to be the provider."""
-    serving, believing = _certificate(tmp_path, "localhost" if fault == "an unknown authority" else "other.test")
-    server = Server(always_ok)
-    if fault == "an unknown authority":
-        believing = ssl.create_default_context()
-    async with server.listening(serving, "localhost") as url, opened(tls=believing) as upstreams:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await asked(upstreams, url)
-
-
-async def test_a_handshake_that_hangs_is_not_waited_for() -> None:
-    """The handshake is a part of connecting."""
-    async with Server(Peer.gone).listening() as url, opened(connect_seconds=0.2) as upstreams:
-        with pytest.raises(TimeoutError):
-            await asked(upstreams, url.replace("http:", "https:"))
-
-
-async def test_tls_that_is_cut_is_broken(tmp_path: Path) -> None:
-    """A connection that ends in the middle ends the same way over TLS."""
-    serving, believing = _certificate(tmp_path, "127.0.0.1")
-
-    async def serve(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(START, b"2\r\n{}\r\n")
-        peer.reset()
-
-    async with Server(serve).listening(serving) as url, opened(tls=believing) as upstreams, upstreams.post(url, [], b"{}") as response:
-        with pytest.raises(BROKEN):
-            await to_the_end(response)
