@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from console.build import DIST
 from console.manual import routes as manual_routes
@@ -28,7 +28,7 @@ from resolvers.asking import Facilities
 from rest.metrics import Counted
 from rest.nowhere import nowhere
 from rest.routes import routes as rest_routes
-from runtime import Runtime, open_runtime
+from runtime import SIMULATOR_PATH, Runtime, open_runtime
 from schema.build import build
 from schema.throttle import Throttle
 from schema.view import GraphQLView
@@ -57,6 +57,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         Route("/graphiql/{path:path}", page),
         *manual_routes(),
         *rest_routes(runtime),
+        *([Mount(SIMULATOR_PATH, runtime.payments.simulator)] if runtime.payments and runtime.payments.simulator else []),
     ]
 
 

@@ -1,11 +1,13 @@
 """What a process holds: opened once, closed once, and handed to the doors."""
 
 import contextlib
+import hashlib
 import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
@@ -18,6 +20,7 @@ from domain.access.callers import Caller
 from domain.errors import InvalidInput
 from domain.money import tiers
 from domain.money.catalogue import Book
+from domain.money.processor import Processor
 from domain.serving.calls import Calls
 from domain.serving.routing import Routes, Upstream
 from embedded import echo
@@ -26,6 +29,21 @@ from settings import Settings, SettingsError
 
 SHIPPED_TIERS = Path(__file__).parent / "operations" / "tiers.toml"
 VENDORS = {"anthropic": "anthropic", "openai": "openai"}
+
+
+SIMULATOR_PATH = "/stripe-simulator"
+"""Where the process serves the simulator that it uses itself."""
+SIMULATOR_KEY = "sk_test_simulator"
+WEBHOOK_PATH = "/webhooks/stripe"
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """Stripe as this process has it: its client, the secrets that sign its webhooks, and the simulator when that stands in for it."""
+
+    processor: Processor
+    webhook_secrets: tuple[str, ...]
+    simulator: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,7 @@ class Runtime:
     issuers: Issuers
     queue: ArqQueue
     mail: Mail
+    payments: Payments | None
 
     @staticmethod
     def clock() -> datetime:
@@ -82,6 +101,36 @@ def load_tiers(path: Path | None) -> tuple[tiers.Tier, ...]:
 
 
 @contextlib.asynccontextmanager
+async def _open_payments(settings: Settings, *, serving: bool) -> AsyncIterator[Payments | None]:
+    """Open Stripe's client: with the account's key, or with the simulator, which the serving process itself serves; None where neither is configured."""
+    if settings.stripe_secret_key is None and not settings.stripe_simulator:
+        yield None
+        return
+    from clients.stripe import Stripe  # its SDK takes a second to import, which no command without payments shall wait for
+
+    if settings.stripe_secret_key is not None:
+        stripe = Stripe(settings.stripe_secret_key.get_secret_value(), settings.stripe_api_url)
+        try:
+            yield Payments(stripe, settings.webhook_secrets)
+        finally:
+            await stripe.close()
+        return
+    from embedded.stripe.server import simulating
+
+    # every process of the installation knows the secret, and no stranger does
+    secret = "whsec_" + hashlib.sha256(b"stripe simulator " + settings.secret.get_secret_value().encode()).hexdigest()
+    here = f"http://127.0.0.1:{settings.port}"
+    stripe = Stripe(SIMULATOR_KEY, here + SIMULATOR_PATH)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(stripe.close)
+        simulator = None
+        if serving:
+            pages, keep = settings.public_url.rstrip("/") + SIMULATOR_PATH, settings.data / "stripe-simulator.json"
+            simulator = await stack.enter_async_context(simulating(pages, here + WEBHOOK_PATH, secret, keep))
+        yield Payments(stripe, (secret,), simulator)
+
+
+@contextlib.asynccontextmanager
 async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Runtime]:
     """Open what a process holds: all of it for one that serves, without upstreams of its own for a worker or a command.
 
@@ -105,6 +154,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
         stack.push_async_callback(queue.close)
         duties.connect(queue)
         stack.callback(duties.connect, None)
+        payments = await stack.enter_async_context(_open_payments(settings, serving=serving))
         calls = Calls(book, batch=settings.batch, hold_seconds=settings.hold_seconds)
         stack.push_async_callback(calls.close)
         yield Runtime(
@@ -119,5 +169,6 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             ),
             queue=queue,
             mail=Mail(settings.smtp_url.get_secret_value() if settings.smtp_url else None, settings.mail_from, settings.data / "mail"),
+            payments=payments,
         )
 

@@ -59,6 +59,18 @@ class Settings(BaseSettings):
     metrics_token: Annotated[
         SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
     ] = None
+    stripe_secret_key: Annotated[
+        SecretStr | None, Field(alias="STRIPE_SECRET_KEY", description="The secret key of the account at Stripe; without it, payments are off. See docs/stripe.md.")
+    ] = None
+    stripe_webhook_secret: Annotated[
+        SecretStr | None,
+        Field(alias="STRIPE_WEBHOOK_SECRET", description="The signing secret of POST /webhooks/stripe; two with a comma between while it is rolled."),
+    ] = None
+    stripe_api_url: Annotated[str | None, Field(alias="STRIPE_API_URL", description="Another base address of Stripe's API: a simulator's, for tests.")] = None
+    stripe_simulator: Annotated[
+        bool,
+        Field(alias="TALLYGATE_STRIPE_SIMULATOR", description="Whether a simulator stands in for Stripe while STRIPE_SECRET_KEY is not set; never in production."),
+    ] = False
     database_pool: Annotated[int, Field(alias="TALLYGATE_DATABASE_POOL", ge=2, le=200, description="Database connections of one process.")] = 12
     batch: Annotated[
         int, Field(alias="TALLYGATE_BATCH", ge=1, le=2000, description="The most admissions or settlements in one commit; 1 switches batching off.")
@@ -73,6 +85,12 @@ class Settings(BaseSettings):
         Literal["cancel", "drain"],
         Field(alias="TALLYGATE_ON_CLIENT_LOSS", description="Whether an upstream is cancelled when its client leaves, or read to its end."),
     ] = "cancel"
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The signing secrets of Stripe's webhook, none where it is not configured."""
+        text = self.stripe_webhook_secret.get_secret_value() if self.stripe_webhook_secret else ""
+        return tuple(filter(None, (part.strip() for part in text.split(","))))
 
     @model_validator(mode="after")
     def refuse_placeholders(self) -> Self:

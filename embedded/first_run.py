@@ -101,6 +101,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack, check: C
         "TALLYGATE_LOCAL_ISSUER": "true",
         "TALLYGATE_SIGNUP": "open",
         "TALLYGATE_ECHO": "true",
+        "TALLYGATE_STRIPE_SIMULATOR": "true",  # a STRIPE_SECRET_KEY of the user's takes its place
     }
     if os.environ.get("TALLYGATE_CONFIG"):
         settings["TALLYGATE_CONFIG"] = str(Path(os.environ["TALLYGATE_CONFIG"]).absolute())

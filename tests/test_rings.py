@@ -65,11 +65,11 @@ PACKAGES: dict[str, set[str]] = {
 FOREIGN: dict[str, set[str]] = {
     "strawberry": {"schema", "resolvers"},
     "graphql": {"schema"},
-    "starlette": {"app", "schema", "rest", "console", "hosting"},
+    "starlette": {"app", "schema", "rest", "console", "hosting", "embedded"},  # embedded: the pages of the simulated Stripe
     "arq": {"clients", "jobs"},
-    "aiohttp": {"clients", "proxy"},
+    "aiohttp": {"clients", "proxy", "embedded"},  # embedded: the simulated Stripe delivers its events
     "redis": {"clients", "operations"},
-    "stripe": {"clients"},
+    "stripe": {"clients", "embedded"},  # embedded: the simulator checks requests against the SDK's own types
     "obstore": {"clients"},
     "tortoise": {"models"},
 }

@@ -1,0 +1,169 @@
+"""What the payment processor outside is asked, and the facts that it tells: amounts in whole cents of the currency named, as Stripe has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.errors import Refusal
+
+USD = "usd"
+MICROUSD_PER_CENT = 10_000
+
+
+class ProcessorFailed(Refusal):
+    """Stripe refused (`retryable` False: nothing was done), or could not be reached (`retryable`: what it did is not known)."""
+
+    code = "payment_declined"
+    status = 502
+
+    def __init__(self, message: str, *, retryable: bool, provider_code: str | None = None, payment_id: str | None = None) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.provider_code = provider_code
+        self.payment_id = payment_id
+        if retryable:
+            self.code = "payment_unavailable"
+            self.status = 503
+
+
+class PaymentsDisabled(ProcessorFailed):
+    """No payment processor is configured."""
+
+    def __init__(self) -> None:
+        super().__init__("Payments are not configured on this installation.", retryable=False)
+        self.code = "payment_unavailable"
+        self.status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFact:
+    """A page to pay at. `status` is open, complete or expired; `subject` is what we named it by: a top-up's id."""
+
+    id: str
+    mode: str
+    status: str
+    url: str | None
+    expires_at: datetime
+    subject: UUID | None
+    customer_id: str | None
+    payment_id: str | None
+    subscription_id: str | None
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFact:
+    """A balance transaction: `cents` came to our balance at Stripe (below zero: left it), and `fee_cents` were kept of it."""
+
+    id: str
+    cents: int
+    fee_cents: int
+    currency: str
+    source: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RefundFact:
+    """Money given back; `taken` and `returned` are what it moved, None until it did. `subject` is our row when we asked for it."""
+
+    id: str
+    cents: int
+    currency: str
+    status: str
+    reason: str | None
+    subject: UUID | None
+    taken: EntryFact | None
+    returned: EntryFact | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeFact:
+    """A payment contested at the customer's bank; `entries` are what it moved, each way, oldest first."""
+
+    id: str
+    cents: int
+    currency: str
+    status: str
+    reason: str
+    entries: tuple[EntryFact, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFact:
+    """A payment with everything that happened to it, read at one moment. `subject` is our top-up, where the payment names one."""
+
+    id: str
+    status: str
+    currency: str
+    received_cents: int
+    customer_id: str | None
+    subject: UUID | None
+    live: bool
+    paid_at: datetime | None
+    receipt_url: str | None
+    entry: EntryFact | None
+    failure_code: str | None
+    failure_message: str | None
+    refunds: tuple[RefundFact, ...]
+    disputes: tuple[DisputeFact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMethod:
+    """A card that the customer left with Stripe to be charged later; `label` is to show: `visa 4242`."""
+
+    id: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventFact:
+    """That something happened to an object; what, is read from the object itself."""
+
+    id: str
+    type: str
+    object_id: str
+    payment_id: str | None
+    live: bool
+    created_at: datetime
+
+
+class Processor(Protocol):
+    """Stripe, or what stands in for it. Every method raises ProcessorFailed; none may be called inside a database transaction."""
+
+    live: bool
+
+    async def create_customer(self, workspace_id: UUID) -> str:
+        """Make the workspace's customer, once, and return its id."""
+
+    async def create_top_up_session(self, top_up_id: UUID, workspace_id: UUID, customer_id: str, cents: int, *, success_url: str, cancel_url: str) -> SessionFact:
+        """Begin a page to pay a top-up at, once for each top-up."""
+
+    async def find_session(self, session_id: str) -> SessionFact | None:
+        """Read a page as it is now."""
+
+    async def find_payment(self, payment_id: str) -> PaymentFact | None:
+        """Read a payment, its refunds and its disputes as they are now."""
+
+    async def find_payment_of(self, object_id: str) -> str | None:
+        """Return the payment that a charge, refund or dispute is about."""
+
+    async def saved_method(self, customer_id: str) -> SavedMethod | None:
+        """Return the card that may be charged without its owner."""
+
+    async def charge_saved(self, top_up_id: UUID, workspace_id: UUID, customer_id: str, method_id: str, cents: int) -> str:
+        """Charge a saved card, once for each top-up, and return the payment's id; a card that says no raises with `payment_id`."""
+
+    async def refund(self, refund_id: UUID, payment_id: str, cents: int) -> RefundFact:
+        """Give money of a payment back, once for each of our refunds."""
+
+    async def events_since(self, at: datetime, types: Sequence[str]) -> list[EventFact]:
+        """Return what happened since an instant, oldest first; Stripe remembers 30 days."""
+
+    async def entries_between(self, start: datetime, end: datetime) -> list[EntryFact]:
+        """Return the balance transactions of a stretch of time, oldest first."""
