@@ -58,7 +58,7 @@ class Runtime:
     issuers: Issuers
     queue: ArqQueue
     mail: Mail
-    payments: Payments | None
+    payments: Payments | None = None
 
     @staticmethod
     def clock() -> datetime:
