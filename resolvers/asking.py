@@ -12,6 +12,8 @@ from domain.access.callers import Caller
 from domain.access.keys import KeyView
 from domain.access.limits import BoundView
 from domain.access.users import UserView
+from domain.apps import registry
+from domain.apps.registry import AppView
 from domain.errors import Unauthenticated
 from domain.money import ledger
 from domain.money.catalogue import Book, ModelView
@@ -64,6 +66,7 @@ class Asking:
         """Make the loaders."""
         self.users: DataLoader[UUID, UserView | None] = _loader(users.find_many)
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
+        self.apps: DataLoader[UUID, AppView | None] = _loader(self._apps)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
         self.accounts: DataLoader[tuple[UUID, UUID], AccountView | None] = _loader(self._accounts)
         self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
@@ -94,6 +97,9 @@ class Asking:
         if not self.may(Scope.KEYS_READ) and set(ids) != {self.known.key_id}:
             return {}
         return await keys.find_many(self.known, ids)
+
+    async def _apps(self, ids: list[UUID]) -> Mapping[UUID, AppView]:
+        return await registry.find_many(self.known, ids) if self.may(Scope.APPS_READ) else {}
 
     async def _bounds(self, subject_ids: list[UUID]) -> Mapping[UUID, list[BoundView]]:
         return await limits.of_subjects(self.known.workspace(), subject_ids)

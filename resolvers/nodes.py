@@ -9,6 +9,7 @@ from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
+from domain.apps.registry import AppView
 from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
@@ -20,7 +21,7 @@ from resolvers import catalogue, receipts, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
-Found = KeyView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView | Receipt | Tried
+Found = KeyView | AppView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView | Receipt | Tried
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
 WORKSPACES_OWN: Final = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
@@ -39,6 +40,10 @@ async def find(asking: Asking, kind: str, key: str) -> Found | None:
 
 async def _key(asking: Asking, key: str) -> KeyView | None:
     return await asking.keys.load(UUID(key)) if asking.caller else None
+
+
+async def _app(asking: Asking, key: str) -> AppView | None:
+    return await asking.apps.load(UUID(key)) if asking.caller else None
 
 
 async def _member(asking: Asking, key: str) -> MemberView | None:
@@ -91,6 +96,7 @@ async def _price(asking: Asking, key: str) -> PriceVersion | None:
 
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
+    "App": _app,
     "Member": _member,
     "Workspace": _workspace,
     "User": _user,

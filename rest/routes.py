@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from rest import aaas, billing, health, metrics, models, openapi, pricing, receipts, tenant, workspace
+from rest import aaas, apps, billing, health, metrics, models, openapi, pricing, receipts, tenant, workspace
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
@@ -18,7 +18,7 @@ PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, tenant.DOCUMEN
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
     """Return a route for every documented path, for health, for the description of them all, and for metrics where a token is set."""
-    described = (*PUBLISHED, pricing.DOCUMENT, health.document(runtime))
+    described = (*PUBLISHED, pricing.DOCUMENT, apps.SCHEMAS, health.document(runtime))
     description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url))
 
     async def describe(ask: Ask[Nothing]) -> Reply:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from domain.apps import registry
 from domain.serving import receipts
 from domain.usage import metrics, windows
 from models import enums
@@ -252,6 +253,12 @@ _describe(
         "FAILED": "It ended with an error.",
         "CANCELLED": "It was stopped.",
     },
+)
+_describe(
+    registry.Order,
+    "What apps can be sorted by.",
+    {"CREATED_AT": "When it was registered.", "UPDATED_AT": "When it last changed.", "NAME": "The display name."},
+    name="AppOrderField",
 )
 _describe(
     enums.Bucket,

@@ -4,6 +4,7 @@ from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
+from domain.apps.registry import AppView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
 from domain.serving.receipts import Receipt as ReceiptView
@@ -11,6 +12,7 @@ from domain.usage.records import RecordView
 from resolvers import nodes as resolvers
 from resolvers.nodes import Found
 from schema import ids
+from schema.apps import App
 from schema.catalogue import Model, Price
 from schema.context import Context
 from schema.keys import ApiKey
@@ -35,6 +37,8 @@ def shown(context: Context, found: Found) -> Node:
     match found:
         case KeyView():
             return ApiKey.of(found)
+        case AppView():
+            return App.of(found)
         case MemberView():
             return Member.of(found)
         case WorkspaceView():

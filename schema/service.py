@@ -6,6 +6,7 @@ from typing import Self
 import strawberry
 from strawberry import field
 
+from domain.apps import manifest
 from schema.context import Context
 from schema.scalars import URL
 
@@ -41,6 +42,7 @@ class Service:
     time: datetime.datetime = field(description="The instant of the answer, to measure clock skew.")
     public_url: URL = field(description="Its base address as seen from outside.")
     documentation_url: URL = field(description="Where its manual is.")
+    manifest_schema_url: URL = field(description="The JSON Schema of an app's manifest.")
     payments_enabled: bool = field(description="Whether payments are configured.")
 
     @classmethod
@@ -51,5 +53,6 @@ class Service:
             time=datetime.datetime.now(datetime.UTC),
             public_url=URL(context.facilities.public_url),
             documentation_url=URL(f"{context.facilities.public_url}/docs"),
+            manifest_schema_url=URL(f"{context.facilities.public_url}{manifest.PATH}"),
             payments_enabled=False,
         )

@@ -21,6 +21,7 @@ from resolvers import usage as resolvers
 from resolvers.asking import KeyTotals
 from schema.access import requires
 from schema.amounts import Money
+from schema.apps import App
 from schema.catalogue import Model, model_named
 from schema.context import Info
 from schema.directives import Cost, ListSize
@@ -223,8 +224,15 @@ class UsageDimensionValues:
     language: str | None = field(description="The BCP 47 language tag of the content.")
     outcome: enums.UsageOutcome | None = field(description="How the call ended.")
     http_status: int | None = field(description="The HTTP status answered.")
+    app_id: strawberry.Private[UUID | None]
     key_id: strawberry.Private[UUID | None]
     user_id: strawberry.Private[UUID | None]
+
+    @resolved("The app.")
+    async def app(self, info: Info) -> App | None:
+        """Load the app; null for a deleted one, and for whoever may not see apps."""
+        app = await info.context.apps.load(self.app_id) if self.app_id else None
+        return App.of(app) if app else None
 
     @resolved("The model.")
     def model(self, info: Info) -> Model | None:
@@ -258,6 +266,7 @@ class UsageDimensionValues:
             language=_text(values, Dimension.LANGUAGE),
             outcome=enums.UsageOutcome(outcome) if isinstance(outcome, str) else None,
             http_status=status if isinstance(status, int) else None,
+            app_id=_row(values, Dimension.APP),
             key_id=_row(values, Dimension.API_KEY),
             user_id=_row(values, Dimension.USER),
         )
@@ -451,8 +460,8 @@ def _reads_calls(info: Info, narrowed: Narrowing) -> bool:
     return any(Question(filter=narrowed, by=by, details=wanted).raw_calls for by in asked)
 
 
-def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None, *, of_key: UUID | None = None) -> UsageReport:
-    """The report that the three arguments of every `usage` field ask for, nothing of it measured yet; of one key only with `of_key`.
+def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None, *, of_key: UUID | None = None, of_app: UUID | None = None) -> UsageReport:
+    """The report that the three arguments of every `usage` field ask for, nothing of it measured yet; of one key only with `of_key`, of one app with `of_app`.
 
     Raises InvalidInput and its kin for a window that cannot be.
     """
@@ -461,6 +470,9 @@ def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFil
     if of_key is not None:
         others = narrowed.api_keys is not None and of_key not in narrowed.api_keys
         narrowed = dataclasses.replace(narrowed, api_keys=() if others else (of_key,))
+    if of_app is not None:
+        others = narrowed.apps is not None and of_app not in narrowed.apps
+        narrowed = dataclasses.replace(narrowed, apps=() if others else (of_app,))
     return UsageReport(
         start=window.start,
         end=window.end,

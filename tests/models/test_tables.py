@@ -23,6 +23,12 @@ CONSTRAINTS = {
     ("api_key_secret", "PRIMARY KEY (hash)"),
     ("api_key_secret", "FOREIGN KEY (workspace_id, key_id) REFERENCES api_key(workspace_id, id)"),
     ("api_key_secret", "CHECK (((hash)::text ~ '^[0-9a-f]{64}$'::text))"),
+    ("app", "PRIMARY KEY (workspace_id, id)"),
+    ("app", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("app", "CHECK ((wallet_markup >= (0)::numeric))"),
+    ("app_name", "PRIMARY KEY (slug)"),
+    ("app_name", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("app_name", "CHECK (((slug)::text ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))"),
     ("attempt", "PRIMARY KEY (workspace_id, id)"),
     ("attempt", "CHECK ((cost_picousd >= 0))"),
     ("bound", "PRIMARY KEY (workspace_id, id)"),
@@ -71,7 +77,7 @@ CONSTRAINTS = {
     ("users", "UNIQUE (issuer, subject)"),
     ("workspace", "PRIMARY KEY (id)"),
 }
-DIRECTORIES = {"api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"}
+DIRECTORIES = {"app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"}
 """Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
 
 

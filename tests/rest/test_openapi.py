@@ -75,14 +75,18 @@ async def test_answers_are_as_described(client: httpx2.AsyncClient, described: J
     await ask_echo(client, mine)
     call_id = await only_call(mine)
     made = (await client.post("/tenant/keys", headers=mine.bearer)).json()
+    app_id = f"of-{mine.workspace_id}"
+    assert (await client.post("/v1/apps", headers=mine.bearer, json={"appId": app_id, "name": "x"})).status_code == 201
     for document in PUBLISHED:
         for operation in document.operations:
             path = re.sub(r":\w+}", "}", operation.path)
             name = {"/v1/models/{id}": "echo", "/v1/receipts/{id}": str(call_id)}.get(path, made["id"])
-            answer = await client.request(operation.method, path.replace("{id}", name), headers=mine.bearer)
+            path_of_one = path.replace("{id}", name).replace("{appId}", app_id)
+            body = {"appId": f"of-{mine.key.id}", "name": "x"} if operation.given.model_json_schema().get("required") else None
+            answer = await client.request(operation.method, path_of_one, headers=mine.bearer, json=body)
             assert answer.status_code == operation.status, path
             check(described, path, operation.method, answer)
-            refused = await client.request(operation.method, path.replace("{id}", name))
+            refused = await client.request(operation.method, path_of_one)
             assert refused.status_code == 401, path
             check(described, path, operation.method, refused)
     for path in ("/healthz", "/readyz", "/version", "/pricing/tokens"):

@@ -4,11 +4,14 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from domain.access import secrets
+from domain.apps import registry
+from domain.apps.registry import NewApp
 from models import database
 from models.enums import ApiKeyMode, Scope
 from rest.doors import Document, Operation
@@ -35,6 +38,11 @@ NEEDS: dict[str, Scope | None] = {
     "DELETE /v1/keys/{id}": Scope.KEYS_WRITE,
     "GET /v1/credits/balance": Scope.BILLING_READ,
     "GET /v1/credits/transactions": Scope.BILLING_READ,
+    "GET /v1/apps": Scope.APPS_READ,
+    "POST /v1/apps": Scope.APPS_WRITE,
+    "GET /v1/apps/{appId}": Scope.APPS_READ,
+    "PUT /v1/apps/{appId}": Scope.APPS_WRITE,
+    "DELETE /v1/apps/{appId}": Scope.APPS_WRITE,
     "GET /tenant/keys": Scope.KEYS_READ,
     "POST /tenant/keys": Scope.KEYS_WRITE,
     "GET /tenant/keys/{id}": Scope.KEYS_READ,
@@ -45,13 +53,22 @@ NEEDS: dict[str, Scope | None] = {
     "GET /v1/receipts/{id}": None,
 }
 """The scope of every operation; None where any key may come. One that is missing here fails these tests."""
-TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job")
+BODIES = {"POST /v1/apps": lambda: {"appId": f"app-{uuid4().hex}", "name": "x"}}
+"""The bodies of operations that answer nothing without one."""
+TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name")
 
 
 @pytest.fixture
 async def victim() -> Tenant:
     """A workspace with something to lose."""
-    return await tenant(credit_microusd=1_000_000)
+    of = await tenant(credit_microusd=1_000_000)
+    await registry.create(of.caller(), NewApp(app_of(of), "Something to lose"))
+    return of
+
+
+def app_of(of: Tenant) -> str:
+    """Return the id of the victim's app."""
+    return f"of-{of.workspace_id}"
 
 
 async def digest(of: Tenant) -> str:
@@ -66,8 +83,9 @@ async def digest(of: Tenant) -> str:
 
 async def ask(client: httpx2.AsyncClient, operation: Operation[Any], headers: dict[str, str] | httpx2.Headers, victim: Tenant, query: str = "") -> httpx2.Response:
     """Ask for an operation on the victim's things."""
-    path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id))
-    return await client.request(operation.method, f"{path}{query}", headers=headers)
+    path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id)).replace("{appId}", app_of(victim))
+    body = BODIES.get(f"{operation.method} {operation.path}", dict)()
+    return await client.request(operation.method, f"{path}{query}", headers=headers, json=body or None)
 
 
 def in_shape(document: Document, answer: httpx2.Response) -> bool:
@@ -125,6 +143,8 @@ async def test_a_stranger(client: httpx2.AsyncClient, document: Document, operat
     answer = await ask(client, operation, stranger.bearer, victim)
     if "{id}" in operation.path:
         assert answer.status_code == (204 if operation.path.startswith("/v1/keys") else 404)
+    if "{appId}" in operation.path:
+        assert answer.status_code == 403
     assert str(victim.key.id) not in answer.text
     assert str(victim.workspace_id) not in answer.text
     for named in (str(victim.workspace_id), "00000000-0000-7000-8000-000000000000", "nonsense", ""):

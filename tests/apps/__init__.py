@@ -1,0 +1,1 @@
+"""Apps: registered, deployed, hosted."""
