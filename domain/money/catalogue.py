@@ -24,6 +24,7 @@ DEAREST_USD = 100
 INPUT_BUCKETS = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.AUDIO_INPUT)
 TOKEN_BUCKETS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
 STANDARD_TIERS = (None, "", "standard", "default", "auto")
+STANDARD_PLACES = (None, "", "global", "not_available")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,18 @@ class PriceVersion:
     def dearest(self, buckets: Iterable[Bucket], *, prompt_tokens: int) -> int:
         """Return the most that a unit of any of these buckets may cost, in picodollars, for a prompt of about this length.
 
-        A prompt is counted by a heuristic before the call, so a long-context row counts when the prompt might reach it.
+        A prompt is counted by a heuristic before the call, so a long-context row counts when the prompt might reach it. Where a call will be
+        served is not known before, and costs a tenth more at most: rows of a place do not count.
         """
         wanted = set(buckets)
         reach = prompt_tokens + prompt_tokens // 2
         return max(
-            (row.picousd for row in self.rows if row.bucket in wanted and (row.above_input_tokens is None or reach > row.above_input_tokens)), default=0
+            (
+                row.picousd
+                for row in self.rows
+                if row.bucket in wanted and row.geography is None and (row.above_input_tokens is None or reach > row.above_input_tokens)
+            ),
+            default=0,
         )
 
 
@@ -126,11 +133,12 @@ FREE = Quote(price_id=None, lines=(), picousd=0, needs_review=False)
 def quote(price: PriceVersion, quantities: Mapping[Bucket, int], *, service_tier: str | None, geography: str | None) -> Quote:
     """Price what a call used; the only place that multiplies.
 
-    Reasoning is a part of output and costs apart only where it has a row. A bucket, or a service tier, without a row is priced at the
-    dearest row that could be meant, and marked: never free by accident.
+    Reasoning is a part of output and costs apart only where it has a row. Tokens of a service tier or of a place have the rows of that tier
+    and place; what is no token costs what it costs everywhere unless a row says otherwise. A bucket, tier or place without a row is priced
+    at the dearest row that could be meant, and marked: never free by accident, and never at a cheaper price than the answer's own (F12, F13).
     """
     tier = None if service_tier in STANDARD_TIERS else service_tier
-    place = geography or None
+    place = None if geography in STANDARD_PLACES else geography
     amounts = {bucket: quantities.get(bucket, 0) for bucket in Bucket}
     priced = {row.bucket for row in price.rows}
     reasoning = min(amounts[Bucket.REASONING], amounts[Bucket.OUTPUT])
@@ -140,20 +148,32 @@ def quote(price: PriceVersion, quantities: Mapping[Bucket, int], *, service_tier
     else:
         amounts[Bucket.REASONING] = 0
     prompt_tokens = sum(amounts[bucket] for bucket in INPUT_BUCKETS)
-    known_tier = tier is None or any(row.service_tier == tier for row in price.rows)
-    lines, review = [], not known_tier
+    lines, review = [], False
     for bucket, quantity in amounts.items():
         if quantity <= 0 or (bucket is Bucket.CALLS and bucket not in priced):
             continue
-        of_bucket = [row for row in price.rows if row.bucket is bucket]
-        fitting = [row for row in of_bucket if row.fits(prompt_tokens, tier, place)]
-        if fitting and known_tier:
-            row = max(fitting, key=lambda row: row.particularity)
-        else:
-            review = True
-            row = max(of_bucket or [row for row in price.rows if row.bucket in TOKEN_BUCKETS] or price.rows, key=lambda row: row.picousd)
+        row, exact = _row_for(price, bucket, prompt_tokens, tier, place)
+        review = review or not exact
         lines.append(QuoteLine(bucket, quantity, row, quantity * row.picousd))
     return Quote(price_id=price.id, lines=tuple(lines), picousd=sum(line.picousd for line in lines), needs_review=review)
+
+
+def _row_for(price: PriceVersion, bucket: Bucket, prompt_tokens: int, tier: str | None, place: str | None) -> tuple[PriceRow, bool]:
+    """Return the row of a bucket that holds for a call, and whether it is the one that is meant."""
+    of_bucket = [row for row in price.rows if row.bucket is bucket]
+    fitting = [row for row in of_bucket if row.fits(prompt_tokens, tier, place)]
+    above = max((row.above_input_tokens or 0 for row in fitting), default=0)
+    exact = [
+        row
+        for row in fitting
+        if bucket not in TOKEN_BUCKETS or (row.service_tier == tier and row.geography == place and (row.above_input_tokens or 0) == above)
+    ]
+    if exact:
+        return max(exact, key=lambda row: row.particularity), True
+    near = [row for row in fitting if row.service_tier == tier] if any(row.service_tier == tier for row in of_bucket) else []
+    near += [row for row in fitting if above and row.above_input_tokens == above]
+    dearest = near or of_bucket or [row for row in price.rows if row.bucket in TOKEN_BUCKETS] or list(price.rows)
+    return max(dearest, key=lambda row: row.picousd), False
 
 
 def make_row(
@@ -352,13 +372,19 @@ async def enter(entry: ModelEntry, *, source: str, effective_from: datetime, act
 
 
 def entries_of(document: Mapping[str, Any]) -> Sequence[ModelEntry]:
-    """Return the models of a price file: a table `model` for each, with its rows in dollars; raises InvalidInput naming the model."""
+    """Return the models of a price file: a table `model` for each, with its rows in dollars; raises InvalidInput naming the model.
+
+    A `variant` is a second `usd_per_million` for a `service_tier`, a `geography`, prompts `above_input_tokens`, or several of these together.
+    """
     entries = []
     for index, table in enumerate(document.get("model", [])):
         path = ("model", str(table.get("name", index)))
         try:
             rows = [make_row(Bucket(bucket), str(usd), path=path) for bucket, usd in table.get("usd_per_million", {}).items()]
             rows += [make_row(**{**row, "bucket": Bucket(row["bucket"]), "usd": str(row["usd"])}, path=path) for row in table.get("row", [])]
+            for variant in table.get("variant", []):
+                particular = {name: value for name, value in variant.items() if name != "usd_per_million"}
+                rows += [make_row(Bucket(bucket), str(usd), **particular, path=path) for bucket, usd in variant["usd_per_million"].items()]
             entries.append(
                 ModelEntry(
                     name=table["name"],

@@ -6,13 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from models.enums import Bucket
 from proxy.splice import Span
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header fields in order; names in lower case, as ASGI gives them."""
 
-COUNT_LIMIT = 2**53
-"""The largest number an upstream may report; a larger one is no count of anything."""
+COUNT_LIMIT = 10**8
+"""The largest number an upstream may report of one answer; a larger one is nonsense, which is not charged by."""
 
 MODEL_LIMIT_CHARACTERS = 200
 IDENTITY_LIMIT_CHARACTERS = 255
@@ -33,7 +34,8 @@ class Ask:
 
     `max_output_tokens` is for one choice and None when the client set no bound; `input_tokens` is an estimate, at least 1 (see
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
-    it is True. `spans` says where the body's fields stand.
+    it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
+    `characters` and `lines` are the size of the text given, where that text is what is sold (speech).
     """
 
     model: str
@@ -45,6 +47,9 @@ class Ask:
     end_user: str | None
     conversation: str | None
     spans: Mapping[str, Span] = field(repr=False)
+    besides: Mapping[Bucket, int] = field(default_factory=dict)
+    characters: int = 0
+    lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ class Usage:
 
     `input_tokens` excludes cache reads, cache writes and audio; `output_tokens` excludes audio. `model`, `service_tier`, `geography` and
     `speed` are as the answer says, None where it says nothing. `reported` is True when every number is the provider's own and final, False
-    when any is an estimate. `others` are parts of the same answer made by other models, each to be priced as its own model says.
+    when any is an estimate. `doubtful` asks for a person's look: the report was nonsense, or names something that has no bucket here.
+    `others` are parts of the same answer made by other models, each to be priced as its own model says.
     """
 
     input_tokens: int = 0
@@ -65,12 +71,31 @@ class Usage:
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
     web_searches: int = 0
+    characters: int = 0
+    seconds: int = 0
     model: str | None = None
     service_tier: str | None = None
     geography: str | None = None
     speed: str | None = None
     reported: bool = False
+    doubtful: bool = False
     others: "tuple[Usage, ...]" = ()
+
+    def buckets(self) -> tuple[tuple[Bucket, int], ...]:
+        """Give the quantities as the books count them."""
+        return (
+            (Bucket.UNCACHED_INPUT, self.input_tokens),
+            (Bucket.CACHE_READ, self.cache_read_tokens),
+            (Bucket.CACHE_WRITE_5M, self.cache_write_5m_tokens),
+            (Bucket.CACHE_WRITE_1H, self.cache_write_1h_tokens),
+            (Bucket.OUTPUT, self.output_tokens),
+            (Bucket.REASONING, self.reasoning_tokens),
+            (Bucket.AUDIO_INPUT, self.audio_input_tokens),
+            (Bucket.AUDIO_OUTPUT, self.audio_output_tokens),
+            (Bucket.WEB_SEARCHES, self.web_searches),
+            (Bucket.CHARACTERS, self.characters),
+            (Bucket.SECONDS, self.seconds),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +235,16 @@ class Meter(Protocol):
 
 
 class Dialect(Protocol):
-    """What the relay must know of a wire format; `proxy.dialects.anthropic` and `proxy.dialects.openai` are such modules."""
+    """What the relay must know of a wire format; `proxy.dialects.anthropic` and `proxy.dialects.openai` are such modules.
+
+    `name` is the dialect that an upstream is configured with, `form` which of its APIs this is: OpenAI's has several. A streamed answer's
+    content type begins with `stream_type`.
+    """
 
     name: str
+    form: str
     upstream_path: str
+    stream_type: str
 
     def parse(self, body: bytes) -> Ask:
         """Read a request body; raises BadRequest and nothing else."""

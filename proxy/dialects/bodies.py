@@ -6,7 +6,10 @@ from collections.abc import Iterable
 import msgspec
 
 from proxy import splice
-from proxy.dialects.base import COUNT_LIMIT, IDENTITY_LIMIT_CHARACTERS, MODEL_LIMIT_CHARACTERS, BadRequest
+from proxy.dialects.base import IDENTITY_LIMIT_CHARACTERS, MODEL_LIMIT_CHARACTERS, BadRequest
+
+LARGEST_INTEGER = 2**53
+"""The largest integer that a client may write; more is not the same number to every reader."""
 
 
 class Body:
@@ -63,7 +66,7 @@ class Body:
             raise BadRequest(f"{name}: Input should be a valid boolean", name)
         return value
 
-    def integer(self, name: str, least: int, most: int = COUNT_LIMIT) -> int | None:
+    def integer(self, name: str, least: int, most: int = LARGEST_INTEGER) -> int | None:
         """Read an integer from `least` to `most`; None when absent or null."""
         value = self.value(name)
         if value is None:

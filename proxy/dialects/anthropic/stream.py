@@ -3,6 +3,7 @@
 Order: message_start, blocks, message_delta with cumulative usage, message_stop; `ping` and unknown events anywhere; `error` at any time.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from proxy import sse
 from proxy.dialects.anthropic import errors
 from proxy.dialects.anthropic.usage import estimated, merge, reported, uncharged
 from proxy.dialects.base import Ask, Refusal, StreamError, Usage
-from proxy.dialects.numbers import Unsound, word
+from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
 # What an upstream says of the operator's account: it is not the customer's.
@@ -59,14 +60,16 @@ class AnthropicMeter(LineMeter):
         """What the answer used so far; nothing at all before the stream has started."""
         if not self._started and not self.delivered_characters and not self._final:
             return Usage()
+        nonsense = False
         if self._final and (self._stop_reason or self.complete):
             try:
                 usage = reported(self._report, self._model)
-            except Unsound:
-                pass
+            except Unsound as fault:
+                nonsense = doubtful(fault)
             else:
                 return uncharged(usage) if self._stop_reason == "refusal" and not self.delivered_characters else usage
-        return estimated(self._report, self._model, self.ask, self.delivered_characters, self._searches)
+        usage = estimated(self._report, self._model, self.ask, self.delivered_characters, self._searches)
+        return replace(usage, doubtful=True) if nonsense else usage
 
     def fail(self, refusal: Refusal) -> bytes:
         """Give the error event after which no message_stop comes."""

@@ -9,8 +9,11 @@ import msgspec
 
 from proxy.dialects.base import Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens
-from proxy.dialects.numbers import Unsound, count, part, word
+from proxy.dialects.numbers import Nonsense, Unsound, count, doubtful, part, word
 from proxy.dialects.text import TextSize
+
+FAST = "fast"
+"""What an answer says of its speed when it was made in fast mode, which has prices of its own; and the service tier of those prices."""
 
 
 def read(body: bytes, ask: Ask) -> Reading:
@@ -46,8 +49,8 @@ def read(body: bytes, ask: Ask) -> Reading:
         usage = reported(report if isinstance(report, dict) else {}, model)
         if message.get("stop_reason") == "refusal" and not delivered:
             usage = uncharged(usage)
-    except Unsound:
-        usage = estimated(report if isinstance(report, dict) else {}, model, ask, delivered, searches)
+    except Unsound as fault:
+        usage = replace(estimated(report if isinstance(report, dict) else {}, model, ask, delivered, searches), doubtful=doubtful(fault))
     return Reading(usage, text.characters, text.lines, complete=True)
 
 
@@ -58,10 +61,10 @@ def merge(report: dict[str, object], later: object) -> None:
 
 
 def reported(report: dict[str, object], model: str | None) -> Usage:
-    """Read a final report. Raises Unsound when a number is no count, or input or output is missing.
+    """Read a final report. Raises Unsound when input or output is missing, and Nonsense when a number is no count.
 
-    What the top level does not hold is added: every `compaction` iteration to its buckets, every `advisor_message` under its own model;
-    a `fallback_message` names the model that the whole is priced by.
+    `speed: fast` is a service tier of its own. What the top level does not hold is added: every `compaction` iteration to its buckets, every
+    `advisor_message` under its own model; a `fallback_message` names the model that the whole is priced by.
     """
     if report.get("input_tokens") is None or report.get("output_tokens") is None:
         raise Unsound("usage")
@@ -70,7 +73,7 @@ def reported(report: dict[str, object], model: str | None) -> Usage:
     others: list[Usage] = []
     for entry in iterations if isinstance(iterations, list) else ():
         if not isinstance(entry, dict):
-            raise Unsound("iterations")
+            raise Nonsense("iterations")
         match entry.get("type"):
             case "compaction":
                 usage = _sum(usage, _buckets(entry, None))
@@ -122,6 +125,7 @@ def _buckets(report: dict[str, object], model: str | None) -> Usage:
         write_5m = total - write_1h if total >= write_5m + write_1h else min(write_5m, total)
         write_1h = total - write_5m
     output = count(report, "output_tokens")
+    speed = word(report.get("speed"))
     return Usage(
         input_tokens=count(report, "input_tokens"),
         cache_read_tokens=count(report, "cache_read_input_tokens"),
@@ -131,9 +135,9 @@ def _buckets(report: dict[str, object], model: str | None) -> Usage:
         reasoning_tokens=min(count(part(report, "output_tokens_details"), "thinking_tokens"), output),
         web_searches=count(part(report, "server_tool_use"), "web_search_requests"),
         model=model,
-        service_tier=word(report.get("service_tier")),
+        service_tier=FAST if speed == FAST else word(report.get("service_tier")),
         geography=word(report.get("inference_geo")),
-        speed=word(report.get("speed")),
+        speed=speed,
     )
 
 

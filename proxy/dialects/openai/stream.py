@@ -5,6 +5,7 @@ chunk, a first chunk without choices (Azure), comments, no `[DONE]`.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET
 
 from proxy import splice, sse
 from proxy.dialects.base import Ask, Refusal, StreamError, Usage
-from proxy.dialects.numbers import Unsound, word
+from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.openai import errors
 from proxy.dialects.openai.request import CHOICES_LIMIT
 from proxy.dialects.openai.usage import estimated, hidden_characters, reported, shown, written
@@ -83,14 +84,16 @@ class OpenAIMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered."""
+        nonsense = False
         if self.complete:
             try:
                 return reported(self._report, self._model, self._tier)
-            except Unsound:
-                pass
+            except Unsound as fault:
+                nonsense = doubtful(fault)
         elif not self.first_token_seen and self._report is None:
             return Usage()
-        return estimated(self._report, self._model, self._tier, self.ask, self.delivered_characters)
+        usage = estimated(self._report, self._model, self._tier, self.ask, self.delivered_characters)
+        return replace(usage, doubtful=True) if nonsense else usage
 
     def fail(self, refusal: Refusal) -> bytes:
         """Give the error chunk after which no `[DONE]` comes."""

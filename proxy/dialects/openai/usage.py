@@ -9,7 +9,7 @@ import msgspec
 
 from proxy.dialects.base import Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens
-from proxy.dialects.numbers import Unsound, count, part, word
+from proxy.dialects.numbers import Unsound, count, doubtful, part, word
 from proxy.dialects.text import TextSize
 
 
@@ -37,8 +37,8 @@ def read(body: bytes, ask: Ask) -> Reading:
     model, tier = word(completion.get("model")), word(completion.get("service_tier"))
     try:
         usage = reported(completion.get("usage"), model, tier)
-    except Unsound:
-        usage = estimated(None, model, tier, ask, text.characters + delivered)
+    except Unsound as fault:
+        usage = replace(estimated(None, model, tier, ask, text.characters + delivered), doubtful=doubtful(fault))
     return Reading(usage, text.characters, text.lines, complete=True)
 
 
@@ -61,31 +61,40 @@ def hidden_characters(message: dict[str, object]) -> int:
 
 
 def reported(report: object, model: str | None, tier: str | None) -> Usage:
-    """Read a report. Raises Unsound when it is none, a number is no count, or input or output is missing.
+    """Read a report. Raises Unsound when it is none, or input or output is missing, and Nonsense when a number is no count.
 
-    Cached, written and audio tokens are inside `prompt_tokens`; reasoning, rejected predictions and audio inside `completion_tokens`.
-    Details that exceed their total are cut to it, so that the buckets add up to it. Cache writes have one lifetime and stand under 5m.
+    Cached, written and audio tokens are inside `prompt_tokens`; reasoning, rejected predictions, images and audio inside
+    `completion_tokens`. Details that exceed their total are cut to it, so that the buckets add up to it. Vendors differ: DeepSeek names
+    cache reads `prompt_cache_hit_tokens`; xAI and Gemini leave reasoning out of `completion_tokens`, and only `total_tokens` has it; what
+    OpenRouter calls `cost` and `upstream_inference_cost` is the operator's bill, and no usage (F15). Writes that OpenAI keeps for half an
+    hour stand under 5m, those that it keeps for twelve hours under 1h. Tokens of images that were made have no bucket: a doubtful report.
     """
     if not isinstance(report, dict) or report.get("prompt_tokens") is None or report.get("completion_tokens") is None:
         raise Unsound("usage")
     prompt, completion = count(report, "prompt_tokens"), count(report, "completion_tokens")
     of_prompt, of_completion = part(report, "prompt_tokens_details"), part(report, "completion_tokens_details")
-    cache_read = min(count(of_prompt, "cached_tokens"), prompt)
+    cache_read = min(max(count(of_prompt, "cached_tokens"), count(report, "prompt_cache_hit_tokens")), prompt)
     cache_write = min(count(of_prompt, "cache_write_tokens"), prompt - cache_read)
+    long_lived = min(count(part(of_prompt, "cache_write_tokens_details"), "ttl_12h_tokens"), cache_write)
     audio_input = min(count(of_prompt, "audio_tokens"), prompt - cache_read - cache_write)
     audio_output = min(count(of_completion, "audio_tokens"), completion)
-    output = completion - audio_output
+    left_out = max(count(report, "total_tokens") - prompt - completion, 0)
+    output = completion - audio_output + left_out
     return Usage(
         input_tokens=prompt - cache_read - cache_write - audio_input,
         cache_read_tokens=cache_read,
-        cache_write_5m_tokens=cache_write,
+        cache_write_5m_tokens=cache_write - long_lived,
+        cache_write_1h_tokens=long_lived,
         output_tokens=output,
-        reasoning_tokens=min(count(of_completion, "reasoning_tokens"), output),
+        reasoning_tokens=min(max(count(of_completion, "reasoning_tokens"), left_out), output),
         audio_input_tokens=audio_input,
         audio_output_tokens=audio_output,
+        web_searches=count(part(report, "server_tool_use"), "web_search_requests") or count(report, "num_search_queries"),
+        seconds=count(report, "prompt_audio_seconds") if type(report.get("prompt_audio_seconds")) is int else 0,
         model=model,
         service_tier=tier,
         reported=True,
+        doubtful=count(of_completion, "image_tokens") > 0,
     )
 
 
@@ -100,6 +109,6 @@ def estimated(report: object, model: str | None, tier: str | None, ask: Ask, del
 
 def written(usage: Usage) -> dict[str, int]:
     """Write usage as a report, for a stream that the gateway ends itself."""
-    prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_5m_tokens + usage.audio_input_tokens
+    prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_5m_tokens + usage.cache_write_1h_tokens + usage.audio_input_tokens
     completion = usage.output_tokens + usage.audio_output_tokens
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
