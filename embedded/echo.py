@@ -4,7 +4,8 @@ Its counts are simple enough to check a charge by hand: input is one token for e
 prompt and of all messages together, and at least 1; output is one token for every four code points begun of what it answers. An answer
 longer than the request's token limit is cut to four code points for each token of it. Where tools are offered and the last user text is
 `tool:<name> <json object>` with the name of one of them, the answer is a call of that tool, and the object as written is what is counted.
-Chat completions with `n` say the same answer that many times, and count its tokens as often.
+Chat completions with `n` say the same answer that many times, and count its tokens as often. What it answers on OpenAI's other APIs is in
+`embedded.echo_more`.
 """
 
 import asyncio
@@ -19,9 +20,12 @@ from typing import Any
 
 import uvicorn
 
+from embedded import echo_more
+
 CHARACTERS_PER_TOKEN = 4
 PIECE_CHARACTERS = 16
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
+SLICE_BYTES = 16 * 1024
 CREATED = 1_790_000_000
 """The `created` of every answer, in seconds of Unix time: the same request gives the same answer, its id aside."""
 
@@ -57,23 +61,34 @@ class _Reply:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer POST /v1/messages and POST /v1/chat/completions (ASGI); 400 for what is no such request, 404 for any other path."""
+    """Answer POST on the paths of both dialects (ASGI); 400 for what is no such request, 404 for any other path."""
     if scope["type"] != "http":
         return
-    answers = {"/v1/messages": _messages, "/v1/chat/completions": _chat}.get(scope["path"])
+    answers = {"/v1/messages": _messages, "/v1/chat/completions": _chat, "/v1/responses": _responses}.get(scope["path"])
     body = await _body(receive)
+    if scope["path"] in _PLAIN and scope["method"] == "POST":
+        try:
+            content_type, whole = _PLAIN[scope["path"]](dict(scope["headers"]).get(b"content-type", b""), body)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            await _send_json(send, 400, _error(_chat, "invalid_request_error", "The request cannot be read."))
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type)]})
+        for start in range(0, len(whole), SLICE_BYTES):
+            await send({"type": "http.response.body", "body": whole[start : start + SLICE_BYTES], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return
     if answers is None or scope["method"] != "POST":
         await _send_json(send, 404, _error(answers, "not_found_error", "There is nothing here."))
         return
     try:
         asked = json.loads(body)
-        reply = _reply(asked)
+        reply = _reply(echo_more.conversation(asked) if answers is _responses else asked)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         await _send_json(send, 400, _error(answers, "invalid_request_error", "The request cannot be read."))
         return
-    whole, events = answers(asked, reply)
+    told, events = answers(asked, reply)
     if not asked.get("stream"):
-        await _send_json(send, 200, whole)
+        await _send_json(send, 200, told)
         return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]})
     for event in events:
@@ -122,7 +137,7 @@ def _reply(asked: dict[str, Any]) -> _Reply:
 
 
 def _error(answers: object, kind: str, message: str) -> dict[str, Any]:
-    if answers is _chat:
+    if answers in (_chat, _responses):
         return {"error": {"message": message, "type": kind, "param": None, "code": None}}
     return {"type": "error", "error": {"type": kind, "message": message}}
 
@@ -208,6 +223,18 @@ def _chat(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Iterato
 
     choices = [{"index": index, "message": message, "logprobs": None, "finish_reason": reason} for index in range(reply.choices)]
     return {**head, "object": "chat.completion", "choices": choices, "usage": usage}, events()
+
+
+def _responses(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Iterator[bytes]]:
+    said = echo_more.Said(reply.model, reply.input_tokens, reply.output_tokens, reply.text, reply.pieces(), reply.tool, reply.cut, CREATED)
+    return echo_more.response(asked, said)
+
+
+_PLAIN: dict[str, Callable[[bytes, bytes], tuple[bytes, bytes]]] = {
+    "/v1/embeddings": lambda _, body: (b"application/json", json.dumps(echo_more.embeddings(json.loads(body))).encode()),
+    "/v1/audio/speech": lambda _, body: echo_more.speech(json.loads(body)),
+    "/v1/audio/transcriptions": echo_more.transcription,
+}
 
 
 def _event(kind: str, **values: object) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 from domain import errors
 from models.ids import uuid7
 from proxy.admission import Road, choose, let_in, prove, translated
-from proxy.dialects import anthropic, openai
+from proxy.dialects import anthropic, openai, responses
 from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
 from proxy.presets.registry import choice, chosen, load
@@ -28,6 +28,7 @@ def _roads() -> dict[str, Road]:
         "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
         "/v1/v1/messages": Road(anthropic, "/v1/messages", "messages"),
         "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
+        "/v1/responses": Road(responses, "/v1/responses", "responses"),
     }
     for slug in PRESETS:
         road = Road(anthropic, f"/{slug}/v1/messages", "messages", tool=slug)

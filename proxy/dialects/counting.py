@@ -43,12 +43,19 @@ class _Block(msgspec.Struct):
     source: _Sized | None = None
     image_url: msgspec.Raw = _NOTHING
     file: _Sized | None = None
+    file_data: msgspec.Raw = _NOTHING
+    file_id: msgspec.Raw = _NOTHING
+    file_url: msgspec.Raw = _NOTHING
     input_audio: _Sized | None = None
     content: "str | list[_Block] | _Block | None" = None
 
 
 class _Message(msgspec.Struct):
+    """A message; or an item of the Responses API, which may be a tool's output or encrypted reasoning as well."""
+
     content: str | list[_Block] | None = None
+    output: str | list[_Block] | None = None
+    encrypted_content: msgspec.Raw = _NOTHING
 
 
 _MESSAGES = msgspec.json.Decoder(list[_Message])
@@ -84,8 +91,8 @@ def _decoded_alone(message: msgspec.Raw) -> _Message | None:
 
 def _message_correction_bytes(message: _Message) -> int:
     """Give what the parts of a message that are no text count beyond their length, or below it: their sizes replace their lengths."""
-    total = 0
-    waiting = list(message.content) if isinstance(message.content, list) else []
+    total = -_length(message.encrypted_content)
+    waiting = [block for blocks in (message.content, message.output) if isinstance(blocks, list) for block in blocks]
     while waiting:
         block = waiting.pop()
         if block.type == "text":
@@ -96,7 +103,9 @@ def _message_correction_bytes(message: _Message) -> int:
             if block.source is not None:
                 total -= _length(block.source.data) + _length(block.source.url)
         else:
-            total += _sized_bytes(block.source) + _sized_bytes(block.file)
+            total += _sized_bytes(block.source) + _sized_bytes(block.file) + _encoded_bytes(block.file_data, FILE_BASE64_BYTES_PER_TOKEN)
+            if _length(block.file_id) or _length(block.file_url):
+                total += FILE_TOKENS * BYTES_PER_TOKEN
             if block.input_audio is not None:
                 total += _encoded_bytes(block.input_audio.data, AUDIO_BASE64_BYTES_PER_TOKEN)
         if isinstance(block.content, list):

@@ -14,7 +14,7 @@ OPERATOR_ERROR_MESSAGE = "The provider did not serve the request."
 
 _LINE_FEED = 10
 _LINE_END_BYTES = 2
-_TERMINAL_NAMES = (b"message_stop", b"error")
+_TERMINAL_NAMES = (b"message_stop", b"error", b"response.completed", b"response.incomplete", b"response.failed")
 
 
 class _Going(IntEnum):

@@ -41,6 +41,11 @@ def response_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     return fields.chosen(headers, _PASSED.__contains__)
 
 
-def _body(refusal: Refusal) -> bytes:
+def told(refusal: Refusal) -> dict[str, str | None]:
+    """Write what stands under `error`."""
     _, kind, code = _SHAPES[refusal.kind]
-    return msgspec.json.encode({"error": {"message": refusal.message, "type": kind, "param": refusal.param, "code": code}})
+    return {"message": refusal.message, "type": kind, "param": refusal.param, "code": code}
+
+
+def _body(refusal: Refusal) -> bytes:
+    return msgspec.json.encode({"error": told(refusal)})

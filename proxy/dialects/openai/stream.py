@@ -19,8 +19,9 @@ from proxy.dialects.openai.request import CHOICES_LIMIT
 from proxy.dialects.openai.usage import estimated, hidden_characters, reported, shown, written
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
-# What an upstream says of the operator's account: it is not the customer's.
-_OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
+OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
+"""What an upstream says of the operator's account: it is not the customer's."""
+
 _STATUSES = {"401": "authentication_error", "402": "billing_error", "403": "permission_error"}
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,?')
 
@@ -206,10 +207,10 @@ class OpenAIMeter(LineMeter):
     def _read_error(self, error: object) -> None:
         told = error if isinstance(error, dict) else {"message": error}
         kinds = {word(told.get("type")), word(told.get("code")), _STATUSES.get(str(told.get("code")))}
-        kind = next(iter(kinds & _OPERATOR_ERRORS), None) or word(told.get("type")) or word(told.get("code")) or "server_error"
+        kind = next(iter(kinds & OPERATOR_ERRORS), None) or word(told.get("type")) or word(told.get("code")) or "server_error"
         self.error = StreamError(kind, str(told.get("message") or ""))
         self.ended = True
-        if kind in _OPERATOR_ERRORS:
+        if kind in OPERATOR_ERRORS:
             ours = {"message": OPERATOR_ERROR_MESSAGE, "type": "server_error", "param": None, "code": "upstream_failed"}
             self._end_with(sse.event(msgspec.json.encode({"error": ours})))
 

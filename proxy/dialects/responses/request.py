@@ -1,0 +1,91 @@
+"""Requests of the Responses API."""
+
+import msgspec
+
+from proxy import splice
+from proxy.dialects.base import Ask, BadRequest
+from proxy.dialects.bodies import Body, identity
+from proxy.dialects.counting import input_tokens
+from proxy.dialects.openai.request import request_headers
+
+HISTORY_TOKENS = 16_000
+"""What is held for the turns that the provider keeps and the client only names; the answer tells what they were."""
+
+_SHOWN = ("instructions", "tools", "text")
+_NO_ITEMS = b"[]"
+# What the provider would keep, or do later, under the operator's account, where no client could reach it through the gateway.
+_ELSEWHERE = ("background", "conversation", "prompt")
+_RUN_ELSEWHERE = frozenset({"code_interpreter", "file_search", "image_generation"})
+
+
+class _Tool(msgspec.Struct):
+    type: str = ""
+
+
+_TOOLS = msgspec.json.Decoder(list[_Tool])
+
+__all__ = ["HISTORY_TOKENS", "count", "parse", "request_headers", "rewrite"]
+
+
+def parse(body: bytes) -> Ask:
+    """Read a request body; unknown fields are the upstream's matter. Raises BadRequest and nothing else.
+
+    What the gateway cannot serve honestly is refused: answers in the background, conversations and prompts stored at the provider, and
+    tools that the provider runs at a price of their own that no usage tells. `previous_response_id` passes: the provider knows it or not.
+    Source: the Responses API reference.
+    """
+    read = Body(body)
+    model = read.model()
+    for name in _ELSEWHERE:
+        if read.value(name):
+            raise BadRequest(f"{name}: is not served through this gateway; send the whole input, or `previous_response_id`", name)
+    _refuse_tools(read)
+    metadata = read.mapping("metadata")
+    conversation = identity(metadata.get("conversation_id")) or identity(metadata.get("session_id")) or identity(read.value("prompt_cache_key"))
+    return Ask(
+        model=model,
+        streamed=read.boolean("stream"),
+        input_tokens=_count(read),
+        max_output_tokens=read.integer("max_output_tokens", 0),
+        choices=1,
+        include_usage=True,
+        end_user=identity(read.value("safety_identifier")) or identity(read.value("user")),
+        conversation=conversation,
+        spans=read.spans,
+    )
+
+
+def count(body: bytes) -> int:
+    """Estimate the input tokens of a body. Raises BadRequest and nothing else."""
+    return _count(Body(body))
+
+
+def rewrite(body: bytes, ask: Ask, *, model: str | None = None, max_output_tokens: int | None = None) -> bytes:
+    """Give the body with another model's name and a lower `max_output_tokens`; every other byte is the client's (F37)."""
+    values: dict[str, bytes] = {}
+    if model is not None and model != ask.model:
+        values["model"] = msgspec.json.encode(model)
+    if max_output_tokens is not None and (ask.max_output_tokens is None or max_output_tokens < ask.max_output_tokens):
+        values["max_output_tokens"] = str(max_output_tokens).encode()
+    return splice.put(body, values, ask.spans) if values else body
+
+
+def _refuse_tools(read: Body) -> None:
+    for written in read.raw(("tools",)):
+        try:
+            kinds = {tool.type for tool in _TOOLS.decode(written)}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return
+        for kind in sorted(kinds & _RUN_ELSEWHERE):
+            raise BadRequest(f"tools: a tool of type `{kind}` is run and billed by the provider apart from tokens, and has no price here", "tools")
+
+
+def _count(read: Body) -> int:
+    written = b"".join(read.raw(("input",)))
+    if written.startswith(b"["):
+        tokens = input_tokens(written, read.raw(_SHOWN))
+    elif not written or written == b"null" or written.startswith(b'"'):
+        tokens = input_tokens(_NO_ITEMS, [written, *read.raw(_SHOWN)])
+    else:
+        raise BadRequest("input: Input should be a text or an array", "input")
+    return tokens + HISTORY_TOKENS if read.value("previous_response_id") else tokens
