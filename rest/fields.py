@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from domain.money.amounts import parse_decimal
+
 Word = TypeVar("Word", bound=StrEnum)
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -67,6 +69,15 @@ def _integer(value: object) -> object:
     return value
 
 
+def _microusd(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return parse_decimal(repr(value), places=6)  # the shortest text that reads back as the same number: what the client wrote
+        except ValueError:
+            pass
+    raise PydanticCustomError("usd", "Input should be a number with at most 6 decimals")
+
+
 def choice(words: type[Word], spelled: Callable[[str], str] = str) -> Callable[[object], object]:
     """Return a reader of one of `words` by its value, after `spelled` has mended its spelling; None stays None."""
     listed = " or ".join(f"'{word.value}'" for word in words)
@@ -95,5 +106,7 @@ Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "
 """A calendar day, written YYYY-MM-DD."""
 Integer = Annotated[int, BeforeValidator(_integer)]
 """A whole number in a query string, written in digits alone."""
+Microusd = Annotated[int, BeforeValidator(_microusd), WithJsonSchema({"type": "number", "minimum": 0})]
+"""US dollars written as a JSON number with at most 6 decimals, kept as whole microdollars."""
 LEFT_OUT: Any = Field(default=None, exclude_if=_absent, json_schema_extra=_without_default)
 """The default of a field that is left out of an answer when there is nothing to say."""

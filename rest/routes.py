@@ -5,14 +5,14 @@ from typing import Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from rest import aaas, apps, billing, health, metrics, models, openapi, pricing, receipts, tenant, workspace
+from rest import aaas, apps, billing, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
 from rest.shapes import PLAIN, PlainError
 from runtime import Runtime
 
-PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT, receipts.DOCUMENT)
+PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, records.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT, receipts.DOCUMENT)
 """What needs a caller."""
 
 

@@ -125,32 +125,66 @@ class Adjustment:
     charge_microusd: int
 
 
-# The first event has the record's id and says who called; the last settlement says how it ended; the sum of all is what it used.
-_FROM = """
-  FROM usage_event f
- CROSS JOIN LATERAL (
-    SELECT * FROM usage_event e WHERE e.workspace_id = f.workspace_id AND e.record_id = f.id AND e.kind IN ('call', 'manual', 'late')
-     ORDER BY e.created_at DESC, e.id DESC LIMIT 1) l
- CROSS JOIN LATERAL (
-    SELECT sum(e.units)::bigint AS units, sum(e.input_tokens)::bigint AS input, sum(e.output_tokens)::bigint AS output,
+# The first event has the record's id and says who called; the last settlement says how it ended; the sum of all is what it used. Few records
+# have more events than the first: an index of those alone makes looking for them cheap, one by one for a page, all at once for a count.
+_CHANGES = """
+    SELECT e.workspace_id, e.record_id, sum(e.units)::bigint AS units, sum(e.input_tokens)::bigint AS input, sum(e.output_tokens)::bigint AS output,
            sum(e.cache_read_tokens)::bigint AS cache_read, sum(e.cache_write_5m_tokens)::bigint AS cache_write_5m,
            sum(e.cache_write_1h_tokens)::bigint AS cache_write_1h, sum(e.reasoning_tokens)::bigint AS reasoning, sum(e.characters)::bigint AS characters,
            sum(e.lines)::bigint AS lines, sum(e.charge_microusd)::bigint AS charge_microusd, sum(e.list_microusd)::bigint AS list_microusd,
-           sum(e.upstream_cost_picousd) AS upstream_cost_picousd,
-           CASE WHEN bool_or(e.kind = 'void') THEN 'voided'
-                WHEN sum(e.charge_microusd) = 0 AND sum(e.charge_microusd) FILTER (WHERE e.kind = 'correction') < 0 THEN 'refunded' ELSE 'active' END AS status
-      FROM usage_event e WHERE e.workspace_id = f.workspace_id AND e.record_id = f.id) s
- WHERE f.workspace_id = $1 AND f.id = f.record_id
+           sum(e.upstream_cost_picousd) AS upstream_cost_picousd, bool_or(e.kind = 'void') AS voided,
+           coalesce(sum(e.charge_microusd) FILTER (WHERE e.kind = 'correction'), 0) < 0 AS given_back
+      FROM usage_event e WHERE {} AND e.id <> e.record_id GROUP BY e.workspace_id, e.record_id
 """
-_COLUMNS = """
-    f.id, f.workspace_id, f.kind, f.mode, f.at, f.created_at AS recorded_at, f.key_id, f.user_id, f.client_token_id, f.app_id, f.end_user, f.conversation,
-    l.language, f.tags, f.api_name, f.endpoint, f.preset, f.requested_model, l.model, l.provider, f.streamed, l.outcome, l.http_status, l.error_code,
-    s.units, s.input, s.output, s.cache_read, s.cache_write_5m, s.cache_write_1h, s.reasoning, l.token_source, s.characters, s.lines, s.charge_microusd,
-    s.list_microusd, s.upstream_cost_picousd, l.price_id, l.latency_ms, l.first_token_ms, l.needs_review, f.api_key_used, s.status
+_LAST = """
+    SELECT DISTINCT ON (e.workspace_id, e.record_id) * FROM usage_event e WHERE {} AND e.id <> e.record_id AND e.kind = 'late'
+     ORDER BY e.workspace_id, e.record_id, e.created_at DESC, e.id DESC
 """
+_OF_ONE = "e.workspace_id = f.workspace_id AND e.record_id = f.id"
+_FROM_EACH = f"FROM usage_event f LEFT JOIN LATERAL ({_CHANGES.format(_OF_ONE)}) s ON true LEFT JOIN LATERAL ({_LAST.format(_OF_ONE)}) l ON true"
+_OF_ALL = "e.workspace_id = $1"
+_FROM_ALL = (
+    f"FROM usage_event f LEFT JOIN ({_CHANGES.format(_OF_ALL)}) s ON s.workspace_id = f.workspace_id AND s.record_id = f.id "
+    f"LEFT JOIN ({_LAST.format(_OF_ALL)}) l ON l.workspace_id = f.workspace_id AND l.record_id = f.id"
+)
+
+
+def _ended(name: str) -> str:
+    return f"CASE WHEN l.id IS NULL THEN f.{name} ELSE l.{name} END"
+
+
+def _summed(name: str, column: str = "") -> str:
+    return f"f.{column or name} + coalesce(s.{name}, 0)"
+
+
+_STATUS = f"CASE WHEN s.voided THEN 'voided' WHEN s.given_back AND {_summed('charge_microusd')} = 0 THEN 'refunded' ELSE 'active' END"
+_SUMS = {
+    "units": "units",
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write_5m": "cache_write_5m_tokens",
+    "cache_write_1h": "cache_write_1h_tokens",
+    "reasoning": "reasoning_tokens",
+    "characters": "characters",
+    "lines": "lines",
+    "charge_microusd": "charge_microusd",
+    "list_microusd": "list_microusd",
+    "upstream_cost_picousd": "upstream_cost_picousd",
+}
+_ENDS = ("language", "model", "provider", "outcome", "http_status", "error_code", "token_source", "price_id", "latency_ms", "first_token_ms", "needs_review")
+_COLUMNS = ", ".join(
+    (
+        "f.id, f.workspace_id, f.kind, f.mode, f.at, f.created_at AS recorded_at, f.key_id, f.user_id, f.client_token_id, f.app_id, f.end_user, f.conversation",
+        "f.tags, f.api_name, f.endpoint, f.preset, f.requested_model, f.streamed, f.api_key_used",
+        *(f"{_summed(name, column)} AS {name}" for name, column in _SUMS.items()),
+        *(f"{_ended(name)} AS {name}" for name in _ENDS),
+        f"{_STATUS} AS status",
+    )
+)
 _NAMES = {
-    Dimension.MODEL: "l.model",
-    Dimension.PROVIDER: "l.provider",
+    Dimension.MODEL: _ended("model"),
+    Dimension.PROVIDER: _ended("provider"),
     Dimension.APP: "f.app_id",
     Dimension.API_KEY: "f.key_id",
     Dimension.USER: "f.user_id",
@@ -159,8 +193,8 @@ _NAMES = {
     Dimension.PRESET: "f.preset",
     Dimension.API_NAME: "f.api_name",
     Dimension.ENDPOINT: "f.endpoint",
-    Dimension.LANGUAGE: "l.language",
-    Dimension.OUTCOME: "l.outcome",
+    Dimension.LANGUAGE: _ended("language"),
+    Dimension.OUTCOME: _ended("outcome"),
 }
 
 
@@ -171,20 +205,20 @@ async def page(caller: Caller, page: Page, wanted: RecordFilter | None = None, *
     """
     where, arguments = _where(caller, wanted or RecordFilter())
     keyset = (oldest_first if ascending else newest_first)(page, column="f.id", offset=len(arguments))
-    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)
     return cut([_view(row) for row in rows], page)
 
 
 async def count(caller: Caller, wanted: RecordFilter | None = None) -> int:
     """Return how many records match; raises as `page`."""
     where, arguments = _where(caller, wanted or RecordFilter())
-    return int(await database.fetch_value(f"SELECT count(*) {_FROM} {where}", *arguments))
+    return int(await database.fetch_value(f"SELECT count(*) {_FROM_ALL} {where}", *arguments))
 
 
 async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, RecordView]:
     """Return those records with these ids that the caller may see, whatever their status, by id."""
     where, arguments = _where(caller, RecordFilter(statuses=tuple(UsageRecordStatus)))
-    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM} {where} AND f.id = ANY (${len(arguments) + 1})", *arguments, list(ids))
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} AND f.id = ANY (${len(arguments) + 1})", *arguments, list(ids))
     return {row["id"]: _view(row) for row in rows}
 
 
@@ -194,6 +228,69 @@ async def find(caller: Caller, record_id: UUID) -> RecordView:
     if record_id not in found:
         raise NotFound("usage record", path=("id",))
     return found[record_id]
+
+
+async def of_workspace(workspace_id: UUID, record_id: UUID) -> RecordView:
+    """Return a record of a workspace, for who has been let in already; raises NotFound."""
+    row = await database.fetch_row(f"SELECT {_COLUMNS} {_FROM_EACH} WHERE f.workspace_id = $1 AND f.id = $2 AND f.id = f.record_id", workspace_id, record_id)
+    if row is None:
+        raise NotFound("usage record", path=("id",))
+    return _view(row)
+
+
+async def workspace_of(caller: Caller, record_id: UUID) -> UUID:
+    """Return the workspace of a record: the caller's own, or any for an operator. Raises NotFound."""
+    found: UUID | None = await database.fetch_value(
+        """
+        SELECT w.id FROM workspace w
+         WHERE (w.id = $1 OR $3) AND EXISTS (SELECT FROM usage_event e WHERE e.workspace_id = w.id AND e.id = $2 AND e.record_id = $2) LIMIT 1
+        """,
+        caller.workspace(),
+        record_id,
+        caller.operator,
+    )
+    if found is None:
+        raise NotFound("usage record", path=("id",))
+    return found
+
+
+async def person_of(caller: Caller) -> UUID | None:
+    """Return the person behind a caller: itself, or who made the calling key; None for a key that no person made."""
+    if caller.key_id is None:
+        return caller.user_id
+    person: UUID | None = await database.fetch_value("SELECT creator_id FROM api_key WHERE id = $1 AND creator_kind = 'user'", caller.key_id)
+    return person
+
+
+async def listed(caller: Caller, *, skip: int, limit: int, user_id: UUID | None = None) -> list[RecordView]:
+    """Return records by offset, newest first, whatever their status: of the caller's workspace, of all workspaces for an operator.
+
+    With `user_id` only that person's. What others may see is as for `page`.
+    """
+    caller.require(Scope.USAGE_READ)
+    if caller.operator:
+        where, arguments = "WHERE f.id = f.record_id", list[Any]()
+    else:
+        where, arguments = _where(caller, RecordFilter(statuses=tuple(UsageRecordStatus)))
+    if user_id is not None:
+        arguments.append(user_id)
+        where += f" AND f.user_id = ${len(arguments)}"
+    page = f"ORDER BY f.id DESC LIMIT ${len(arguments) + 1} OFFSET ${len(arguments) + 2}"
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {page}", *arguments, limit, skip)
+    return [_view(row) for row in rows]
+
+
+async def keys_used(found: Sequence[RecordView]) -> dict[UUID, str]:
+    """Return how the keys of records are told without being usable, by the key's id: prefix and last characters of the newest secret."""
+    rows = await database.fetch(
+        """
+        SELECT DISTINCT ON (key_id) key_id, prefix, suffix FROM api_key_secret WHERE workspace_id = ANY ($1) AND key_id = ANY ($2)
+         ORDER BY key_id, created_at DESC
+        """,
+        list({record.workspace_id for record in found}),
+        list({record.key_id for record in found if record.key_id is not None}),
+    )
+    return {row["key_id"]: f"{row['prefix']}…{row['suffix']}" for row in rows}
 
 
 async def adjustments(caller: Caller, record_ids: Sequence[UUID]) -> dict[UUID, list[Adjustment]]:
@@ -235,7 +332,8 @@ def _own(caller: Caller, arguments: list[Any]) -> tuple[str, list[Any]]:
 
 
 def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
-    clauses, arguments = _own(caller, [caller.require(Scope.USAGE_READ)])
+    own, arguments = _own(caller, [caller.require(Scope.USAGE_READ)])
+    clauses = f"WHERE f.workspace_id = $1 AND f.id = f.record_id {own}"
     users = wanted.usage.users
     if users is not None and Scope.USAGE_READ_ALL not in caller.scopes and set(users) != {caller.user_id}:
         raise MissingScope((Scope.USAGE_READ_ALL.name,))
@@ -247,7 +345,7 @@ def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
 
     statuses = (UsageRecordStatus.ACTIVE,) if wanted.statuses is None else wanted.statuses
     if set(statuses) != set(UsageRecordStatus):
-        add("s.status = ANY ({0}::text[])", [status.value for status in statuses])
+        add(f"{_STATUS} = ANY ({{0}}::text[])", [status.value for status in statuses])
     for dimension, values in wanted.usage.values().items():
         name = _NAMES[dimension]
         if dimension is Dimension.PRESET:
@@ -270,9 +368,9 @@ def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
     if wanted.request_id is not None:
         add("f.id = {0} AND f.kind = 'call'", _call_id(wanted.request_id))
     if wanted.needs_review is not None:
-        add("l.needs_review = {0}", wanted.needs_review)
+        add(f"{_ended('needs_review')} = {{0}}", wanted.needs_review)
     if wanted.minimum_charge_microusd is not None:
-        add("s.charge_microusd >= {0}", wanted.minimum_charge_microusd)
+        add(f"{_summed('charge_microusd')} >= {{0}}", wanted.minimum_charge_microusd)
     return clauses, arguments
 
 

@@ -8,10 +8,12 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from models.enums import Scope
 from rest.routes import PUBLISHED
 from tests.rest.test_aaas import ask_echo
+from tests.rest.test_strangers import BODIES, NEEDS
 from tests.support.books import only_call
-from tests.support.world import tenant
+from tests.support.world import operator_key, tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -77,16 +79,19 @@ async def test_answers_are_as_described(client: httpx2.AsyncClient, described: J
     made = (await client.post("/tenant/keys", headers=mine.bearer)).json()
     app_id = f"of-{mine.workspace_id}"
     assert (await client.post("/v1/apps", headers=mine.bearer, json={"appId": app_id, "name": "x"})).status_code == 201
+    logged = (await client.get("/usage", headers=mine.bearer)).json()[0]["usage_id"]
+    operator = {"Authorization": f"Bearer {await operator_key(mine)}"}
     for document in PUBLISHED:
         for operation in document.operations:
             path = re.sub(r":\w+}", "}", operation.path)
             name = {"/v1/models/{id}": "echo", "/v1/receipts/{id}": str(call_id)}.get(path, made["id"])
-            path_of_one = path.replace("{id}", name).replace("{appId}", app_id)
-            body = {"appId": f"of-{mine.key.id}", "name": "x"} if operation.given.model_json_schema().get("required") else None
-            answer = await client.request(operation.method, path_of_one, headers=mine.bearer, json=body)
+            filled = path.replace("{id}", name).replace("{appId}", app_id).replace("{usage_id}", str(logged)).replace("{user_id}", str(mine.owner.user_id))
+            needs, body = NEEDS[f"{operation.method} {operation.path}"], BODIES.get(f"{operation.method} {operation.path}", dict)() or None
+            headers = operator if needs is Scope.OPERATOR else mine.bearer
+            answer = await client.request(operation.method, filled, headers=headers, json=body)
             assert answer.status_code == operation.status, path
             check(described, path, operation.method, answer)
-            refused = await client.request(operation.method, path_of_one)
+            refused = await client.request(operation.method, filled, json=body)
             assert refused.status_code == 401, path
             check(described, path, operation.method, refused)
     for path in ("/healthz", "/readyz", "/version", "/pricing/tokens"):

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,8 @@ from models import database
 from models.enums import ApiKeyMode, Scope
 from rest.doors import Document, Operation
 from rest.routes import PUBLISHED
-from tests.support.world import Tenant, tenant
+from tests.support.world import Tenant, operator_key, tenant
+from tests.usage.events import Event, write
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +35,12 @@ NEEDS: dict[str, Scope | None] = {
     "GET /v1/billing/usage": Scope.USAGE_READ,
     "GET /v1/billing/usage/chart": Scope.USAGE_READ,
     "GET /tenant/usage": Scope.USAGE_READ,
+    "POST /usage": Scope.USAGE_WRITE,
+    "GET /usage": Scope.USAGE_READ,
+    "GET /usage/user/{user_id}": Scope.USAGE_READ,
+    "GET /usage/{usage_id}": Scope.USAGE_READ,
+    "PUT /usage/{usage_id}": Scope.OPERATOR,
+    "DELETE /usage/{usage_id}": Scope.OPERATOR,
     "GET /v1/keys": Scope.KEYS_READ,
     "POST /v1/keys": Scope.KEYS_WRITE,
     "DELETE /v1/keys/{id}": Scope.KEYS_WRITE,
@@ -53,16 +61,23 @@ NEEDS: dict[str, Scope | None] = {
     "GET /v1/receipts/{id}": None,
 }
 """The scope of every operation; None where any key may come. One that is missing here fails these tests."""
-BODIES = {"POST /v1/apps": lambda: {"appId": f"app-{uuid4().hex}", "name": "x"}}
+BODIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "POST /v1/apps": lambda: {"appId": f"app-{uuid4().hex}", "name": "x"},
+    "POST /usage": lambda: {"api_name": "llm_query", "endpoint": "/chat", "units_used": 1, "cost_usd": 0, "api_key_used": "pk_live_abc123"},
+    "PUT /usage/{usage_id}": lambda: {"units_used": 1},
+}
 """The bodies of operations that answer nothing without one."""
+SEES = {"/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
+"""What a key needs besides to see the record of another key."""
 TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name")
 
 
 @pytest.fixture
 async def victim() -> Tenant:
-    """A workspace with something to lose."""
+    """A workspace with something to lose: credit, a key, an app, and a usage record with the key's id."""
     of = await tenant(credit_microusd=1_000_000)
     await registry.create(of.caller(), NewApp(app_of(of), "Something to lose"))
+    await write(of.workspace_id, [Event(at=datetime.now(UTC), id=of.key.id, key_id=of.key.id, user_id=of.owner.user_id)])
     return of
 
 
@@ -84,6 +99,7 @@ async def digest(of: Tenant) -> str:
 async def ask(client: httpx2.AsyncClient, operation: Operation[Any], headers: dict[str, str] | httpx2.Headers, victim: Tenant, query: str = "") -> httpx2.Response:
     """Ask for an operation on the victim's things."""
     path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id)).replace("{appId}", app_of(victim))
+    path = path.replace("{usage_id}", str(victim.key.id)).replace("{user_id}", str(victim.owner.user_id))
     body = BODIES.get(f"{operation.method} {operation.path}", dict)()
     return await client.request(operation.method, f"{path}{query}", headers=headers, json=body or None)
 
@@ -144,6 +160,9 @@ async def test_a_stranger(client: httpx2.AsyncClient, document: Document, operat
     if "{id}" in operation.path:
         assert answer.status_code == (204 if operation.path.startswith("/v1/keys") else 404)
     if "{appId}" in operation.path:
+    if "{usage_id}" in operation.path:
+        assert answer.status_code == (404 if operation.method == "GET" else 403)
+    if "{user_id}" in operation.path:
         assert answer.status_code == 403
     assert str(victim.key.id) not in answer.text
     assert str(victim.workspace_id) not in answer.text
@@ -172,7 +191,7 @@ async def test_a_key_that_lacks_the_scope(client: httpx2.AsyncClient, document: 
         assert in_shape(document, refused)
         assert needed.name in refused.text
     assert await digest(victim) == before
-    _, enough = await victim.mint(scopes=frozenset({needed}))
+    enough = await operator_key(victim) if needed is Scope.OPERATOR else (await victim.mint(scopes=SEES.get(operation.path, frozenset()) | {needed}))[1]
     assert (await ask(client, operation, {"Authorization": f"Bearer {enough}"}, victim)).status_code == operation.status
 
 
