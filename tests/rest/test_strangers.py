@@ -160,6 +160,7 @@ async def test_a_stranger(client: httpx2.AsyncClient, document: Document, operat
     if "{id}" in operation.path:
         assert answer.status_code == (204 if operation.path.startswith("/v1/keys") else 404)
     if "{appId}" in operation.path:
+        assert answer.status_code == 403
     if "{usage_id}" in operation.path:
         assert answer.status_code == (404 if operation.method == "GET" else 403)
     if "{user_id}" in operation.path:
