@@ -48,6 +48,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         public_url=runtime.settings.public_url.rstrip("/"),
         version=VERSION,
         presets=shown(PRESETS),
+        webhooks_private=runtime.settings.webhooks_private,
     )
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [

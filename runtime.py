@@ -13,6 +13,7 @@ from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.upstream import Upstreams
+from clients.webhooks import Webhooks
 from configuration import ECHO, Configuration, UpstreamEntry, load_configuration
 from domain import duties
 from domain.access import callers
@@ -58,6 +59,7 @@ class Runtime:
     issuers: Issuers
     queue: ArqQueue
     mail: Mail
+    webhooks: Webhooks
     payments: Payments | None = None
 
     @staticmethod
@@ -170,5 +172,6 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             queue=queue,
             mail=Mail(settings.smtp_url.get_secret_value() if settings.smtp_url else None, settings.mail_from, settings.data / "mail"),
             payments=payments,
+            webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

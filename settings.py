@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         SecretStr | None, Field(alias="SMTP_URL", description="smtp://user:password@host:587; without it, mail is written to the data folder.")
     ] = None
     mail_from: Annotated[str, Field(alias="TALLYGATE_MAIL_FROM", description="The sender of mail.")] = "tallygate@localhost"
+    webhooks_private: Annotated[
+        bool, Field(alias="TALLYGATE_WEBHOOKS_PRIVATE", description="Whether webhooks may go to private addresses and over plain HTTP; for development.")
+    ] = False
     metrics_token: Annotated[
         SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
     ] = None

@@ -107,6 +107,21 @@ async def done(duty: Duty) -> bool:
     )
 
 
+async def again(duty: Duty, delay_seconds: int, reason: str) -> bool:
+    """Put a job back that knows itself when to try again; False when another worker took it over meanwhile."""
+    row = await database.fetch_row(
+        """
+        UPDATE job SET status = 'queued', leased_until = NULL, failure = $3, next_at = clock_timestamp() + make_interval(secs => $4)
+         WHERE id = $1 AND tries = $2 AND status = 'running' RETURNING id
+        """,
+        duty.id,
+        duty.tries,
+        reason[:500],
+        delay_seconds,
+    )
+    return row is not None
+
+
 async def failed(duty: Duty, reason: str) -> None:
     """Put a job back with a growing delay, or give it up, visibly, after MOST_TRIES."""
     delay = min(2**duty.tries, SLOWEST_RETRY_SECONDS)

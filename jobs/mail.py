@@ -24,3 +24,10 @@ async def invitation(runtime: Runtime, duty: Duty) -> None:
             duty_id=duty.id,
         )
     await duties.done(duty)
+
+
+async def alert(runtime: Runtime, duty: Duty) -> None:
+    """Tell an address of an alert; the mail may go out twice if the process dies between the mail and the mark."""
+    payload = duty.payload
+    await runtime.mail.send(payload["to"], f"Alert: {' '.join(payload['name'].split())}", payload["text"], duty_id=duty.id)
+    await duties.done(duty)

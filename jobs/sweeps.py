@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 
 from domain import duties
-from domain.usage import rollups
+from domain.usage import alerts, rollups
 from models.database import CONTENDED, UNREACHABLE
 from runtime import Runtime
 
 HOLDS_SECONDS = 5.0
 DUTIES_SECONDS = 5.0
 PRICES_SECONDS = 1.0
+ALERTS_SECONDS = 2.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 
@@ -39,6 +40,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(DUTIES_SECONDS, duties.sweep)),
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
+        asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),
     ]
     try:
         yield

@@ -15,10 +15,16 @@ from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, redis_settings
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.duties import Duty
-from jobs import mail, rollups
+from domain.usage import alerts
+from domain.webhooks import DELIVERY
+from jobs import mail, rollups, webhooks
 from runtime import Runtime
 
-HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {INVITATION_MAIL: mail.invitation}
+HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
+    INVITATION_MAIL: mail.invitation,
+    alerts.MAIL: mail.alert,
+    DELIVERY: webhooks.deliver,
+}
 JOB_SECONDS = 50
 RESTART_SECONDS = 1.0
 SHUTDOWN_SECONDS = 10.0

@@ -4,7 +4,15 @@ import os
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-TABLES = ["models.access", "models.money", "models.serving", "models.usage", "models.jobs", "models.apps"]
+TABLES = [
+    "models.access",
+    "models.money",
+    "models.serving",
+    "models.usage",
+    "models.jobs",
+    "models.apps",
+    "models.alerts",
+]
 
 
 def config(url: str, *, pool: int = 12, application: str = "tallygate") -> dict[str, Any]:

@@ -255,3 +255,21 @@ class JobStatus(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class AlertMetric(StrEnum):
+    """What an alert rule measures."""
+
+    SPEND = "spend"
+    BALANCE = "balance"
+    TOKENS = "tokens"
+    ERRORS = "errors"
+    BUDGET_PERCENT = "budget_percent"
+
+
+class WebhookDeliveryStatus(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"

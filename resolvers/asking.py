@@ -7,6 +7,7 @@ from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
+from domain import webhooks
 from domain.access import keys, limits, users
 from domain.access.callers import Caller
 from domain.access.keys import KeyView
@@ -23,6 +24,7 @@ from domain.usage import measure, records
 from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
 from domain.usage.records import Adjustment, RecordView
 from domain.usage.windows import Window
+from domain.webhooks import EndpointView
 from models.enums import Scope
 
 K = TypeVar("K", bound=Hashable)
@@ -34,7 +36,8 @@ class Facilities:
     """What the process lends to GraphQL, made once.
 
     `offered` lists the models that some upstream answers. `signing_secret` signs invitations. `public_url` is the base address as clients
-    see it, without a slash at its end. `presets` are those of the inference road.
+    see it, without a slash at its end. `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside
+    the network.
     """
 
     book: Book
@@ -43,6 +46,7 @@ class Facilities:
     public_url: str
     version: str
     presets: tuple[PresetView, ...] = ()
+    webhooks_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Asking:
         self.adjustments: DataLoader[UUID, list[Adjustment] | None] = _loader(self._adjustments)
         self.transfers_of_calls: DataLoader[UUID, list[TransferView] | None] = _loader(self._transfers_of_calls)
 
+        self.webhook_endpoints: DataLoader[UUID, EndpointView | None] = _loader(self._webhook_endpoints)
         self.totals_of_keys: DataLoader[KeyTotals, Metrics] = DataLoader(load_fn=self._totals_of_keys, cache=False)
 
     @property
@@ -121,6 +126,9 @@ class Asking:
 
     async def _transfers_of_calls(self, call_ids: list[UUID]) -> Mapping[UUID, list[TransferView]]:
         return await ledger.of_calls(self.known, call_ids)
+
+    async def _webhook_endpoints(self, ids: list[UUID]) -> Mapping[UUID, EndpointView]:
+        return await webhooks.find_many(self.known, ids) if self.may(Scope.ALERTS_READ) else {}
 
     async def _totals_of_keys(self, asked: list[KeyTotals]) -> Sequence[Metrics]:
         alike: dict[tuple[Window, UsageFilter, frozenset[Detail]], list[UUID]] = {}

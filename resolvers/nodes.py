@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from uuid import UUID
 
+from domain import webhooks
 from domain.access import members
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
@@ -15,13 +16,32 @@ from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
 from domain.serving.receipts import AttemptView, Receipt
+from domain.usage import alerts
+from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
+from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
 from resolvers import catalogue, receipts, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
-Found = KeyView | AppView | MemberView | WorkspaceView | UserView | AccountView | TransferView | ModelView | PriceVersion | RecordView | Receipt | Tried
+Found = (
+    KeyView
+    | AppView
+    | MemberView
+    | WorkspaceView
+    | UserView
+    | AccountView
+    | TransferView
+    | ModelView
+    | PriceVersion
+    | RecordView
+    | Receipt
+    | Tried
+    | RuleView
+    | EndpointView
+    | DeliveryView
+)
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
 WORKSPACES_OWN: Final = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
@@ -94,6 +114,18 @@ async def _price(asking: Asking, key: str) -> PriceVersion | None:
     return version if version and (version.upstream is None or asking.may(Scope.OPERATOR)) else None
 
 
+async def _alert_rule(asking: Asking, key: str) -> RuleView | None:
+    return await alerts.find(asking.known, UUID(key))
+
+
+async def _webhook_endpoint(asking: Asking, key: str) -> EndpointView | None:
+    return await webhooks.find(asking.known, UUID(key))
+
+
+async def _webhook_delivery(asking: Asking, key: str) -> DeliveryView | None:
+    return await webhooks.find_delivery(asking.known, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -107,4 +139,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Attempt": _attempt,
     "Model": _model,
     "Price": _price,
+    "AlertRule": _alert_rule,
+    "WebhookEndpoint": _webhook_endpoint,
+    "WebhookDelivery": _webhook_delivery,
 }

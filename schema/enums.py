@@ -177,6 +177,26 @@ _describe(
     },
 )
 _describe(
+    enums.AlertMetric,
+    "What an alert rule measures.",
+    {
+        "SPEND": "The charge of the window, in money.",
+        "BALANCE": "What can be spent, in money.",
+        "TOKENS": "The tokens of the window.",
+        "ERRORS": "The failed calls of the window.",
+        "BUDGET_PERCENT": "Any budget of the subject, in percent.",
+    },
+)
+_describe(
+    enums.WebhookDeliveryStatus,
+    "Where a delivery stands.",
+    {
+        "PENDING": "It waits for its first or next try.",
+        "DELIVERED": "It was taken.",
+        "FAILED": "It was given up.",
+    },
+)
+_describe(
     enums.UsageOutcome,
     "How a metered call ended.",
     {

@@ -11,6 +11,7 @@ from models.enums import Role, Scope
 from resolvers import keys, ledger, members, workspaces
 from schema import ids
 from schema.access import Requires, SignedIn
+from schema.alerting import AlertMutations
 from schema.apps_roots import AppMutations
 from schema.context import Info
 from schema.fields import resolved
@@ -51,7 +52,10 @@ def _row(kind: str, global_id: str, what: str, *path: str) -> UUID:
 
 
 @strawberry.type(description="Where every write begins. Fields run one after another, in the order written.")
-class Mutation(AppMutations):
+class Mutation(
+    AlertMutations,
+    AppMutations,
+):
     """Fields run one after another."""
 
     @resolved(

@@ -13,6 +13,7 @@ from resolvers import catalogue, keys, ledger, presets, workspaces
 from resolvers import usage as usage_resolvers
 from schema import pages, ranges, records
 from schema.access import requires
+from schema.alerting import AlertQueries
 from schema.apps_roots import AppQueries
 from schema.catalogue import Filter, Model
 from schema.context import Info
@@ -39,7 +40,10 @@ MOST_NODES = 100
         "Where every read begins. All fields are scoped to one workspace: the credential's, or the one the `X-Workspace-Id` header names."
     )
 )
-class Query(AppQueries):
+class Query(
+    AlertQueries,
+    AppQueries,
+):
     """Reads of the current workspace, and what is public."""
 
     @resolved("Refetch any Node. Null when it does not exist or the credential may not see it; the two are not told apart.")

@@ -8,10 +8,13 @@ from domain.apps.registry import AppView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
 from domain.serving.receipts import Receipt as ReceiptView
+from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
+from domain.webhooks import DeliveryView, EndpointView
 from resolvers import nodes as resolvers
 from resolvers.nodes import Found
 from schema import ids
+from schema.alerts import AlertRule
 from schema.apps import App
 from schema.catalogue import Model, Price
 from schema.context import Context
@@ -22,6 +25,7 @@ from schema.nodes import Node
 from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
 from schema.users import User, visible
+from schema.webhooks import WebhookDelivery, WebhookEndpoint
 from schema.workspaces import Workspace
 
 
@@ -59,3 +63,9 @@ def shown(context: Context, found: Found) -> Node:
             return Receipt.of(found)
         case (receipt, attempt):
             return Attempt.of(receipt, attempt)
+        case RuleView():
+            return AlertRule.of(found)
+        case EndpointView():
+            return WebhookEndpoint.of(found)
+        case DeliveryView():
+            return WebhookDelivery.of(found)

@@ -7,6 +7,7 @@ import strawberry
 from strawberry import field
 
 from domain.apps import manifest
+from domain.webhooks import EVENTS
 from schema.context import Context
 from schema.scalars import URL
 
@@ -43,6 +44,7 @@ class Service:
     public_url: URL = field(description="Its base address as seen from outside.")
     documentation_url: URL = field(description="Where its manual is.")
     manifest_schema_url: URL = field(description="The JSON Schema of an app's manifest.")
+    webhook_events: list[str] = field(description="Names of the events that a webhook endpoint can choose, for example `top_up.fulfilled`.")
     payments_enabled: bool = field(description="Whether payments are configured.")
 
     @classmethod
@@ -54,5 +56,6 @@ class Service:
             public_url=URL(context.facilities.public_url),
             documentation_url=URL(f"{context.facilities.public_url}/docs"),
             manifest_schema_url=URL(f"{context.facilities.public_url}{manifest.PATH}"),
+            webhook_events=list(EVENTS),
             payments_enabled=False,
         )

@@ -43,6 +43,7 @@ def environment_of(servers: Servers, name: str, data: Path) -> dict[str, str]:
         "TALLYGATE_DATA": str(data),
         "TALLYGATE_LOCAL_ISSUER": "true",
         "TALLYGATE_WORKER": "inside",
+        "TALLYGATE_WEBHOOKS_PRIVATE": "true",
     }
 
 

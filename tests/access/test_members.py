@@ -16,6 +16,7 @@ from clients.issuers import LOCAL_ISSUER
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.upstream import Upstreams
+from clients.webhooks import Webhooks
 from domain import duties, errors
 from domain.access import callers, members, users, workspaces
 from domain.access.callers import ROLE_SCOPES, Caller
@@ -264,7 +265,8 @@ async def test_the_duty_to_mail_stands_and_falls_with_the_invitation(books: Suit
 async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
     """What a worker holds, with a folder of its own for mail."""
     book, upstreams, queue = Book(), Upstreams(), ArqQueue(books.environment["REDIS_URL"])
-    yield Runtime(books.settings, book, Calls(book, batch=1, hold_seconds=60), Routes(book, []), upstreams, NOBODY, queue, Mail(None, "tests@localhost", tmp_path))
+    calls, mail, webhooks = Calls(book, batch=1, hold_seconds=60), Mail(None, "tests@localhost", tmp_path), Webhooks(private_allowed=False)
+    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks)
     await upstreams.close()
     await queue.close()
 

@@ -18,6 +18,10 @@ CONSTRAINTS = {
     ("account", "CHECK (((credits - debits) >= floor))"),
     ("account", "CHECK (((carry_picousd >= 0) AND (carry_picousd <= 999999)))"),
     ("account", "CHECK (((list_carry_picousd >= 0) AND (list_carry_picousd <= 999999)))"),
+    ("alert_rule", "PRIMARY KEY (workspace_id, id)"),
+    ("alert_rule", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("alert_rule", "FOREIGN KEY (workspace_id, endpoint_id) REFERENCES webhook_endpoint(workspace_id, id)"),
+    ("alert_rule", "CHECK ((threshold >= 0))"),
     ("api_key", "PRIMARY KEY (workspace_id, id)"),
     ("api_key", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("api_key_secret", "PRIMARY KEY (hash)"),
@@ -75,6 +79,10 @@ CONSTRAINTS = {
     ("usage_pending", "PRIMARY KEY (workspace_id, event_id)"),
     ("users", "PRIMARY KEY (id)"),
     ("users", "UNIQUE (issuer, subject)"),
+    ("webhook_delivery", "PRIMARY KEY (workspace_id, id)"),
+    ("webhook_delivery", "FOREIGN KEY (workspace_id, endpoint_id) REFERENCES webhook_endpoint(workspace_id, id)"),
+    ("webhook_endpoint", "PRIMARY KEY (workspace_id, id)"),
+    ("webhook_endpoint", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("workspace", "PRIMARY KEY (id)"),
 }
 DIRECTORIES = {"app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"}
