@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from connections import CLIENT, Hosts, Proxies, guarded
 from console.build import DIST
 from console.manual import routes as manual_routes
 from console.page import Page
@@ -26,7 +27,7 @@ from proxy.requests import Message, Receive, Scope, Send
 from proxy.routes import COUNTS, PRESETS, ROADS, Inference
 from resolvers.asking import Facilities
 from rest.metrics import Counted
-from rest.nowhere import nowhere
+from rest.nowhere import nowhere, refused
 from rest.routes import routes as rest_routes
 from runtime import SIMULATOR_PATH, Runtime, open_runtime
 from schema.build import build
@@ -67,6 +68,14 @@ async def _nothing_here(request: Request, _: Exception) -> Response:
     return Response(body, 404, headers=fields)
 
 
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+    """Refuse what no door takes, in the words of the door that it came to."""
+    body, fields = refused(str(scope["path"]), scope["headers"], str(uuid7()), status, message)
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
+    await send({"type": "http.response.body", "body": body})
+
+
 async def _first_page(_: Request) -> Response:
     return RedirectResponse("graphiql", 303)
 
@@ -90,7 +99,10 @@ class Application:
         if found and tool in PRESETS and f"/{rest}".startswith("/v1/models"):
             scope = {**scope, "path": f"/{rest}"}  # tools ask for the models below their own base URL
         request_id = str(uuid7())
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        if CLIENT in state:  # a WebSocket behind a proxy
+            scope["client"] = state[CLIENT]
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start" and not any(name.lower() == b"x-request-id" for name, _ in message["headers"]):
@@ -140,13 +152,13 @@ async def application(settings: Settings) -> AsyncIterator[tuple[Application, Re
 
 
 def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
-    """Return how we serve: httptools (it refuses smuggling shapes), no guessing of client addresses from headers, quiet logs."""
+    """Return how we serve: httptools with our guards (connections.py), client addresses from nobody but trusted proxies, quiet logs."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         lifespan="off",
-        http="httptools",
+        http=guarded(Hosts(settings.answered_hosts), Proxies(settings.trusted_networks), _refuse),
         log_config=None,
         ws_max_size=256 * 1024,
         access_log=False,

@@ -2,7 +2,7 @@
 
 import re
 
-from domain.errors import NotFound
+from domain.errors import NotFound, Refusal
 from rest.callers import Headers, header
 from rest.shapes import ANTHROPIC, OPENAI, PLAIN, TYPED, Shape
 
@@ -15,6 +15,22 @@ def nowhere(path: str, headers: Headers, request_id: str) -> tuple[bytes, dict[s
     refusal = NotFound("path", path=())
     body = _shape(path, headers).write(refusal, request_id).model_dump_json().encode()
     return body, {"content-type": "application/json", "request-id": request_id, "cache-control": "no-store"}
+
+
+class Misdirected(Refusal):
+    """The request is none that any door takes; its status says why."""
+
+    code = "invalid"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, path=())
+        self.status = status
+
+
+def refused(path: str, headers: Headers, request_id: str, status: int, message: str) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the header fields of a refusal that is made before a door is chosen, in the shape that whoever asks can read."""
+    body = _shape(path, headers).write(Misdirected(status, message), request_id).model_dump_json().encode()
+    return body, {"content-type": "application/json", "request-id": request_id, "x-request-id": request_id, "cache-control": "no-store"}
 
 
 def _shape(path: str, headers: Headers) -> Shape:
