@@ -9,7 +9,7 @@ import ipaddress
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import httptools
@@ -139,8 +139,8 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._until: dict["Connection", tuple[float, float, bool]] = {}
-        self._of_address: dict[str, dict["Connection", float]] = {}
+        self._until: dict[Connection, tuple[float, float, bool]] = {}
+        self._of_address: dict[str, dict[Connection, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def owes(self, connection: "Connection", seconds: float, *, counted: bool) -> None:
@@ -179,6 +179,7 @@ class Connection(HttpToolsProtocol):
     proxies: Proxies
     refuse: Refuse
     waiting: Waiting
+    seconds: Mapping[str, float]
 
     address: str | None = None
     _trusted = False
@@ -232,7 +233,7 @@ class Connection(HttpToolsProtocol):
         if kind is None:
             self.waiting.done(self)
         else:
-            self.waiting.owes(self, SECONDS[kind], counted=kind != "unread")
+            self.waiting.owes(self, self.seconds[kind], counted=kind != "unread")
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; then see whether something of a request is still to come."""
@@ -255,14 +256,14 @@ class Connection(HttpToolsProtocol):
         self._note()
 
     def _upgrade(self) -> None:
-        if self._refused is not None:
+        if not self._should_upgrade():
+            self._note()  # another protocol is never taken: the request is answered as it stands
+        elif self._refused is not None:
             self._answer(*self._refused)
-        elif self._should_upgrade():
+        else:
             self.waiting.done(self)
             self.app_state = {**self.app_state, CLIENT: self.scope["client"]}
             self.handle_websocket_upgrade()
-        else:
-            self._note()  # another protocol is never taken: the request is answered as it stands
 
     def _answer(self, status: int, message: str) -> None:
         """Answer on the wire, where no request is that a door could answer, and close."""
@@ -339,6 +340,8 @@ class Connection(HttpToolsProtocol):
                 lengths.append(value)
             elif name == b"transfer-encoding":
                 codings.append(value.strip().lower())
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            return 400, "This is no request of HTTP/1.1."
         if not self.url.startswith(b"/"):
             return 400, "The target of a request is a path here, and begins with a slash."
         if len(hosts) != 1:
@@ -371,6 +374,10 @@ class Connection(HttpToolsProtocol):
         self._note()
 
 
-def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse) -> type[Connection]:
-    """Return the protocol of a server that answers under `hosts`, believes `proxies`, and refuses by `refuse`."""
-    return type("GuardedConnection", (Connection,), {"hosts": hosts, "proxies": proxies, "refuse": staticmethod(refuse), "waiting": Waiting()})
+def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse, *, seconds: Mapping[str, float] = SECONDS) -> type[Connection]:
+    """Return the protocol of a server that answers under `hosts`, believes `proxies`, and refuses by `refuse`.
+
+    `seconds` are the deadlines of a head, of a body, and for a client that takes nothing.
+    """
+    own = {"hosts": hosts, "proxies": proxies, "refuse": staticmethod(refuse), "waiting": Waiting(), "seconds": seconds}
+    return type("GuardedConnection", (Connection,), own)

@@ -1,7 +1,9 @@
 """What the environment says, as one frozen value; it refuses to be made when something is missing or unsafe."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +36,21 @@ class Settings(BaseSettings):
     ]
     public_url: Annotated[str, Field(alias="TALLYGATE_PUBLIC_URL", description="The base address as clients see it.")] = "http://127.0.0.1:8000"
     host: Annotated[str, Field(alias="HOST", description="The address to listen on.")] = "127.0.0.1"
+    hosts: Annotated[
+        str,
+        Field(
+            alias="TALLYGATE_HOSTS",
+            description="Further names that requests may give as Host, comma-separated; *.example.com is all below it, * any. "
+            "The public URL's own, localhost and addresses always may.",
+        ),
+    ] = ""
+    trusted_proxies: Annotated[
+        str,
+        Field(
+            alias="TALLYGATE_TRUSTED_PROXIES",
+            description="Networks of proxies, comma-separated, as 10.0.0.0/8: X-Forwarded-For and Forwarded are believed from them, and from nobody else.",
+        ),
+    ] = ""
     port: Annotated[int, Field(alias="PORT", ge=0, le=65535, description="The port to listen on.")] = 8000
     data: Annotated[Path, Field(alias="TALLYGATE_DATA", description="The folder of embedded servers, mail that nobody sends, and demo.env.")] = Path(".tallygate")
     config: Annotated[
@@ -101,6 +118,32 @@ class Settings(BaseSettings):
         if any(word in self.secret.get_secret_value().lower() for word in PLACEHOLDERS):
             raise ValueError("TALLYGATE_SECRET is a placeholder: generate one with `openssl rand -base64 48`")
         return self
+
+
+    @model_validator(mode="after")
+    def refuse_odd_networks(self) -> Self:
+        """Raise ValueError when a trusted proxy is no network."""
+        for text in listed(self.trusted_proxies):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                raise ValueError(f"TALLYGATE_TRUSTED_PROXIES has {text[:60]!r}, which is no network like 10.0.0.0/8 or 192.0.2.7") from None
+        return self
+
+    @property
+    def answered_hosts(self) -> tuple[str, ...]:
+        """The names that a request's Host may have, without ports: those listed, and the public URL's."""
+        return (*listed(self.hosts), urlsplit(self.public_url).hostname or "")
+
+    @property
+    def trusted_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks whose word on a client's address is believed."""
+        return tuple(ipaddress.ip_network(text) for text in listed(self.trusted_proxies))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the values of a setting that is a list."""
+    return tuple(value for value in (part.strip() for part in text.split(",")) if value)
 
 
 def load() -> Settings:
