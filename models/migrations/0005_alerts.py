@@ -15,7 +15,7 @@ CREATE INDEX alert_rule_in_force ON alert_rule (checked_at NULLS FIRST) WHERE re
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0003_apps')]
+    dependencies = [('models', '0004_usage_changes')]
 
     initial = False
 
