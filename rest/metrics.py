@@ -30,6 +30,7 @@ class Counted:
     def __init__(self, app: ASGIApp, path: str) -> None:
         self._app = app
         self._path = path
+        self._over: dict[tuple[str, str], Counter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and count it when it is over, however it ends."""
@@ -41,11 +42,16 @@ class Counted:
                 status = str(message["status"])
             await send(message)
 
-        with IN_FLIGHT.track_inprogress():
-            try:
-                await self._app(scope, receive, noting)
-            finally:
-                REQUESTS.labels(scope["method"] if scope["method"] in METHODS else OTHER, self._path, status).inc()
+        IN_FLIGHT.inc()
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            IN_FLIGHT.dec()
+            of = scope["method"] if scope["method"] in METHODS else OTHER, status
+            over = self._over.get(of)
+            if over is None:  # finding a counter by its labels costs more than counting
+                over = self._over[of] = REQUESTS.labels(of[0], self._path, status)
+            over.inc()
 
 
 def document(runtime: Runtime) -> Document | None:

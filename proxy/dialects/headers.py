@@ -14,7 +14,6 @@ _HOPELESS = frozenset(
         RefusalKind.NOT_SUPPORTED,
     }
 )
-_FORBIDDEN_IN_VALUES = (b"\r", b"\n", b"\0")
 
 
 def credentials(headers: Headers) -> list[str]:
@@ -29,11 +28,11 @@ def credentials(headers: Headers) -> list[str]:
 
 def chosen(headers: Headers, passes: Callable[[bytes], bool]) -> list[tuple[bytes, bytes]]:
     """Choose the fields whose lower-case name passes, that `connection` does not name, and whose value is one line."""
-    hops = {token.strip().lower() for name, value in headers if name.lower() == b"connection" for token in value.split(b",")}
+    fields = [(name.lower(), value) for name, value in headers]
+    connection = [value for name, value in fields if name == b"connection"]
+    hops = {token.strip().lower() for value in connection for token in value.split(b",")} if connection else ()
     return [
-        (name, value)
-        for name, value in ((name.lower(), value) for name, value in headers)
-        if passes(name) and name not in hops and not any(mark in value for mark in _FORBIDDEN_IN_VALUES)
+        (name, value) for name, value in fields if passes(name) and name not in hops and b"\n" not in value and b"\r" not in value and b"\0" not in value
     ]
 
 

@@ -156,3 +156,19 @@ async def test_the_outside_is_never_called_inside_a_transaction(books: Suite) ->
     assert not (books.folder / "never").exists()
     await mail.send("a@example.com", "subject", "text", duty_id=uuid7())
     assert len(list((books.folder / "never").iterdir())) == 1
+
+
+async def test_a_connection_comes_back_without_a_transaction_and_without_a_round_trip(books: Suite) -> None:
+    """A transaction that somebody left open is rolled back when its connection is given back; otherwise nothing is sent, because nothing is to be forgotten."""
+    async with pool_of(books, "models.engine") as pool:
+        name = uuid7().hex
+        async with pool.acquire() as connection:
+            await connection.execute("BEGIN")
+            await connection.execute("INSERT INTO clock (name, done_at) VALUES ($1, clock_timestamp())", name)
+        assert not await clock(name)
+        last = "SELECT query FROM pg_stat_activity WHERE pid = $1"
+        async with pool.acquire() as watcher:
+            async with pool.acquire() as connection:
+                pid, asked = connection.get_server_pid(), "SELECT 'the last thing that was asked'"
+                await connection.execute(asked)
+            assert await watcher.fetchval(last, pid) == asked

@@ -1,5 +1,7 @@
 """Requests of the Messages API."""
 
+from functools import lru_cache
+
 import msgspec
 
 from proxy import splice
@@ -64,6 +66,7 @@ def request_headers(headers: Headers, credential: Credential | None) -> list[tup
     return fields.of_request(passed, credential)
 
 
+@lru_cache(maxsize=1024)
 def _passes(name: bytes) -> bool:
     if name.startswith(b"anthropic-"):
         return not any(word in name for word in _SECRETS)

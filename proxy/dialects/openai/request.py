@@ -1,5 +1,7 @@
 """Requests of the Chat Completions API."""
 
+from functools import lru_cache
+
 import msgspec
 
 from proxy import splice
@@ -69,6 +71,7 @@ def request_headers(headers: Headers, credential: Credential | None) -> list[tup
     return fields.of_request(fields.chosen(headers, _passes), None if credential is None else Credential("bearer", credential.secret))
 
 
+@lru_cache(maxsize=1024)
 def _passes(name: bytes) -> bool:
     return name in _PASSED or name.startswith(b"x-stainless-")
 
