@@ -45,6 +45,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     facilities = Facilities(
         book=runtime.book,
         offered=runtime.routes.offered,
+        find=runtime.routes.find,
         signing_secret=runtime.settings.secret.get_secret_value(),
         public_url=runtime.settings.public_url.rstrip("/"),
         version=VERSION,

@@ -1,4 +1,4 @@
-"""The file that TALLYGATE_CONFIG names: upstreams, and issuers of sessions. Keys are never in it; it names the variables that hold them."""
+"""The file that TALLYGATE_CONFIG names: upstreams, routers, and issuers of sessions. Keys are never in it; it names the variables that hold them."""
 
 import os
 import tomllib
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from settings import SettingsError
 
 ECHO = "echo"
+AUTO = "auto"
 
 
 def _checked(url: str) -> str:
@@ -31,6 +32,14 @@ class UpstreamEntry(BaseModel):
     auth: Literal["x-api-key", "bearer"] | None = None
     models: Annotated[tuple[str, ...] | None, Field(description="What it serves; every model of its vendor when absent.")] = None
     rename: dict[str, str] = {}
+    enabled: bool = True
+    priority: Annotated[int, Field(ge=0, le=1000, description="Of a model's upstreams, those of the lowest number come first.")] = 0
+    weight: Annotated[int, Field(ge=0, le=1_000_000, description="Its share among upstreams of the same priority; 0: only when the others fail.")] = 1
+    requests_per_minute: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    tokens_per_minute: Annotated[int | None, Field(ge=1, le=10**12)] = None
+    connect_seconds: Annotated[float | None, Field(gt=0, le=3600)] = None
+    first_byte_seconds: Annotated[float | None, Field(gt=0, le=3600)] = None
+    idle_seconds: Annotated[float | None, Field(gt=0, le=3600)] = None
 
     @field_validator("url")
     @classmethod
@@ -46,6 +55,42 @@ class UpstreamEntry(BaseModel):
         if not value:
             raise SettingsError(f"{self.key_env} is not set; an upstream of the configuration file needs it")
         return SecretStr(value)
+
+
+class RoutingEntry(BaseModel):
+    """What holds for every call: how many upstreams are tried, and how long each may take where it does not say so itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    first_byte_seconds: Annotated[float, Field(gt=0, le=3600)] = 600.0
+    idle_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
+class RuleEntry(BaseModel):
+    """A model that a router may choose, and the conditions under which it may."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    above_input_tokens: Annotated[int | None, Field(ge=0)] = None
+    up_to_input_tokens: Annotated[int | None, Field(ge=1)] = None
+    tools: bool | None = None
+    images: bool | None = None
+    up_to_usd: Annotated[str | None, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$", description="As text, at most 6 decimals.")] = None
+
+
+class RouterEntry(BaseModel):
+    """A logical model: a name that stands for several, of which each call gets one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
+    display_name: str | None = None
+    choose: Literal["cheapest", "listed", "weighted"] = "listed"
+    targets: Annotated[tuple[RuleEntry, ...], Field(min_length=1, max_length=100)]
 
 
 class IssuerEntry(BaseModel):
@@ -71,7 +116,24 @@ class Configuration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     upstreams: dict[str, UpstreamEntry] = {}
+    routing: RoutingEntry = RoutingEntry()
+    routers: tuple[RouterEntry, ...] = ()
     issuers: tuple[IssuerEntry, ...] = ()
+
+    @field_validator("routers")
+    @classmethod
+    def name_once(cls, routers: tuple[RouterEntry, ...]) -> tuple[RouterEntry, ...]:
+        """Refuse two routers of one name, one named as the built-in model, and one that chooses another: a router chooses models."""
+        names = [router.name for router in routers]
+        if len(set(names)) < len(names):
+            raise ValueError("two routers have the same name")
+        if ECHO in names:
+            raise ValueError("`echo` is the built-in model's name")
+        for router in routers:
+            for rule in router.targets:
+                if rule.model in names or rule.model == AUTO:
+                    raise ValueError(f"`{router.name}` names the router `{rule.model}`; a router chooses models")
+        return routers
 
     @field_validator("upstreams")
     @classmethod

@@ -14,16 +14,18 @@ from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
-from configuration import ECHO, Configuration, UpstreamEntry, load_configuration
+from configuration import ECHO, Configuration, RouterEntry, RoutingEntry, UpstreamEntry, load_configuration
 from domain import duties
 from domain.access import callers
 from domain.access.callers import Caller
 from domain.errors import InvalidInput
 from domain.money import tiers
+from domain.money.amounts import parse_decimal
 from domain.money.catalogue import Book
 from domain.money.processor import Processor
 from domain.serving.calls import Calls
-from domain.serving.routing import Routes, Upstream
+from domain.serving.routers import Router, Rule
+from domain.serving.routing import Routes, Upstream, Waits
 from embedded import echo
 from models import database
 from settings import Settings, SettingsError
@@ -72,7 +74,8 @@ class Runtime:
         return await callers.identify(credential, workspace, sessions=self.issuers, open_signup=self.settings.signup == "open", at=self.clock())
 
 
-def _upstream(name: str, entry: UpstreamEntry) -> Upstream:
+def upstream_of(name: str, entry: UpstreamEntry, routing: RoutingEntry) -> Upstream:
+    """Return an upstream as the configuration has it; raises SettingsError when its key is not in the environment."""
     key = entry.key()
     return Upstream(
         name=name,
@@ -83,7 +86,31 @@ def _upstream(name: str, entry: UpstreamEntry) -> Upstream:
         models=entry.models,
         vendor=VENDORS[entry.dialect],
         rename=dict(entry.rename),
+        priority=entry.priority,
+        weight=entry.weight,
+        enabled=entry.enabled,
+        requests_per_minute=entry.requests_per_minute,
+        tokens_per_minute=entry.tokens_per_minute,
+        waits=Waits(
+            entry.connect_seconds or routing.connect_seconds, entry.first_byte_seconds or routing.first_byte_seconds, entry.idle_seconds or routing.idle_seconds
+        ),
     )
+
+
+def _router(entry: RouterEntry) -> Router:
+    rules = tuple(
+        Rule(
+            model=rule.model,
+            weight=rule.weight,
+            above_input_tokens=rule.above_input_tokens,
+            up_to_input_tokens=rule.up_to_input_tokens,
+            tools=rule.tools,
+            images=rule.images,
+            up_to_picousd=None if rule.up_to_usd is None else parse_decimal(rule.up_to_usd, places=12),
+        )
+        for rule in entry.targets
+    )
+    return Router(entry.name, entry.display_name or entry.name, entry.choose, rules)
 
 
 def _echo(url: str, dialect: str) -> Upstream:
@@ -140,7 +167,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
     """
     configuration: Configuration = load_configuration(settings.config)
     offered = load_tiers(settings.tiers)
-    upstreams = [_upstream(name, entry) for name, entry in configuration.upstreams.items()] if serving else []
+    upstreams = [upstream_of(name, entry, configuration.routing) for name, entry in configuration.upstreams.items()] if serving else []
     async with contextlib.AsyncExitStack() as stack:
         await database.open_pool(settings.database_url.get_secret_value(), pool=settings.database_pool)
         stack.push_async_callback(database.close_pool)
@@ -163,7 +190,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             settings=settings,
             book=book,
             calls=calls,
-            routes=Routes(book, upstreams),
+            routes=Routes(book, upstreams, [_router(entry) for entry in configuration.routers], tries=configuration.routing.tries),
             upstreams=clients,
             issuers=Issuers(
                 [Issuer(entry.url, entry.audience, entry.algorithm, entry.jwks_url) for entry in configuration.issuers],

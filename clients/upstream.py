@@ -20,6 +20,7 @@ import aiohappyeyeballs
 import httptools
 
 from domain.outside import before_calling
+from domain.serving.routing import Waits
 
 CONNECT_SECONDS = 10.0
 FIRST_BYTE_SECONDS = 600.0
@@ -135,7 +136,7 @@ class _Connection(asyncio.Protocol):
         self.origin = origin
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._first, self._between = upstreams.first_byte_seconds, upstreams.between_bytes_seconds
+        self._first = self._between = 0.0
         self._reused = False
         self._lost = self._spoiled = False
         self._idle_at = 0.0
@@ -145,8 +146,9 @@ class _Connection(asyncio.Protocol):
 
     # A request.
 
-    def ask(self, head: bytes, body: bytes) -> "asyncio.Future[Response]":
+    def ask(self, head: bytes, body: bytes, waits: Waits) -> "asyncio.Future[Response]":
         """Send a request; the answer is there when its header has come."""
+        self._first, self._between = waits.first_byte_seconds, waits.idle_seconds
         self._answered: asyncio.Future[Response] = self._loop.create_future()
         self._fields: list[Field] = []
         self._parts: list[bytes] = []
@@ -367,9 +369,10 @@ class _Connection(asyncio.Protocol):
 class _Exchange:
     """A request and its answer, as a context."""
 
-    __slots__ = ("_body", "_connection", "_head", "_origin", "_upstreams")
+    __slots__ = ("_body", "_connection", "_head", "_origin", "_upstreams", "_waits")
 
-    def __init__(self, upstreams: "Upstreams", origin: _Origin, head: bytes, body: bytes) -> None:
+    def __init__(self, upstreams: "Upstreams", origin: _Origin, head: bytes, body: bytes, waits: Waits) -> None:
+        self._waits = waits
         self._upstreams = upstreams
         self._origin = origin
         self._head = head
@@ -385,13 +388,13 @@ class _Exchange:
                 if not kept.stale:
                     raise
         # a new connection that breaks may have been served, and billed: it is not tried again
-        return await self._ask(await self._upstreams.connect(self._origin))
+        return await self._ask(await self._upstreams.connect(self._origin, self._waits.connect_seconds))
 
     async def _ask(self, connection: _Connection) -> Response:
         self._connection = connection
         self._upstreams.busy.add(connection)
         try:
-            return await connection.ask(self._head, self._body)
+            return await connection.ask(self._head, self._body, self._waits)
         except BaseException:
             self._leave()
             raise
@@ -421,9 +424,7 @@ class Upstreams:
         kept_seconds: float = KEPT_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.connect_seconds = connect_seconds
-        self.first_byte_seconds = first_byte_seconds
-        self.between_bytes_seconds = between_bytes_seconds
+        self._waits = Waits(connect_seconds, first_byte_seconds, between_bytes_seconds)
         self.kept_seconds = kept_seconds
         self.busy: set[_Connection] = set()
         self._tls = tls
@@ -434,8 +435,10 @@ class Upstreams:
         self._look_every = max(min(1.0, first_byte_seconds / 4, between_bytes_seconds / 4, kept_seconds / 4), 0.01)
         self._looking = self._loop.call_later(self._look_every, self._look)
 
-    def post(self, url: str, headers: Sequence[Field], body: bytes) -> _Exchange:
+    def post(self, url: str, headers: Sequence[Field], body: bytes, waits: Waits | None = None) -> _Exchange:
         """Send a request, as a context that gives its answer when the header has come; leaving it closes what was not read.
+
+        `waits` None takes the waits that this object was made with. They are looked at about once a second.
 
         `url` comes from configuration. `host`, `content-length` and `accept-encoding` are ours; `headers` must not have them. A kept connection that the
         server had closed is replaced once: only when not a byte of an answer came, and so soon that the request cannot have been
@@ -450,7 +453,7 @@ class Upstreams:
         head = b"".join(lines)
         if head.count(b"\n") != len(headers) + 5 or head.count(b"\r") != len(headers) + 5 or b"\0" in head:
             raise ValueError("a header field has more than one line")
-        return _Exchange(self, target.origin, head, body)
+        return _Exchange(self, target.origin, head, body, waits or self._waits)
 
     def kept(self, origin: _Origin) -> _Connection | None:
         """Take the connection to an origin that was used last, if there is one; the others grow old, and are closed."""
@@ -477,10 +480,10 @@ class Upstreams:
         if not connection.asked and (idle := self._idle.get(connection.origin)) is not None and connection in idle:
             idle.remove(connection)
 
-    async def connect(self, origin: _Origin) -> _Connection:
+    async def connect(self, origin: _Origin, seconds: float) -> _Connection:
         """Open a connection, and prove whom it leads to; raises one of BROKEN."""
         try:
-            async with asyncio.timeout(self.connect_seconds):
+            async with asyncio.timeout(seconds):
                 addresses = await self._addresses(origin)
                 sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=OTHER_ADDRESS_SECONDS, interleave=1, loop=self._loop)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,17 +1,19 @@
 """From a request's bytes to a call that is let in: parsed, routed, priced, counted, admitted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from domain import errors
 from domain.access import callers, secrets
-from domain.money.catalogue import PriceVersion
+from domain.money.catalogue import ModelView
 from domain.serving.calls import Admitted, Opening
-from domain.serving.routing import Route
+from domain.serving.routing import ECHO, Asked, Candidate, Plan
 from models.database import CONTENDED, UNREACHABLE
-from proxy.dialects.base import Ask, BadRequest, Dialect, Refusal, RefusalKind
+from models.enums import ApiKeyMode
+from proxy import features
+from proxy.dialects.base import Ask, BadRequest, Dialect, Headers, Refusal, RefusalKind
 from proxy.dialects.registry import DIALECTS
 from proxy.presets.insertion import apply
 from proxy.presets.registry import Version
@@ -29,22 +31,38 @@ MOST_OUTPUT_TOKENS = 10_000_000
 """The most that a client's own bound is taken for; no model says more in one answer."""
 
 
+REACHES: Mapping[str, tuple[str, ...]] = {name: (name, *(upstream for client, upstream in TRANSLATIONS if client == name)) for name in DIALECTS}
+"""The upstream dialects in which a client's request can be served: its own first, then those that it can be translated to."""
+
+
 @dataclass(frozen=True, slots=True)
-class LetIn:
-    """A call that may go upstream, with what the relay needs.
+class Spoken:
+    """A request in the dialect of an upstream: the client's bytes, or their translation with what that says."""
 
-    `ask` is what the client asked; `sent_ask` and `body` are what the upstream is asked, the same unless `translation` stands between them.
-    """
-
+    dialect: Dialect
     ask: Ask
-    sent_ask: Ask
     body: bytes
     translation: Translation | None
+
+
+@dataclass(frozen=True, slots=True)
+class LetIn:
+    """A call that may go upstream, with what the relay needs: what the client asked, and what the first candidate of the plan is asked."""
+
+    dialect: Dialect
+    ask: Ask
+    body: bytes
+    plan: Plan
+    first: Spoken
     opening: Opening
     admitted: Admitted
-    route: Route
-    price: PriceVersion
     preset: Version | None
+
+    async def spoken_to(self, candidate: Candidate) -> Spoken:
+        """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
+        if candidate.upstream.dialect == self.first.dialect.name:
+            return self.first
+        return await _speak(self.dialect, self.ask, self.body, candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +78,43 @@ class Road:
     tool: str | None = None
 
 
-async def let_in(
-    runtime: Runtime, road: Road, call_id: UUID, secret: str, body: bytes, preset: Version | None, *, origin: str | None, address: str | None, language: str | None
-) -> LetIn:
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as it came: read whole, its key not yet proved."""
+
+    road: Road
+    call_id: UUID
+    secret: str
+    headers: Headers
+    body: bytes
+    preset: Version | None = None
+    origin: str | None = None
+    address: str | None = None
+    language: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The call's id, as clients are told it."""
+        return str(self.call_id)
+
+
+async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
     """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal.
 
     A caller whose key is unknown learns nothing else about the request.
     """
+    road, call_id, secret, body, preset = arrival.road, arrival.call_id, arrival.secret, arrival.body, arrival.preset
     dialect = road.dialect
     now = runtime.clock()
     try:
         body, ask = await asyncio.to_thread(_read, dialect, body, preset) if len(body) > PARSE_ASIDE_BYTES else _read(dialect, body, preset)
-        route = runtime.routes.find(ask.model, dialect.name)
-        price = runtime.book.price(route.model.name, now)
-        if price is None:
-            raise errors.Unpriced(f"The model `{route.model.name}` has no price here, so it is not sold. Its operator can enter one.")
-        largest = route.model.max_output_tokens
-        each = (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
-        translation = None if route.upstream.dialect == dialect.name else TRANSLATIONS[dialect.name, route.upstream.dialect]
-        sent, sent_ask = body, ask
-        if translation is not None:
-            sent = await asyncio.to_thread(translation.request, body, max_output_tokens=each)
-            sent_ask = DIALECTS[route.upstream.dialect].parse(sent)
+        plan = runtime.routes.plan(_asked(dialect, body, ask, secret, call_id, preset), now)
+        spoken = await _speak(dialect, ask, body, plan.candidates[0])
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
-    whole = each * max(ask.choices, 1)
+    first = plan.candidates[0]
+    whole = max(most_output(candidate.model, ask) for candidate in plan.candidates) * max(ask.choices, 1)
     instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
     opening = Opening(
         id=call_id,
@@ -95,10 +124,12 @@ async def let_in(
         api_name=road.api_name,
         dialect=dialect.name,
         requested_model=ask.model,
-        model=route.model.name,
-        echo=route.upstream.name == "echo",
-        upstream=route.upstream.name,
-        price=price,
+        model=first.model.name,
+        echo=all(candidate.upstream.name == ECHO for candidate in plan.candidates),
+        upstream=first.upstream.name,
+        price=first.price,
+        fallbacks=plan.fallback_prices,
+        route_reason=plan.why,
         streamed=ask.streamed,
         input_tokens=ask.input_tokens,
         requested_max_output=ask.max_output_tokens,
@@ -108,12 +139,39 @@ async def let_in(
         end_user=ask.end_user,
         conversation=ask.conversation,
         preset=preset.name if preset else None,
-        language=language,
-        origin=origin,
-        address=address,
+        language=arrival.language,
+        origin=arrival.origin,
+        address=arrival.address,
     )
     admitted = await runtime.calls.admit(opening)
-    return LetIn(ask, sent_ask, sent, translation, opening, admitted, route, price, preset)
+    return LetIn(dialect, ask, body, plan, spoken, opening, admitted, preset)
+
+
+def most_output(model: ModelView, ask: Ask) -> int:
+    """Return how many tokens of output a choice may have at most: the client's bound, never more than the model's."""
+    largest = model.max_output_tokens
+    return (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
+
+
+def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, preset: Version | None) -> Asked:
+    return Asked(
+        model=ask.model if preset is None else preset.aliases.get(ask.model, ask.model),
+        dialects=REACHES[dialect.name],
+        input_tokens=ask.input_tokens,
+        max_output_tokens=ask.max_output_tokens,
+        look=lambda: features.needed(body, ask),
+        stick=lambda: features.conversation(body, ask, secret),
+        lot=call_id.bytes,
+        echo_only=secrets.mode(secret) is ApiKeyMode.TEST,
+    )
+
+
+async def _speak(dialect: Dialect, ask: Ask, body: bytes, candidate: Candidate) -> Spoken:
+    if candidate.upstream.dialect == dialect.name:
+        return Spoken(dialect, ask, body, None)
+    spoken, translation = DIALECTS[candidate.upstream.dialect], TRANSLATIONS[dialect.name, candidate.upstream.dialect]
+    sent = await asyncio.to_thread(translation.request, body, max_output_tokens=most_output(candidate.model, ask))
+    return Spoken(spoken, spoken.parse(sent), sent, translation)
 
 
 def _read(dialect: Dialect, body: bytes, preset: Version | None) -> tuple[bytes, Ask]:

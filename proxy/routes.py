@@ -10,7 +10,7 @@ import structlog
 
 from domain import errors
 from models.ids import uuid7
-from proxy.admission import Road, choose, let_in, prove, translated
+from proxy.admission import Arrival, Road, choose, prove, translated
 from proxy.dialects import anthropic, openai, responses
 from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
@@ -70,7 +70,6 @@ class Inference:
 
     async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Send, call_id: UUID) -> Refusal | None:
         request_id = str(call_id)
-        runtime = self.relay.runtime
         headers = scope["headers"]
         if scope["method"] != "POST":
             return Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id)
@@ -83,47 +82,48 @@ class Inference:
         try:
             secret = await choose(credentials(headers))
             body = await read_body(scope, receive, lambda: prove(secret))
-            client = scope.get("client")
-            admitting = asyncio.ensure_future(
-                let_in(
-                    runtime,
-                    road,
-                    call_id,
-                    secret,
-                    body,
-                    preset,
-                    origin=found.get(b"origin"),
-                    address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
-                    language=language if LANGUAGE.fullmatch(language) else None,
-                )
-            )
         except TooLarge:
             return Refusal(RefusalKind.TOO_LARGE, "A request has at most 32 MiB.", request_id)
         except TooSlow:
             return Refusal(RefusalKind.TIMED_OUT, "The request did not come whole in time.", request_id)
         except errors.Refusal as refused:
             return translated(refused, request_id, now_seconds=time.time())
-        leaving = asyncio.ensure_future(gone(receive))
-        try:
-            await asyncio.wait({admitting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not admitting.done():
-                admitting.cancel()
-                raise ClientGone
-            try:
-                call = admitting.result()
-            except BadRequest as bad:
-                return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
-            except errors.Refusal as refused:
-                return translated(refused, request_id, now_seconds=time.time())
-            pump = self.relay.start(call, road.dialect, headers, send, request_id)
-            answering = asyncio.ensure_future(pump.answered.wait())
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not pump.answered.is_set():
-                pump.client_left()
-            answering.cancel()
-        finally:
-            leaving.cancel()
+        client = scope.get("client")
+        arrival = Arrival(
+            road,
+            call_id,
+            secret,
+            headers,
+            body,
+            preset,
+            origin=found.get(b"origin"),
+            address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
+            language=language if LANGUAGE.fullmatch(language) else None,
+        )
+        await self._carry(arrival, receive, send)
         return None
+
+    async def _carry(self, arrival: Arrival, receive: Receive, send: Send) -> None:
+        """Let the call go its way in its own task, and tell it when its client leaves; return when either has ended."""
+        here = asyncio.current_task()
+        assert here is not None
+        waiting = True
+
+        def over(_: "asyncio.Task[None]") -> None:
+            if waiting:
+                here.cancel()
+
+        pump, task = self.relay.start(arrival, send)
+        task.add_done_callback(over)
+        try:
+            await gone(receive)  # also when the answer is complete
+        except asyncio.CancelledError:
+            if not task.done():
+                raise
+            here.uncancel()
+        finally:
+            waiting = False
+        pump.client_left()
 
 
 async def _answer(send: Send, answer: Answer, request_id: str) -> None:

@@ -35,13 +35,14 @@ V = TypeVar("V")
 class Facilities:
     """What the process lends to GraphQL, made once.
 
-    `offered` lists the models that some upstream answers. `signing_secret` signs invitations. `public_url` is the base address as clients
-    see it, without a slash at its end. `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside
-    the network.
+    `offered` lists what a call may name: routing aliases and the models that some upstream answers; `find` gives one by its name or alias,
+    served or not. `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
+    `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside the network.
     """
 
     book: Book
     offered: Callable[[], list[ModelView]]
+    find: Callable[[str], ModelView | None]
     signing_secret: str = field(repr=False)
     public_url: str
     version: str

@@ -27,7 +27,7 @@ async def found(asking: Asking, name: str) -> ModelView | None:
 
 def named(asking: Asking, name: str) -> ModelView | None:
     """The model of a name or alias, as the book has it now."""
-    return asking.facilities.book.find(name)
+    return asking.facilities.find(name)
 
 
 def price_in_force(asking: Asking, model: str) -> PriceVersion | None:

@@ -40,7 +40,7 @@ def _refuse_unknown_models(asking: Asking, wanted: NewKey | KeyChanges) -> None:
         if isinstance(bounds, tuple):
             named += [((field, str(place), "model"), bound.model) for place, bound in enumerate(bounds) if bound.model is not None]
     for path, name in named:
-        if name and asking.facilities.book.find(name) is None:
+        if name and asking.facilities.find(name) is None:
             raise NotFound("model", path=path)
 
 

@@ -174,10 +174,12 @@ class Model(Node):
     created_at: datetime.datetime = field(description="When it was first offered.")
     retires_at: datetime.datetime | None = field(description="When it will stop being offered; null when no date is set.")
 
+    targets: strawberry.Private[tuple[str, ...]] = ()
+
     @resolved("The models it may choose from; empty unless it routes.")
-    def routes_to(self) -> list["Model"]:
-        """Nothing: no model of the book routes yet."""
-        return []
+    def routes_to(self, info: Info) -> list["Model"]:
+        """Find them."""
+        return models_named(info, self.targets) or []
 
     @resolved("The price version in force; null when it is not sold by the token.")
     def price(self, info: Info) -> Price | None:
@@ -203,7 +205,8 @@ class Model(Node):
             display_name=model.display_name,
             aliases=list(model.aliases),
             vendor=model.vendor,
-            routing=False,
+            routing=bool(model.routes_to),
+            targets=model.routes_to,
             context_window=model.context_window,
             max_output_tokens=model.max_output_tokens,
             capabilities=list(model.capabilities),

@@ -37,6 +37,11 @@ def well_formed(secret: str) -> bool:
     return found is not None and base62(zlib.crc32(found[1].encode()), 6) == found[2]
 
 
+def mode(secret: str) -> ApiKeyMode:
+    """Return the mode that a well-formed secret says it has; the database has the last word."""
+    return ApiKeyMode.TEST if secret.startswith(PREFIXES[1]) else ApiKeyMode.LIVE
+
+
 def fingerprint(secret: str) -> str:
     """Return SHA-256 in hex: all that is stored of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -93,7 +93,7 @@ class PriceVersion:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A model as clients name it."""
+    """A model as clients name it; `routes_to` names the models that a routing alias such as `auto` chooses from, and is empty for any other."""
 
     id: UUID
     name: str
@@ -105,6 +105,7 @@ class ModelView:
     capabilities: tuple[ModelCapability, ...]
     created_at: datetime
     retires_at: datetime | None
+    routes_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

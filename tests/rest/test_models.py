@@ -11,7 +11,7 @@ from tests.support.world import Tenant, tenant
 
 pytestmark = pytest.mark.anyio
 
-OFFERED = ["claude-haiku-5-5", "claude-opus-5-5", "echo", "gpt-5.5"]
+OFFERED = ["auto", "claude-haiku-5-5", "claude-opus-5-5", "echo", "gpt-5.5"]
 """What the upstreams of the run's gateway answer, by name."""
 MESSAGES = {"anthropic-version": "2023-06-01"}
 
@@ -63,7 +63,7 @@ async def test_a_row_satisfies_both_clients(client: httpx2.AsyncClient) -> None:
     assert set(plain) == {"object", "data"}
     assert plain["object"] == "list"
     assert page == {"data": plain["data"], "has_more": False, "first_id": OFFERED[0], "last_id": OFFERED[-1]}
-    row = plain["data"][2]
+    row = plain["data"][3]
     assert row["created_at"].endswith("Z")
     assert {name: value for name, value in row.items() if name not in ("created", "created_at")} == {
         "id": "echo",

@@ -231,7 +231,7 @@ async def running() -> AsyncIterator[Served]:
 
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    facilities = Facilities(book=book, offered=book.models, signing_secret=SIGNING_SECRET, public_url=url, version="1.2.3")
+    facilities = Facilities(book=book, offered=book.models, find=book.find, signing_secret=SIGNING_SECRET, public_url=url, version="1.2.3")
     view = GraphQLView(served_schema(), facilities, identify, lambda request: request.headers.get("x-request-id") or uuid4().hex)
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(view)), log_config=None, lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve([listening]))

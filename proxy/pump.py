@@ -1,0 +1,441 @@
+"""One call on its way, in a task of its own that outlives its client: admitted, sent upstream, metered, settled, and only then ended.
+
+It knows no dialect: a `Meter` reads the stream, and the dialect's own words end it. A try that fails before its first byte is followed by the next
+candidate's; after the first byte there is no other try.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from clients.upstream import BROKEN, Response
+from domain import errors
+from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
+from domain.serving.health import Trouble
+from models.enums import UsageOutcome
+from proxy.admission import Arrival, LetIn, Spoken, let_in, translated
+from proxy.attempts import Outcome, Try, judge, request_of, trouble_of
+from proxy.dialects.base import Answer, BadRequest, Meter, Reading, Refusal, RefusalKind
+from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
+from proxy.presets.registry import ANSWER_HEADER
+from proxy.progress import Progress
+from proxy.replies import Reply
+from proxy.requests import Send
+from proxy.translation.base import Untranslatable
+from proxy.translation.meter import TranslatedMeter
+from runtime import Runtime
+
+SETTLE_SECONDS = 10.0
+"""How long a client waits for its last event while the database is away; the settlement goes on without it."""
+SEND_SECONDS = 120.0
+"""How long a client may read nothing before it counts as gone."""
+KEEP_ALIVE_SECONDS = 15.0
+LONGEST_SECONDS = 3600.0
+"""How long a call may take in all: a provider that only ever says that it lives is not read for ever."""
+LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
+LOOK_BYTES = 4096
+"""How many bytes go by, at most, between two looks at whether the hold still covers the output; a token has at least one."""
+SSE = b"text/event-stream"
+
+log = structlog.get_logger()
+
+
+def _events(chunk: bytes) -> list[bytes]:
+    """Cut a chunk after each blank line, where events end."""
+    parts = chunk.split(b"\n\n")
+    return [*(part + b"\n\n" for part in parts[:-1]), *([parts[-1]] if parts[-1] else [])]
+
+
+class _Elsewhere(Exception):
+    """A try failed before its first byte in a way that another upstream may not; `made` is its record."""
+
+    def __init__(self, made: AttemptMade) -> None:
+        super().__init__()
+        self.made = made
+
+
+class Pump:
+    """One call, from its request to its settlement."""
+
+    def __init__(self, runtime: Runtime, arrival: Arrival, send: Send) -> None:
+        self._runtime = runtime
+        self._arrival = arrival
+        self._dialect = arrival.road.dialect
+        self._reply = Reply(send, arrival.request_id, self.client_left)
+        self._call: LetIn | None = None
+        self._progress: Progress | None = None
+        self._try: Try | None = None
+        self._attempts: list[AttemptMade] = []
+        self._whisper: asyncio.Task[None] | None = None
+        self._received_at = runtime.clock()
+        self._clock = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self._why: str | None = None
+        self._ending = False
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begin, in a task that the caller keeps."""
+        self._task = asyncio.create_task(self._run())
+        return self._task
+
+    @property
+    def open(self) -> bool:
+        """Whether the call is admitted and not settled: whether its hold wants signs of life."""
+        return self._progress is not None and not self._ending
+
+    # What ends it from outside.
+
+    def client_left(self) -> None:
+        """Take note that nobody reads any more; what happens to the upstream is a matter of policy. After the answer it means nothing."""
+        if self._reply.ended:
+            return
+        self._reply.here = False
+        if self._call is None or self._runtime.settings.on_client_loss == "cancel":
+            self._interrupt("client_gone")
+
+    def stop(self) -> None:
+        """End the call soon, because the process ends."""
+        self._interrupt("shutdown")
+
+    def _interrupt(self, why: str) -> None:
+        """Stop what is awaited now, once; what is being settled already is let finish."""
+        if self._why is None and not self._ending and self._task is not None:
+            self._why = why
+            self._task.cancel()
+
+    async def keep(self) -> None:
+        """Keep a sign of life."""
+        if self._progress is not None:
+            await self._progress.keep()
+
+    def attend(self, now: float) -> None:
+        """Look after the call, at every beat: tell the client that a silent stream lives, give up one that reads nothing, end what takes too long.
+
+        One look at all calls every two seconds costs less than a timer for every chunk.
+        """
+        reply = self._reply
+        if now - self._clock >= LONGEST_SECONDS:
+            self._interrupt("upstream_timeout")
+        elif reply.sending_since is not None:
+            if now - reply.sending_since >= SEND_SECONDS:
+                reply.here = False
+                self._interrupt("client_gone")
+        elif reply.started and self._progress is not None and self._progress.meter is not None and now - reply.sent_at >= KEEP_ALIVE_SECONDS:
+            # aside: a client that reads nothing must not stop the beat
+            self._whisper = asyncio.create_task(reply.say(self._progress.meter.keep_alive()))
+
+    # The call itself.
+
+    async def _run(self) -> None:
+        """Admit, relay and settle; never raises, and never leaves a client without an end."""
+        try:
+            call = await self._admit()
+            if call is not None:
+                self._call = call
+                self._progress = Progress(self._runtime, call)
+                await self._relay(call)
+        except Exception as error:  # a bug must not leave a hold open, nor a client waiting
+            log.exception("relay failed", call=self._arrival.request_id, error=type(error).__name__)
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        refusal = self._refusal(RefusalKind.INTERNAL, "The gateway failed. Its operator finds this request's id in the log.")
+        if self._call is None:
+            await self._refuse(refusal)
+        elif not self._ending:  # otherwise the client has its end, or the sweep will close the hold
+            await self._finish(Outcome(self._consumption(), UsageOutcome.FAILED, 500, "internal"), refusal)
+        elif not self._reply.ended:
+            await self._say_last(refusal)
+
+    async def _admit(self) -> LetIn | None:
+        try:
+            return await let_in(self._runtime, self._arrival)
+        except BadRequest as bad:
+            refusal = Refusal(RefusalKind.BAD_REQUEST, bad.message, self._arrival.request_id, param=bad.param)
+        except errors.Refusal as refused:
+            refusal = translated(refused, self._arrival.request_id, now_seconds=time.time())
+        except asyncio.CancelledError:
+            if not self._ours():
+                raise
+            refusal = self._refusal(RefusalKind.OVERLOADED, "The gateway is restarting; try again.", retry_after=2)
+        await self._refuse(refusal)
+        return None
+
+    def _ours(self) -> bool:
+        """Tell whether a cancellation is our own, and take it back then."""
+        if self._why is None or self._task is None:
+            return False
+        self._task.uncancel()
+        return True
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Answer a call that was never admitted."""
+        self._ending = True
+        answer = self._dialect.refuse(refusal)
+        await self._reply.whole(answer.status, answer.headers, answer.body)
+
+    async def _relay(self, call: LetIn) -> None:
+        self._introduce(call)
+        try:
+            await self._try_all(call)
+        except asyncio.CancelledError:
+            if not self._ours():
+                raise
+            await self._interrupted()
+        finally:
+            if self._try is not None:
+                self._try.dropped()
+
+    def _introduce(self, call: LetIn) -> None:
+        """Set the header fields of ours that the answer carries, whoever gives it."""
+        if call.preset is not None:
+            self._reply.own.append((ANSWER_HEADER, call.preset.name.encode()))
+        if call.admitted.clamped:
+            self._reply.own.append((b"x-max-tokens-clamped", str(call.admitted.output_tokens // max(call.ask.choices, 1)).encode()))
+
+    async def _interrupted(self) -> None:
+        outcome, code = UsageOutcome.FAILED, self._why
+        if self._why == "client_gone" or not self._reply.here:
+            outcome, code = UsageOutcome.CANCELLED, "client_gone"
+        refusal = self._refusal(RefusalKind.OVERLOADED, "The gateway is restarting; try again.", retry_after=2)
+        if self._why == "upstream_timeout":
+            refusal = self._refusal(RefusalKind.TIMED_OUT, "The provider did not come to an end in time.")
+        await self._finish(Outcome(self._consumption(), outcome, None, code), refusal)
+
+    async def _try_all(self, call: LetIn) -> None:
+        """Try one candidate after the other, until one has answered or none is left."""
+        candidates = call.plan.candidates
+        for place, candidate in enumerate(candidates):
+            try:
+                spoken = await call.spoken_to(candidate) if place else call.first
+            except BadRequest:
+                continue  # another dialect cannot say it: no candidate for this request, and only ever one of the fallbacks
+            upstream = candidate.upstream
+            assert self._progress is not None
+            self._progress.candidate, self._progress.meter = candidate, None
+            number = len(self._attempts) + 1
+            self._try = Try(
+                candidate,
+                number,
+                candidate.reason if number == 1 else "fallback",
+                self._runtime.routes.health[upstream.name],
+                tokens=call.opening.input_tokens,
+                started_at=self._runtime.clock(),
+            )
+            try:
+                # nobody pays for an answer that nobody waits for
+                await self._exchange(call, spoken, self._try, last=place == len(candidates) - 1 or not self._reply.here)
+            except _Elsewhere as failed:
+                self._attempts.append(failed.made)
+            else:
+                return
+        assert self._try is not None, "the first candidate is always tried"
+        before = self._attempts.pop()
+        outcome = Outcome(before.consumption or Consumption(), UsageOutcome.FAILED, 502, before.error_code)
+        await self._finish(outcome, self._refusal(RefusalKind.UPSTREAM_FAILED, OPERATOR_ERROR_MESSAGE), upstream_status=before.http_status)
+
+    async def _exchange(self, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
+        """Send the call to one upstream, and relay what it answers; raises _Elsewhere when the next candidate should be asked."""
+        upstream = made.candidate.upstream
+        url, headers, body = request_of(call, spoken, made.candidate, self._arrival.headers)
+        try:
+            async with self._runtime.upstreams.post(url, headers, body, upstream.waits) as response:
+                made.answered(response.headers, self._runtime.clock())
+                if response.status != 200:
+                    await self._upstream_refused(response, spoken, made, last=last)
+                elif call.ask.streamed:
+                    await self._stream(response, call, spoken, made, last=last)
+                else:
+                    await self._whole(response, call, spoken, made, last=last)
+        except BROKEN as error:
+            if self._ending:
+                raise
+            slow = isinstance(error, TimeoutError)
+            message = "The provider did not answer in time." if slow else "The provider broke off."
+            outcome = Outcome(self._consumption(), UsageOutcome.FAILED, 504 if slow else 502, "upstream_timeout" if slow else "upstream_broken")
+            await self._broken(made, outcome, message, RefusalKind.TIMED_OUT if slow else RefusalKind.UPSTREAM_FAILED, last=last, cause=type(error).__name__)
+
+    async def _broken(self, made: Try, outcome: Outcome, message: str, kind: RefusalKind, *, last: bool, cause: str = "") -> None:
+        """End a try whose upstream failed before its first byte: elsewhere goes on, or the client is told."""
+        assert outcome.error_code is not None
+        log.warning("upstream failed", call=self._arrival.request_id, upstream=made.candidate.upstream.name, code=outcome.error_code, error=cause)
+        made.trouble(Trouble.BROKEN, outcome.error_code, message)
+        if not last:
+            raise _Elsewhere(made.made(outcome, at=self._runtime.clock(), last=False))
+        await self._finish(outcome, self._refusal(kind, message))
+
+    async def _upstream_refused(self, response: Response, spoken: Spoken, made: Try, *, last: bool) -> None:
+        body, status = await response.read(LARGEST_ANSWER_BYTES), response.status
+        verdict = judge(status, body)
+        code = f"upstream_{status}"
+        if verdict.trouble is None:
+            made.well()
+        else:
+            log.warning("upstream refused", call=self._arrival.request_id, upstream=made.candidate.upstream.name, status=status, trouble=verdict.trouble.value)
+            made.trouble(verdict.trouble, code, f"The provider answered {status}.")
+        if verdict.elsewhere and not last:
+            outcome = Outcome(Consumption(), UsageOutcome.FAILED, status, code)
+            raise _Elsewhere(made.made(outcome, at=self._runtime.clock(), last=False))
+        if verdict.shown is not None or body is None:
+            refusal = self._refusal(verdict.shown or RefusalKind.UPSTREAM_FAILED, OPERATOR_ERROR_MESSAGE)
+            answered = self._dialect.refuse(refusal).status
+            await self._finish(Outcome(Consumption(), UsageOutcome.FAILED, answered, code), refusal, upstream_status=status)
+            return
+        if spoken.translation is not None:
+            body = spoken.translation.error(status, body, self._arrival.request_id)
+        await self._finish(Outcome(Consumption(), UsageOutcome.FAILED, status, code), Answer(status, self._passed(response), body))
+
+    def _passed(self, response: Response) -> list[tuple[bytes, bytes]]:
+        return self._dialect.response_headers(response.headers)
+
+    async def _whole(self, response: Response, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
+        body = await response.read(LARGEST_ANSWER_BYTES)
+        reading: Reading | None = None if body is None else spoken.dialect.read(body, spoken.ask)
+        if body is not None and reading is not None and reading.complete and spoken.translation is not None:
+            try:
+                body = spoken.translation.answer(body, call.ask, created_seconds=int(self._received_at.timestamp()))
+            except Untranslatable:
+                body = None
+        if body is None or reading is None or not reading.complete:
+            outcome = Outcome(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
+            await self._broken(made, outcome, "The provider's answer could not be read.", RefusalKind.UPSTREAM_FAILED, last=last)
+            return
+        made.well()
+        assert self._progress is not None
+        used = self._progress.of(reading.usage, reading.characters, reading.lines)
+        await self._finish(Outcome(used, UsageOutcome.SUCCEEDED, 200, None), Answer(200, self._passed(response), body))
+
+    async def _stream(self, response: Response, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
+        if not response.header(b"content-type").lower().startswith(SSE):
+            outcome = Outcome(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
+            await self._broken(made, outcome, "The provider did not stream its answer.", RefusalKind.UPSTREAM_FAILED, last=last)
+            return
+        meter = spoken.dialect.meter(spoken.ask)
+        if spoken.translation is not None:
+            meter = TranslatedMeter(meter, spoken.translation.stream(call.ask, created_seconds=int(self._received_at.timestamp())))
+        assert self._progress is not None
+        self._progress.meter = meter
+        passed = [field for field in self._passed(response) if field[0] != b"content-type"]
+        head = [(b"content-type", SSE + b"; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *passed]
+        if last:  # otherwise the head waits for the first byte: until then another upstream may answer
+            await self._reply.begin(200, head)
+        try:
+            if await self._pass_on(response, meter, head):
+                made.well()
+                await self._finish(Outcome(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted"), meter.conclude())
+                return
+        except BROKEN as error:
+            if self._ending or (not self._reply.started and not last):
+                raise
+            if not meter.ended and not meter.complete:
+                slow = isinstance(error, TimeoutError)
+                message = "The provider fell silent." if slow else "The provider broke off in the middle of its answer."
+                code, kind = ("upstream_timeout", RefusalKind.TIMED_OUT) if slow else ("upstream_cut", RefusalKind.UPSTREAM_FAILED)
+                made.trouble(Trouble.BROKEN, code, message)
+                await self._finish(Outcome(self._consumption(), UsageOutcome.FAILED, 200, code), meter.fail(self._refusal(kind, message)))
+                return
+        await self._stream_ended(meter, made, head, last=last)
+
+    async def _stream_ended(self, meter: Meter, made: Try, head: list[tuple[bytes, bytes]], *, last: bool) -> None:
+        """End a stream whose upstream has said its last word."""
+        used = self._consumption()
+        if meter.error is None and meter.complete:
+            made.well()
+            if not self._reply.started:
+                await self._reply.begin(200, head)
+            await self._finish(Outcome(used, UsageOutcome.SUCCEEDED, 200, None), meter.tail())
+            return
+        told, code = "The provider broke off in the middle of its answer.", "upstream_cut"
+        trouble: Trouble | None = Trouble.BROKEN
+        if meter.error is not None:
+            told, code, trouble = f"The provider told `{meter.error.type[:60]}` inside its stream.", "upstream_error", trouble_of(meter.error)
+        if trouble is None:
+            made.well()
+        else:
+            made.trouble(trouble, code, told)
+        outcome = Outcome(used, UsageOutcome.FAILED, 200, code)
+        if not self._reply.started and not last and trouble is not None:
+            raise _Elsewhere(made.made(outcome, at=self._runtime.clock(), last=False))
+        if not self._reply.started:
+            await self._reply.begin(200, head)
+        await self._finish(outcome, meter.tail() if meter.error is not None else meter.fail(self._refusal(RefusalKind.UPSTREAM_FAILED, told)))
+
+    async def _pass_on(self, response: Response, meter: Meter, head: list[tuple[bytes, bytes]]) -> bool:
+        """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
+        progress, reply = self._progress, self._reply
+        assert progress is not None
+        looked = look_after = 0
+        async for chunk in response:
+            # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
+            for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
+                forward = meter.feed(part)
+                if progress.first_token_ms is None and meter.first_token_seen:
+                    progress.first_token_ms = self._elapsed_ms()
+                if forward and not reply.started:
+                    await reply.begin(200, head)
+                looked += len(part)
+                if looked >= look_after:
+                    left = await progress.room(meter.usage.output_tokens)
+                    looked, look_after = 0, min(LOOK_BYTES, left)
+                    if not left and not meter.ended:
+                        if not reply.started:
+                            await reply.begin(200, head)
+                        await reply.say(forward)
+                        return True
+                if forward:
+                    await reply.say(forward)
+            if meter.ended:
+                break
+        return False
+
+    # How it ends.
+
+    def _consumption(self) -> Consumption:
+        return Consumption() if self._progress is None else self._progress.consumption()
+
+    def _refusal(self, kind: RefusalKind, message: str, *, retry_after: int | None = None) -> Refusal:
+        return Refusal(kind, message, self._arrival.request_id, retry_after_seconds=retry_after)
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._clock) * 1000)
+
+    async def _finish(self, outcome: Outcome, last: Answer | Refusal | bytes, *, upstream_status: int | None = None) -> None:
+        """Settle, then let the client see the end: a whole answer, a refusal, or the last bytes of a stream.
+
+        `upstream_status` is what the upstream answered, where the client gets another status.
+        """
+        self._ending = True
+        call, made = self._call, self._try
+        assert call is not None
+        candidate = call.plan.candidates[0] if made is None else made.candidate
+        now = self._runtime.clock()
+        if made is not None and made.number > len(self._attempts):
+            self._attempts.append(made.made(outcome, at=now, upstream_status=upstream_status))
+        ending = Ending(
+            workspace_id=call.admitted.workspace_id,
+            call_id=call.opening.id,
+            model=candidate.model.name,
+            provider=candidate.upstream.name,
+            price=candidate.price,
+            consumption=outcome.consumption,
+            outcome=outcome.outcome,
+            http_status=outcome.http_status,
+            error_code=outcome.error_code,
+            latency_ms=self._elapsed_ms(),
+            attempts=tuple(self._attempts),
+        )
+        settlement: asyncio.Task[Settled] = asyncio.create_task(self._runtime.calls.settle(ending))
+        await asyncio.wait({settlement}, timeout=SETTLE_SECONDS)
+        await self._say_last(last)
+        await settlement
+
+    async def _say_last(self, last: Answer | Refusal | bytes) -> None:
+        if isinstance(last, bytes):
+            await self._reply.say(last, last=True)
+        elif self._reply.started:  # a stream that began cannot be answered otherwise
+            meter = self._progress.meter if self._progress is not None else None
+            await self._reply.say(meter.fail(last) if isinstance(last, Refusal) and meter is not None else b"", last=True)
+        else:
+            answer = self._dialect.refuse(last) if isinstance(last, Refusal) else last
+            await self._reply.whole(answer.status, answer.headers, answer.body)
