@@ -31,8 +31,10 @@ MOST_OUTPUT_TOKENS = 10_000_000
 """The most that a client's own bound is taken for; no model says more in one answer."""
 
 
-REACHES: Mapping[str, tuple[str, ...]] = {name: (name, *(upstream for client, upstream in TRANSLATIONS if client == name)) for name in DIALECTS}
-"""The upstream dialects in which a client's request can be served: its own first, then those that it can be translated to."""
+REACHES: Mapping[str, tuple[str, ...]] = {
+    dialect.form: (name, *(upstream for client, upstream in TRANSLATIONS if client == name)) for name, dialect in DIALECTS.items()
+}
+"""The upstream dialects in which a request of a form can be served: its own first, then those that it can be translated to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class LetIn:
 
     async def spoken_to(self, candidate: Candidate) -> Spoken:
         """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
-        if candidate.upstream.dialect == self.first.dialect.name:
+        if candidate.upstream.dialect == self.first.dialect.name and (self.first.translation is None or self.ask.max_output_tokens is not None):
             return self.first
         return await _speak(self.dialect, self.ask, self.body, candidate)
 
@@ -156,7 +158,7 @@ def most_output(model: ModelView, ask: Ask) -> int:
 def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, preset: Version | None) -> Asked:
     return Asked(
         model=ask.model if preset is None else preset.aliases.get(ask.model, ask.model),
-        dialects=REACHES[dialect.name],
+        dialects=REACHES.get(dialect.form, (dialect.name,)),
         input_tokens=ask.input_tokens,
         max_output_tokens=ask.max_output_tokens,
         look=lambda: features.needed(body, ask),

@@ -7,7 +7,6 @@ import structlog
 from domain.serving.calls import Consumption, Part, Sign, counted
 from domain.serving.routing import Candidate
 from models.database import CONTENDED, UNREACHABLE
-from models.enums import Bucket
 from proxy.admission import LetIn
 from proxy.dialects.base import Meter, Usage
 from runtime import Runtime
@@ -16,23 +15,6 @@ RUNAWAY_TOKENS = 64
 """How far beyond twice its bound a provider may go, by our count, before it is taken not to know the bound."""
 
 log = structlog.get_logger()
-
-
-def quantities(usage: Usage) -> dict[str, int]:
-    """Return what an answer used as the books count it."""
-    return counted(
-        (
-            (Bucket.UNCACHED_INPUT, usage.input_tokens),
-            (Bucket.CACHE_READ, usage.cache_read_tokens),
-            (Bucket.CACHE_WRITE_5M, usage.cache_write_5m_tokens),
-            (Bucket.CACHE_WRITE_1H, usage.cache_write_1h_tokens),
-            (Bucket.OUTPUT, usage.output_tokens),
-            (Bucket.REASONING, usage.reasoning_tokens),
-            (Bucket.AUDIO_INPUT, usage.audio_input_tokens),
-            (Bucket.AUDIO_OUTPUT, usage.audio_output_tokens),
-            (Bucket.WEB_SEARCHES, usage.web_searches),
-        )
-    )
 
 
 class Progress:
@@ -57,7 +39,7 @@ class Progress:
         """Return a usage as the books keep it."""
         return Consumption(
             model=usage.model,
-            quantities=quantities(usage),
+            quantities=counted(usage.buckets()),
             service_tier=usage.service_tier,
             geography=usage.geography,
             reported=usage.reported,
@@ -72,7 +54,7 @@ class Progress:
         book = self._runtime.book
         model = book.find(usage.model or "")
         price = None if model is None else book.price(model.name, self._call.opening.created_at)
-        return Part((price or self.candidate.price).id, quantities(usage), unpriced=price is None)
+        return Part((price or self.candidate.price).id, counted(usage.buckets()), unpriced=price is None)
 
     async def keep(self, output_tokens: int | None = None) -> None:
         """Keep a sign of life, and ask for the hold to cover `output_tokens`; one that is lost is made up for by the next."""
