@@ -307,8 +307,8 @@ class Pump:
         await self._finish(Outcome(used, UsageOutcome.SUCCEEDED, 200, None), Answer(200, self._passed(response), body))
 
     async def _stream(self, response: Response, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
-        kind = response.header(b"content-type")
-        if not kind.lower().startswith(spoken.dialect.stream_type.encode()):
+        told = response.header(b"content-type")
+        if not told.lower().startswith(spoken.dialect.stream_type.encode()):
             outcome = Outcome(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
             await self._broken(made, outcome, "The provider did not stream its answer.", RefusalKind.UPSTREAM_FAILED, last=last)
             return
@@ -318,7 +318,8 @@ class Pump:
         assert self._progress is not None
         self._progress.meter = meter
         passed = [field for field in self._passed(response) if field[0] != b"content-type"]
-        head = [(b"content-type", SSE + b"; charset=utf-8" if kind.lower().startswith(SSE) else kind), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *passed]
+        told = SSE + b"; charset=utf-8" if told.lower().startswith(SSE) else told
+        head = [(b"content-type", told), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *passed]
         if last:  # otherwise the head waits for the first byte: until then another upstream may answer
             await self._reply.begin(200, head)
         try:
