@@ -6,6 +6,7 @@ import re
 import msgspec
 
 from domain.serving.routers import Features
+from models.enums import ModelCapability
 from proxy.dialects.base import Ask
 
 _IMAGE = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image|document|file|input_file)"')
@@ -14,6 +15,7 @@ _PARTS = msgspec.json.Decoder(list[msgspec.Raw])
 _ROLE = re.compile(rb'"role"\s*:\s*"user"')
 _INPUTS = ("messages", "input")
 _BEFORE = ("system", "instructions")
+_KINDS = {"embeddings": ModelCapability.EMBEDDINGS, "speech": ModelCapability.SPEECH, "transcriptions": ModelCapability.TRANSCRIPTION}
 LONGEST_LEAD_BYTES = 64 * 1024
 
 
@@ -22,8 +24,10 @@ def _value(body: bytes, ask: Ask, name: str) -> bytes:
     return b"" if span is None else body[span.start : span.end]
 
 
-def needed(body: bytes, ask: Ask) -> Features:
+def needed(form: str, body: bytes, ask: Ask) -> Features:
     """Return what a request needs of a model: tools where it offers any, sight where a block of its messages is an image or a document."""
+    if form in _KINDS:
+        return Features(kind=_KINDS[form])
     return Features(
         tools=_value(body, ask, "tools").strip() not in _NOTHING,
         images=any(_IMAGE.search(_value(body, ask, name)) is not None for name in _INPUTS),

@@ -12,15 +12,16 @@ NAMES = UUID("0199f0a2-6f5d-7c14-9b1e-4d1a7c3e5b60")
 """The namespace of routers' ids: a name has the same id in every process."""
 TYPICAL_OUTPUT_TOKENS = 1000
 """What an answer is taken to have, at most, where models are compared by what the call would cost."""
-NOT_FOR_CHAT = frozenset({ModelCapability.EMBEDDINGS, ModelCapability.SPEECH, ModelCapability.TRANSCRIPTION})
+NO_CONVERSATION = frozenset({ModelCapability.EMBEDDINGS, ModelCapability.SPEECH, ModelCapability.TRANSCRIPTION})
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a request needs of a model, beside room: to call tools, to see images or documents."""
+    """What a request needs of a model, beside room: to call tools, to see images or documents, and `kind`: what it does that is no conversation."""
 
     tools: bool = False
     images: bool = False
+    kind: ModelCapability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ AUTO = Router("auto", "Auto")
 def _able(model: ModelView, input_tokens: int, features: Features) -> bool:
     can = set(model.capabilities)
     return (
-        not can & NOT_FOR_CHAT
+        (features.kind in can if features.kind is not None else ModelCapability.TOOLS in can or not can & NO_CONVERSATION)
         and (model.context_window is None or input_tokens <= model.context_window)
         and (not features.tools or ModelCapability.TOOLS in can)
         and (not features.images or ModelCapability.VISION in can)
