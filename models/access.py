@@ -19,6 +19,7 @@ class Workspace(Model):
     created_at = fields.DatetimeField()
     frozen_at = fields.DatetimeField(null=True)
     overage_allowed = fields.BooleanField(default=False)
+    has_grants = fields.BooleanField(default=False)
 
     class Meta:
         table = "workspace"

@@ -143,3 +143,37 @@ class Subscription(Model):
 
     class Meta:
         table = "subscription"
+
+
+class CreditGrant(Model):
+    """Promotional credit: its id is that of its account. `closed_at` is when what was left was taken back, or booked as breakage."""
+
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    amount = fields.BigIntField()
+    priority = fields.IntField()
+    models = ArrayField(element_type="text", null=True)
+    apps = ArrayField(element_type="uuid", null=True)
+    reason = fields.TextField()
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField(null=True)
+    revoked_at = fields.DatetimeField(null=True)
+    closed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "credit_grant"
+
+
+class QuotaConversation(Model):
+    """A conversation that a quota has counted, and when it was last counted: once in each window."""
+
+    conversation = fields.CharField(max_length=255, primary_key=True)
+    workspace_id = fields.UUIDField()
+    bound_id = fields.UUIDField()
+    seen_at = fields.DatetimeField()
+
+    class Meta:
+        table = "quota_conversation"

@@ -38,13 +38,20 @@ class Call(Model):
     granted_output = fields.BigIntField()
     clamped = fields.BooleanField()
     created_at = fields.DatetimeField()
+    route_reason = fields.CharField(max_length=200, null=True)
+    clamp_reason = fields.CharField(max_length=16, null=True)
+    idempotent = fields.BooleanField(default=False)
 
     class Meta:
         table = "call"
 
 
 class Hold(Model):
-    """What a call has set aside, and how far it is: the one row of a call that changes, until it is closed once."""
+    """What a call has set aside, and how far it is: the one row of a call that changes, until it is closed once.
+
+    `payer` is `cash`, `quota`, or null for a call that costs nothing; `amount` is held of `account_id`, `part_amounts` of the grants in `part_ids`,
+    which pay first. `bound_most` has the limit of a quota as it was when the call was let in, and null for every other bound.
+    """
 
     call_id = fields.UUIDField(primary_key=True)
     workspace_id = fields.UUIDField()
@@ -64,6 +71,10 @@ class Hold(Model):
     closed_by = fields.CharField(max_length=10, null=True)
     charge_picousd = fields.BigIntField(null=True)
     charge_microusd = fields.BigIntField(null=True)
+    payer = fields.CharField(max_length=8, null=True)
+    part_ids = ArrayField(element_type="uuid", null=True)
+    part_amounts = ArrayField(element_type="bigint", null=True)
+    bound_most = ArrayField(element_type="bigint", null=True)
 
     class Meta:
         table = "hold"
@@ -86,6 +97,9 @@ class Attempt(Model):
     started_at = fields.DatetimeField()
     first_byte_at = fields.DatetimeField(null=True)
     finished_at = fields.DatetimeField()
+    reason = fields.CharField(max_length=32, default="first")
+    price_id = fields.UUIDField(null=True)
+    charged = fields.BooleanField(default=False)
 
     class Meta:
         table = "attempt"

@@ -21,9 +21,12 @@ from models.enums import Bucket, Measure, TokenCountSource, UsageOutcome
 from models.ids import instant
 
 SWEEP_AT_ONCE = 200
+TOKENS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT)
 SLOWEST_RETRY_SECONDS = 5.0
-LARGEST_CHARGE_PICOUSD = 10**17
-"""No call costs a hundred thousand dollars: a provider that reports more reports nonsense, which must not keep the books from closing."""
+LARGEST_CHARGE_PICOUSD = 10**15
+"""No call costs a thousand dollars: a provider that reports more reports nonsense, which must neither keep the books from closing nor overflow a cell."""
+LARGEST_COUNT = 10**8
+"""No call uses a hundred million of anything; what is reported beyond that is cut, for the same reason."""
 
 log = structlog.get_logger()
 
@@ -62,6 +65,8 @@ class Opening:
     address: str | None = None
     fallbacks: tuple[PriceVersion, ...] = ()
     route_reason: str | None = None
+    app_id: UUID | None = None
+    idempotent: bool = False
 
     @property
     def input_picousd(self) -> int:
@@ -81,7 +86,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call that was let in: its hold is durable, and covers `output_tokens`."""
+    """A call that was let in: its hold is durable, and covers `output_tokens`. `payer` is `cash`, `quota`, or None for a call that costs nothing."""
 
     call_id: UUID
     workspace_id: UUID
@@ -89,6 +94,7 @@ class Admitted:
     hold_microusd: int
     output_tokens: int
     clamped: bool
+    payer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class Consumption:
     @property
     def tokens(self) -> int:
         """All tokens: input, output, cache reads and writes, audio."""
-        return sum(self.amount(bucket) for bucket in (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT))
+        return sum(self.amount(bucket) for bucket in TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +224,9 @@ class Calls:
     def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
         self._book = book
         self._hold_seconds = hold_seconds
-        self._admissions = Batch(statement("SELECT * FROM admit_1($1::jsonb, $2)"), most=batch)
-        self._settlements = Batch(statement("SELECT * FROM settle_1($1::jsonb, $2)"), most=batch)
-        self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_1($1::jsonb)"), most=batch)
+        self._admissions = Batch(statement("SELECT * FROM admit_2($1::jsonb, $2)"), most=batch)
+        self._settlements = Batch(statement("SELECT * FROM settle_2($1::jsonb, $2)"), most=batch)
+        self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_2($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
 
     async def admit(self, opening: Opening) -> Admitted:
@@ -264,7 +270,9 @@ class Calls:
             "price_id": opening.price.id,
             "streamed": opening.streamed,
             "requested_max_output": opening.requested_max_output,
-            "route_reason": opening.route_reason,
+            "route_reason": None if opening.route_reason is None else opening.route_reason[:200],
+            "app_id": opening.app_id,
+            "idempotent": opening.idempotent,
             "created_at": opening.created_at,
             "hold_seconds": self._hold_seconds,
         }
@@ -397,7 +405,7 @@ def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
 def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:
     priced = ending.quote(book)
     used = ending.consumption
-    amounts = {bucket: used.amount(bucket) for bucket in Bucket}
+    amounts = {bucket: min(used.amount(bucket), LARGEST_COUNT) for bucket in Bucket}
     named = (Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING)
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
     costs = [reckon(book, _used(made, ending), made.price or ending.price, upstream=made.upstream, at=made.started_at) for made in ending.attempts]
@@ -419,7 +427,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "outcome": ending.outcome.value,
         "http_status": ending.http_status,
         "error_code": ending.error_code,
-        "tokens": used.tokens,
+        "tokens": sum(amounts[bucket] for bucket in TOKENS),
         "input_tokens": amounts[Bucket.UNCACHED_INPUT],
         "output_tokens": amounts[Bucket.OUTPUT],
         "cache_read_tokens": amounts[Bucket.CACHE_READ],
@@ -433,7 +441,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "first_token_ms": used.first_token_ms,
         "token_source": source.value,
         "needs_review": priced.needs_review,
-        "attempts": [_attempt(attempt, cost, _used(attempt, ending)) for attempt, cost in zip(ending.attempts, costs, strict=True)],
+        "attempts": [_attempt(attempt, cost, ending) for attempt, cost in zip(ending.attempts, costs, strict=True)],
     }
 
 
@@ -444,7 +452,8 @@ def _used(attempt: AttemptMade, ending: Ending) -> Consumption:
     return ending.consumption if attempt is ending.attempts[-1] else Consumption()
 
 
-def _attempt(attempt: AttemptMade, cost: Quote, used: Consumption) -> Item:
+def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending) -> Item:
+    used = _used(attempt, ending)
     return {
         "id": attempt.id,
         "number": attempt.number,
@@ -457,6 +466,7 @@ def _attempt(attempt: AttemptMade, cost: Quote, used: Consumption) -> Item:
         "usage": _usage(used),
         "cost_picousd": cost.picousd,
         "price_id": cost.price_id,
+        "charged": bool(used.quantities) and attempt is ending.attempts[-1],
         "started_at": attempt.started_at,
         "first_byte_at": attempt.first_byte_at,
         "finished_at": attempt.finished_at,
@@ -473,31 +483,39 @@ def _usage(used: Consumption) -> dict[str, Any]:
 _REFUSALS: Mapping[str, str] = {
     "scope": "This key may not call models: it lacks scope INFERENCE.",
     "test_key": "A test key reaches only the built-in model `echo`.",
+    "preset": "The subscription of this workspace does not open this tool's route.",
     "model": "This key may not use this model.",
     "origin": "This key may not be used from this origin.",
     "address": "This key may not be used from this address.",
     "stopped": "All calls of this workspace are stopped by its owner.",
 }
-
-
-_MEASURES: Mapping[str, str] = {"money": "The budget", "calls": "The limit on calls", "tokens": "The limit on tokens"}
+_MEASURES: Mapping[str, str] = {
+    "money": "The budget",
+    "calls": "The limit on calls",
+    "tokens": "The limit on tokens",
+    "list": "The limit on credits",
+    "conversations": "The limit on conversations",
+}
 _SPANS: Mapping[str, str] = {"day": "a day", "week": "a week", "month": "a month", "billing_period": "a billing period"}
 
 
-def _bound_reached(bound: str, resets_at: datetime | None) -> errors.BoundReached:
+def _bound_reached(bound: str, quota: bool, passes: bool, resets_at: datetime | None) -> errors.BoundReached:
     """Say which bound a call does not fit into; `bound` is a measure and a window, as `money in 24h`."""
     measure, _, span = bound.partition(" in ")
     if measure == Measure.CONCURRENT:
         return errors.BoundReached("As many calls are under way as may be at once; try again when one has ended.", bound=bound, resets_at=None, passes=True)
+    whose = f"{_MEASURES[measure]} of the subscription" if quota else _MEASURES[measure]
     of = " for good" if span == "lifetime" else f" for {_SPANS.get(span, span)}"
+    if passes:
+        return errors.BoundReached(f"{whose}{of} is held by calls under way; try again when one has ended.", bound=bound, resets_at=resets_at, passes=True)
     when = f"; it begins anew at {resets_at:%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
-    return errors.BoundReached(f"{_MEASURES[measure]}{of} does not cover this call{when}.", bound=bound, resets_at=resets_at)
+    return errors.BoundReached(f"{whose}{of} does not cover this call{when}.", bound=bound, resets_at=resets_at)
 
 
 def _admitted(row: Answer, opening: Opening) -> Admitted:
     verdict = row["verdict"]
     if verdict == "admitted":
-        return Admitted(opening.id, row["workspace_id"], row["key_id"], row["hold_microusd"], row["output"], row["clamped"])
+        return Admitted(opening.id, row["workspace_id"], row["key_id"], row["hold_microusd"], row["output"], row["clamped"], row["payer"])
     if verdict in ("unknown_key", "revoked_key", "expired_key"):
         raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
     if verdict == "kind":
@@ -505,6 +523,12 @@ def _admitted(row: Answer, opening: Opening) -> Admitted:
     if verdict == "no_subscription":
         message = "This is a subscription key, and its workspace has no subscription. Subscribe, or use a pay-per-token key."
         raise errors.BoundReached(message, bound="subscription", resets_at=None)
+    if verdict == "frozen":
+        message = "All spending of this workspace is stopped while a payment is disputed at the bank. Add credit, or ask the operator."
+        raise errors.InsufficientCredit(message, available_microusd=0, required_microusd=0)
+    if verdict == "held":
+        message = "Calls under way hold what is left of the balance; try again when one has ended."
+        raise errors.BoundReached(message, bound="balance", resets_at=None, passes=True)
     if verdict == "insufficient":
         available, required = row["available_microusd"] or 0, row["required_microusd"]
         raise errors.InsufficientCredit(
@@ -513,10 +537,8 @@ def _admitted(row: Answer, opening: Opening) -> Admitted:
             required_microusd=required,
         )
     if verdict == "bound":
-        raise _bound_reached(row["bound"], row["resets_at"])
+        raise _bound_reached(row["bound"], row["quota"], row["passes"], row["resets_at"])
     raise errors.Forbidden(_REFUSALS[verdict])
-
-
 
 
 def counted(quantities: Sequence[tuple[Bucket, int]]) -> dict[str, int]:

@@ -150,8 +150,10 @@ class Books(RuleBasedStateMachine):
 
     def _decide(self, key: Key, model: str, input_tokens: int, output: int) -> tuple[int, bool] | type[errors.Refusal]:
         each_in, each_out = PRICES[model]
-        if key == "testing" or model == "gratis":
+        if key == "testing":
             return output, False
+        if model == "gratis":
+            return errors.InsufficientCredit if self.balance < 0 else (output, False)
         least = up(input_tokens * each_in + min(output, 1) * each_out)
         allowed = self.available
         if key == "budgeted":
@@ -162,7 +164,7 @@ class Books(RuleBasedStateMachine):
         if up(input_tokens * each_in + output * each_out) <= allowed:
             return output, False
         if least > allowed:
-            return errors.InsufficientCredit
+            return errors.BoundReached if least <= self.balance - min(0, self.balance) else errors.InsufficientCredit
         return (allowed * MICRO - input_tokens * each_in) // each_out, True
 
     @rule(call=calls_made, done=st.tuples(st.integers(0, 80), st.integers(0, 250)), wanted=st.none() | st.integers(0, 300))

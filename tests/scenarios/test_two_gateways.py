@@ -116,7 +116,8 @@ async def test_a_balance_is_one_for_all_processes(gateway: Gateway, neighbour: G
     """F1: forty calls at once against a balance for a few: two processes never take it below zero, and books and answers agree."""
     mine = await tenant(credit_microusd=5 * ECHO_MICROUSD)
     statuses = await _both(gateway, neighbour, wire, mine.secret, 40)
-    assert set(statuses) == {200, 402}
+    assert 200 in statuses
+    assert set(statuses) - {200} <= {402, 429}  # the balance is gone, or held by calls under way
     left = await quiet(mine)
     assert 0 <= left < 5 * ECHO_MICROUSD
     charged = await database.fetch_value("SELECT sum(charge_microusd)::bigint FROM usage_event WHERE workspace_id = $1", mine.workspace_id)

@@ -89,7 +89,7 @@ def verdict(answer: Admitted | BaseException) -> tuple[Any, ...]:
     if isinstance(answer, errors.InsufficientCredit):
         return ("insufficient", answer.available_microusd, answer.required_microusd)
     if isinstance(answer, errors.BoundReached):
-        return ("bound", answer.bound)
+        return ("bound", answer.bound, answer.passes)
     assert isinstance(answer, errors.Refusal), answer
     return (type(answer).__name__,)
 
