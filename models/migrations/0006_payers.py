@@ -18,7 +18,7 @@ CREATE INDEX credit_grant_expiring ON credit_grant (expires_at) WHERE closed_at 
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0003_apps')]
+    dependencies = [('models', '0005_alerts')]
 
     initial = False
 
