@@ -17,7 +17,7 @@ from clients.webhooks import Webhooks
 from configuration import ECHO, Configuration, RouterEntry, RoutingEntry, UpstreamEntry, load_configuration
 from domain import duties
 from domain.access import callers
-from domain.access.callers import Caller
+from domain.access.callers import Caller, Whence
 from domain.errors import InvalidInput
 from domain.money import tiers
 from domain.money.amounts import parse_decimal
@@ -69,9 +69,10 @@ class Runtime:
         """Return this instant, in UTC: where time enters."""
         return datetime.now(UTC)
 
-    async def identify(self, credential: str | None, workspace: str | None) -> Caller | None:
+    async def identify(self, credential: str | None, workspace: str | None, whence: Whence) -> Caller | None:
         """Return who calls now; see `domain.access.callers.identify`."""
-        return await callers.identify(credential, workspace, sessions=self.issuers, open_signup=self.settings.signup == "open", at=self.clock())
+        open_signup = self.settings.signup == "open"
+        return await callers.identify(credential, workspace, sessions=self.issuers, open_signup=open_signup, at=self.clock(), whence=whence)
 
 
 def upstream_of(name: str, entry: UpstreamEntry, routing: RoutingEntry) -> Upstream:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from domain import errors
 from domain.access import callers, secrets
+from domain.access.callers import Whence
 from domain.money.catalogue import ModelView
 from domain.serving.calls import Admitted, Opening
 from domain.serving.routing import ECHO, Asked, Candidate, Plan
@@ -201,13 +202,13 @@ async def choose(shown: Sequence[str]) -> str:
     return ours[-1]
 
 
-async def prove(secret: str) -> None:
+async def prove(secret: str, whence: Whence | None = None) -> None:
     """Raise Unauthenticated when a key does not work now: one indexed look, before anything is told or taken in.
 
-    Raises Unavailable when the database is away.
+    With `whence`, Forbidden when it may not be used from there. Raises Unavailable when the database is away.
     """
     try:
-        await callers.prove_key(secret)
+        await callers.prove_key(secret, whence)
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
 

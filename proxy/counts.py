@@ -15,7 +15,7 @@ from proxy.dialects.base import Answer, BadRequest, Dialect, Refusal, RefusalKin
 from proxy.dialects.headers import credentials
 from proxy.presets.insertion import added_tokens
 from proxy.presets.registry import ANSWER_HEADER, Presets, Version, choice, chosen
-from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, read_body
+from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, read_body, whence
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ def counted(dialect: Dialect, body: bytes, version: Version | None) -> int:
 class CountTokens:
     """Answers POST on paths that end in /messages/count_tokens, generic and of the tools, in the shape of the Messages API.
 
-    Any key that works may ask, whatever its kind, scopes, bounds and balance. A path's first segment names the preset that counts.
+    Any key that works may ask from where it may be used, whatever its kind, scopes, bounds and balance. A path's first segment names the preset that counts.
     """
 
     def __init__(self, presets: Presets) -> None:
@@ -72,7 +72,7 @@ class CountTokens:
         headers = scope["headers"]
         secret = await choose(credentials(headers))
         # Before anything is told, and before more than a little is taken in; a second look would cost what the first one did.
-        await prove(secret)
+        await prove(secret, whence(scope))
         body = await read_body(scope, receive, _proved)
         slug = scope["path"].split("/")[1]
         version = chosen(self.presets, slug, choice(headers)) if slug in self.presets else None

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from domain.access.callers import Whence
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -60,6 +62,13 @@ async def read_body(scope: Scope, receive: Receive, prove: Callable[[], Awaitabl
                     proved = True
     except TimeoutError:
         raise TooSlow from None
+
+
+def whence(scope: Scope) -> Whence:
+    """Return where a request comes from; a link-local address comes with its interface, which is no part of it."""
+    origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
+    client = scope.get("client")
+    return Whence(origin, client[0].partition("%")[0] if client else None)
 
 
 async def gone(receive: Receive) -> None:

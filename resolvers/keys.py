@@ -4,7 +4,6 @@ from uuid import UUID
 
 from domain.access import keys
 from domain.access.keys import KeyChanges, KeyFilter, KeyView, NewKey
-from domain.errors import NotFound
 from domain.pages import Page, PageOf
 from resolvers.asking import Asking
 
@@ -20,28 +19,18 @@ async def count(asking: Asking, filter_: KeyFilter) -> int:
 
 
 async def create(asking: Asking, new: NewKey) -> tuple[KeyView, str | None]:
-    """Make a key; the secret is None when an idempotency key has made it before. Raises NotFound for a model that the catalogue does not know."""
-    _refuse_unknown_models(asking, new)
-    return await keys.create(asking.known, new)
+    """Make a key; the secret is None when an idempotency key has made it before."""
+    return await keys.create(asking.known, new, offered=_offered(asking))
 
 
 async def update(asking: Asking, key_id: UUID, changes: KeyChanges) -> KeyView:
-    """Change a key. Raises NotFound for a model that the catalogue does not know."""
-    _refuse_unknown_models(asking, changes)
-    return await keys.update(asking.known, key_id, changes)
+    """Change a key."""
+    return await keys.update(asking.known, key_id, changes, offered=_offered(asking))
 
 
-def _refuse_unknown_models(asking: Asking, wanted: NewKey | KeyChanges) -> None:
-    """A name that is mistyped would shut a key out, or bound nothing at all, and be shown as no model."""
-    named: list[tuple[tuple[str, ...], str]] = []
-    if isinstance(wanted.allowed_models, tuple):
-        named += [(("allowedModels", str(place)), name) for place, name in enumerate(wanted.allowed_models)]
-    for field, bounds in (("budgets", wanted.budgets), ("limits", wanted.limits)):
-        if isinstance(bounds, tuple):
-            named += [((field, str(place), "model"), bound.model) for place, bound in enumerate(bounds) if bound.model is not None]
-    for path, name in named:
-        if name and asking.facilities.find(name) is None:
-            raise NotFound("model", path=path)
+def _offered(asking: Asking) -> frozenset[str]:
+    """Names that calls may give and the catalogue may not have: those of routers."""
+    return frozenset(model.name for model in asking.facilities.offered())
 
 
 async def rotate(asking: Asking, key_id: UUID, grace_seconds: int) -> tuple[KeyView, str]:

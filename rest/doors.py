@@ -130,7 +130,7 @@ class Door:
         operation = self._operations.get(method)
         if operation is None:
             raise NotAllowed(scope["method"], self._methods)
-        who = None if self._document.public else await callers.known(self._runtime, headers, api_key_field=self._document.api_key_field)
+        who = None if self._document.public else await callers.known(self._runtime, headers, scope.get("client"), api_key_field=self._document.api_key_field)
         body = await bodies.read(scope, receive) if method in WITH_BODY else None
         try:
             given = bodies.from_query(operation.given, scope["query_string"]) if body is None else bodies.from_body(operation.given, body)

@@ -6,7 +6,7 @@ from typing import Any
 
 from strawberry.types import Info as StrawberryInfo
 
-from domain.access.callers import Caller
+from domain.access.callers import NOWHERE, Caller, Whence
 from resolvers.asking import Asking
 from schema.throttle import MEMBERS, STRANGERS, Allowance, Taken
 
@@ -22,6 +22,7 @@ class Context(Asking):
 
     request_id: str
     address: str
+    whence: Whence = NOWHERE
     connection_params: dict[str, object] | None = None
     renew: Callable[[], Awaitable[Caller | None]] | None = field(default=None, repr=False)
     cost: int = 0

@@ -22,7 +22,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import SubscriptionExecutionResult
 from strawberry.types.unset import UNSET, UnsetType
 
-from domain.access.callers import Caller
+from domain.access.callers import Caller, Whence
 from domain.errors import Refusal, Unauthenticated
 from resolvers.asking import Facilities
 from schema.context import Context
@@ -41,7 +41,7 @@ DEEPEST_BODY: Final = 64
 STRAYS: Final = frozenset(map(chr, (0, *range(0xD800, 0xE000))))
 """What JSON can escape and neither UTF-8 nor Postgres can hold: NUL and lone surrogates."""
 
-Identify = Callable[[str | None, str | None], Awaitable[Caller | None]]
+Identify = Callable[[str | None, str | None, Whence], Awaitable[Caller | None]]
 """A bearer credential and the `X-Workspace-Id` header to the caller: None without a credential, a Refusal for one that is not believed."""
 
 
@@ -244,9 +244,10 @@ class GraphQLView(GraphQL[Context, None]):
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         """Who calls, before anything is parsed."""
         authorization, workspace = request.headers.get("authorization"), request.headers.get("x-workspace-id")
+        whence = Whence(request.headers.get("origin"), request.client.host.partition("%")[0] if request.client else None)
         over_socket = self.is_websocket_request(request)
         try:
-            caller = await self._identify(bearer_of(authorization), workspace)
+            caller = await self._identify(bearer_of(authorization), workspace, whence)
         except Refusal:
             if not over_socket:
                 raise
@@ -256,12 +257,13 @@ class GraphQLView(GraphQL[Context, None]):
             facilities=self._facilities,
             request_id=self._request_id(request),
             address=request.client.host if request.client else "",
-            renew=self._renewal(authorization, workspace) if over_socket else None,
+            whence=whence,
+            renew=self._renewal(authorization, workspace, whence) if over_socket else None,
         )
 
-    def _renewal(self, authorization: str | None, workspace: str | None) -> Callable[[], Awaitable[Caller | None]]:
+    def _renewal(self, authorization: str | None, workspace: str | None, whence: Whence) -> Callable[[], Awaitable[Caller | None]]:
         async def renew() -> Caller | None:
-            return await self._identify(bearer_of(authorization), workspace)
+            return await self._identify(bearer_of(authorization), workspace, whence)
 
         return renew
 
@@ -269,7 +271,7 @@ class GraphQLView(GraphQL[Context, None]):
         """Take the credential of a WebSocket client's first message: `authorization` and, if needed, `x-workspace-id`."""
         told = {name.lower(): value for name, value in (context.connection_params or {}).items() if isinstance(value, str)}
         if "authorization" in told:
-            context.renew = self._renewal(told["authorization"], told.get("x-workspace-id"))
+            context.renew = self._renewal(told["authorization"], told.get("x-workspace-id"), context.whence)
             try:
                 context.caller = await context.renew()
             except Refusal:

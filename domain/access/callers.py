@@ -1,9 +1,12 @@
 """Who is calling: one function for every door, and no cache that could remember a key that is revoked."""
 
+import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
+
+import asyncpg
 
 from domain.access import secrets, users, workspaces
 from domain.errors import Forbidden, MissingScope, Unauthenticated
@@ -56,6 +59,17 @@ class SessionClaims:
     email: str | None
     email_verified: bool
     name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Whence:
+    """Where a request comes from: a browser's Origin, and the client's address; None where there is none to tell."""
+
+    origin: str | None = None
+    address: str | None = None
+
+
+NOWHERE = Whence()
 
 
 class Sessions(Protocol):
@@ -116,20 +130,22 @@ class Caller:
         return self.user_id
 
 
-async def identify(credential: str | None, workspace: str | None, *, sessions: Sessions, open_signup: bool, at: datetime) -> Caller | None:
+async def identify(
+    credential: str | None, workspace: str | None, *, sessions: Sessions, open_signup: bool, at: datetime, whence: Whence = NOWHERE
+) -> Caller | None:
     """Return who calls with a bearer credential: an API key or a session token; None when there is none.
 
     `workspace` is the `X-Workspace-Id` header. Raises Unauthenticated for a credential that is not believed, and Forbidden for a
-    workspace that the caller is no member of.
+    workspace that the caller is no member of, and for a key that may not be used from where the request comes.
     """
     if not credential:
         return None
     if credential.startswith(secrets.PREFIXES):
-        return await _by_key(credential, workspace, at=at)
+        return await _by_key(credential, workspace, whence, at=at)
     return await _by_session(credential, workspace, sessions=sessions, open_signup=open_signup, at=at)
 
 
-async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller:
+async def _by_key(secret: str, workspace: str | None, whence: Whence, *, at: datetime) -> Caller:
     if not secrets.well_formed(secret):
         raise Unauthenticated
     row = await database.fetch_row(
@@ -139,7 +155,7 @@ async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller
            WHERE u.hash = $1 AND o.workspace_id = u.workspace_id AND o.id = u.key_id AND o.revoked_at IS NULL
              AND (u.last_used_at IS NULL OR u.last_used_at < clock_timestamp() - interval '1 minute')
         )
-        SELECT k.workspace_id, k.id, k.name, k.kind, k.mode, k.scopes, s.suffix
+        SELECT k.workspace_id, k.id, k.name, k.kind, k.mode, k.scopes, k.allowed_origins, k.allowed_addresses, s.suffix
           FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
          WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
            AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
@@ -148,6 +164,7 @@ async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller
     )
     if row is None:
         raise Unauthenticated
+    _check_whence(row, whence)
     scopes = frozenset(Scope(scope) for scope in row["scopes"])
     workspace_id: UUID = row["workspace_id"]
     if workspace is not None:
@@ -168,18 +185,32 @@ async def _by_key(secret: str, workspace: str | None, *, at: datetime) -> Caller
     )
 
 
-async def prove_key(secret: str) -> None:
-    """Raise Unauthenticated when an API key does not work now: one indexed look-up."""
-    works = secrets.well_formed(secret) and await database.fetch_value(
-        """
-        SELECT EXISTS (SELECT FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
-         WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
-           AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
-        """,
-        secrets.fingerprint(secret),
-    )
-    if not works:
+def _check_whence(row: asyncpg.Record, whence: Whence) -> None:
+    """Raise Forbidden, in the words of admission, when a key's row does not let it be used from there."""
+    if row["allowed_origins"] is not None and whence.origin not in row["allowed_origins"]:
+        raise Forbidden("This key may not be used from this origin.")
+    if row["allowed_addresses"] is not None:
+        address = ipaddress.ip_address(whence.address) if whence.address else None
+        if address is None or not any(address in ipaddress.ip_network(network) for network in row["allowed_addresses"]):
+            raise Forbidden("This key may not be used from this address.")
+
+
+async def prove_key(secret: str, whence: Whence | None = None) -> None:
+    """Raise Unauthenticated when an API key does not work now: one indexed look-up; given where it comes from, Forbidden when it may not be used there."""
+    row = None
+    if secrets.well_formed(secret):
+        row = await database.fetch_row(
+            """
+            SELECT k.allowed_origins, k.allowed_addresses FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
+             WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
+               AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+            """,
+            secrets.fingerprint(secret),
+        )
+    if row is None:
         raise Unauthenticated("This API key is unknown, revoked or expired.")
+    if whence is not None:
+        _check_whence(row, whence)
 
 
 async def _by_session(token: str, workspace: str | None, *, sessions: Sessions, open_signup: bool, at: datetime) -> Caller:

@@ -1,11 +1,11 @@
 """API keys: made, shown, changed, rotated, revoked. A secret is shown once, and a key never makes or changes one wider than itself."""
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +16,7 @@ from domain.access.callers import Actor, Caller
 from domain.access.limits import BoundInput
 from domain.access.workspaces import check_name
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange, WiderThanCaller
+from domain.money import catalogue
 from domain.pages import Page, PageOf, cut, newest_first
 from models import database
 from models.enums import ActorKind, ApiKeyKind, ApiKeyMode, ApiKeyStatus, Measure, Scope, SubjectKind
@@ -204,11 +205,12 @@ async def find(caller: Caller, key_id: UUID) -> KeyView:
     return found[key_id]
 
 
-async def create(caller: Caller, new: NewKey) -> tuple[KeyView, str | None]:
+async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = ()) -> tuple[KeyView, str | None]:
     """Make a key and return it with its secret, which is nowhere else.
 
+    Models are named as the catalogue has them, or as `offered` has besides (`auto` and its like); an alias is kept as its model's own name.
     A repeat with the same idempotency key returns the first key and no secret. Raises WiderThanCaller for more than the caller's own
-    rights, InvalidInput and its kin for malformed values, IdempotencyConflict.
+    rights, NotFound for a model that there is not, InvalidInput and its kin for malformed values, IdempotencyConflict.
     """
     workspace_id = caller.require(Scope.KEYS_WRITE)
     _check(new.name, new.allowed_models, new.allowed_origins, new.allowed_addresses)
@@ -221,9 +223,9 @@ async def create(caller: Caller, new: NewKey) -> tuple[KeyView, str | None]:
         missing = ", ".join(sorted(scope.name for scope in scopes - caller.scopes))
         raise WiderThanCaller(f"You do not hold {missing} yourself.", path=("scopes",))
     minter = await _own_key(caller)
-    wanted = new
+    wanted = replace(new, **await _named(new, offered))
     if minter is not None:
-        wanted = _within(minter, new)
+        wanted = _within(minter, wanted)
     key_id, secret = uuid7(), secrets.make(wanted.mode)
     async with database.transaction():
         if new.idempotency_key is not None:
@@ -261,8 +263,11 @@ async def create(caller: Caller, new: NewKey) -> tuple[KeyView, str | None]:
     return _view(made), secret
 
 
-async def update(caller: Caller, key_id: UUID, changes: KeyChanges) -> KeyView:
-    """Change what a key is called and may do; raises NotFound, InvalidState for a revoked key, WiderThanCaller, InvalidInput."""
+async def update(caller: Caller, key_id: UUID, changes: KeyChanges, *, offered: Collection[str] = ()) -> KeyView:
+    """Change what a key is called and may do; models as for `create`.
+
+    Raises NotFound for a key or a model that there is not, InvalidState for a revoked key, WiderThanCaller, InvalidInput.
+    """
     workspace_id = caller.require(Scope.KEYS_WRITE)
     key = await _managed(caller, key_id)
     if key.status is ApiKeyStatus.REVOKED:
@@ -286,6 +291,9 @@ async def update(caller: Caller, key_id: UUID, changes: KeyChanges) -> KeyView:
     for name, bounds in (("budgets", changes.budgets), ("limits", changes.limits)):
         if not isinstance(bounds, Unset):
             limits.check(bounds, path=name)
+    changes = replace(changes, **await _named(changes, offered))
+    if not isinstance(changes.allowed_models, Unset):
+        asked["allowed_models"] = changes.allowed_models
     minter = await _own_key(caller)
     if minter is not None:
         _refuse_widening(minter, key, changes)
@@ -334,8 +342,12 @@ async def rotate(caller: Caller, key_id: UUID, grace_seconds: int = 86_400) -> t
 
 
 async def revoke(caller: Caller, key_id: UUID) -> KeyView:
-    """Revoke a key: its next call fails, streams under way go on. Doing it twice is no error. Raises NotFound."""
+    """Revoke a key: its next call fails, streams under way go on. Doing it twice is no error.
+
+    Raises NotFound, and WiderThanCaller for a key that may do more than the caller: a leaked narrow key stops nobody else's work.
+    """
     workspace_id = caller.require(Scope.KEYS_WRITE)
+    await _managed(caller, key_id)
     row = await database.fetch_row(
         "UPDATE api_key SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE workspace_id = $1 AND id = $2 RETURNING id", workspace_id, key_id
     )
@@ -443,6 +455,34 @@ def _subset(mine: tuple[str, ...] | None, theirs: tuple[str, ...] | None, field:
     if theirs is None or not set(theirs) <= set(mine):
         raise WiderThanCaller("Wider than what the calling key may use.", path=(field,))
     return theirs
+
+
+async def _named(wanted: NewKey | KeyChanges, offered: Collection[str]) -> dict[str, Any]:
+    """Return what names models with the models' own names; raises NotFound for one that there is not.
+
+    A name that is mistyped would shut a key out, or bound nothing at all; an alias would shut the model's own name out.
+    """
+    fields = {field: getattr(wanted, field) for field in ("allowed_models", "budgets", "limits") if isinstance(getattr(wanted, field), tuple)}
+    models = fields.pop("allowed_models", None)
+    named = {*(models or ()), *(bound.model for bounds in fields.values() for bound in bounds if bound.model is not None)}
+    if not named:
+        return {}
+    own = await catalogue.own_names(named) | {name: name for name in offered}
+
+    def find(name: str, *path: str) -> str:
+        if name not in own:
+            raise NotFound("model", path=path)
+        return own[name]
+
+    told: dict[str, Any] = {
+        field: tuple(
+            bound if bound.model is None else replace(bound, model=find(bound.model, field, str(place), "model")) for place, bound in enumerate(bounds)
+        )
+        for field, bounds in fields.items()
+    }
+    if models is not None:
+        told["allowed_models"] = tuple(dict.fromkeys(find(name, "allowedModels", str(place)) for place, name in enumerate(models)))
+    return told
 
 
 def _check(

@@ -1,6 +1,6 @@
 """Models and what they cost: one function for every price, integers in picodollars for a unit, versions that never change."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -304,6 +304,14 @@ def _dated(versions: list[PriceVersion]) -> list[PriceVersion]:
         PriceVersion(v.id, v.model, v.upstream, v.rows, v.effective_from, end, v.source, v.creator, v.created_at)
         for v, end in zip(versions, [*ends, None], strict=True)
     ]
+
+
+async def own_names(names: Collection[str]) -> dict[str, str]:
+    """Return the own name of each model that is named by it or by an alias; names of no model are left out."""
+    rows = await database.fetch(
+        "SELECT n AS given, m.name FROM unnest($1::text[]) n JOIN catalogue_model m ON m.name = n OR n = ANY (m.aliases) ORDER BY m.name = n", sorted(names)
+    )
+    return {row["given"]: row["name"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 from domain import errors
 from domain.access import callers, keys, secrets
-from domain.access.callers import WORKSPACE_SCOPES, Caller
+from domain.access.callers import WORKSPACE_SCOPES, Caller, Whence
 from domain.access.keys import DEFAULT_SCOPES, KeyChanges, KeyFilter, NewKey
 from domain.access.limits import BoundInput
 from domain.pages import Page
@@ -28,8 +28,9 @@ LIMIT = BoundInput(Measure.CALLS, "1m", 5)
 
 
 async def calling(secret: str) -> Caller:
-    """Return who calls with a key, as every door learns it."""
-    caller = await callers.identify(secret, None, sessions=NOBODY, open_signup=False, at=datetime.now(UTC))
+    """Return who calls with a key, as every door learns it, from where every key of these tests may be used."""
+    whence = Whence("https://a.example", "203.0.113.7")
+    caller = await callers.identify(secret, None, sessions=NOBODY, open_signup=False, at=datetime.now(UTC), whence=whence)
     assert caller is not None
     return caller
 

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from domain.access import callers, keys, secrets, users, workspaces
-from domain.access.callers import Actor, Caller, SessionClaims
+from domain.access.callers import Actor, Caller, SessionClaims, Whence
 from domain.access.keys import KeyView, NewKey
 from domain.access.workspaces import WorkspaceView
 from domain.errors import Unauthenticated
@@ -226,8 +226,8 @@ async def running() -> AsyncIterator[Served]:
     issuer, book = Issuer(), Book()
     calls = Calls(book, batch=1, hold_seconds=60)
 
-    async def identify(credential: str | None, workspace: str | None) -> Caller | None:
-        return await callers.identify(credential, workspace, sessions=issuer, open_signup=False, at=datetime.now(UTC))
+    async def identify(credential: str | None, workspace: str | None, whence: Whence) -> Caller | None:
+        return await callers.identify(credential, workspace, sessions=issuer, open_signup=False, at=datetime.now(UTC), whence=whence)
 
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

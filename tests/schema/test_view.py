@@ -7,7 +7,7 @@ import pytest
 import structlog
 from starlette.applications import Starlette
 
-from domain.access.callers import Caller
+from domain.access.callers import Caller, Whence
 from domain.money.catalogue import Book
 from resolvers.asking import Facilities
 from schema.errors import MASKED
@@ -210,7 +210,7 @@ async def test_a_credential_that_is_not_believed_is_401_before_the_body_is_read(
 async def test_a_fault_while_identifying_is_500_in_json_and_masked() -> None:
     """Whatever breaks before an operation runs, the client gets an answer in the agreed media type, with the request's ID and nothing of ours."""
 
-    async def identify(credential: str | None, workspace: str | None) -> Caller | None:
+    async def identify(credential: str | None, workspace: str | None, _: Whence) -> Caller | None:
         raise OSError(f"cannot reach postgresql://user:secret@database {credential} {workspace}")
 
     facilities = Facilities(book=Book(), offered=list, find=Book().find, signing_secret=SIGNING_SECRET, public_url="http://here", version="1")
