@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 import structlog
@@ -11,9 +11,10 @@ import structlog
 from domain import errors
 from models.ids import uuid7
 from proxy.admission import Arrival, Road, choose, prove, translated
-from proxy.dialects import anthropic, openai, responses
-from proxy.dialects.base import Answer, BadRequest, Refusal, RefusalKind
+from proxy.dialects import anthropic, embeddings, openai, responses, speech, transcriptions
+from proxy.dialects.base import Answer, BadRequest, Headers, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
+from proxy.dialects.multipart import checked
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
@@ -29,6 +30,9 @@ def _roads() -> dict[str, Road]:
         "/v1/v1/messages": Road(anthropic, "/v1/messages", "messages"),
         "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
         "/v1/responses": Road(responses, "/v1/responses", "responses"),
+        "/v1/embeddings": Road(embeddings, "/v1/embeddings", "embeddings"),
+        "/v1/audio/speech": Road(speech, "/v1/audio/speech", "speech"),
+        "/v1/audio/transcriptions": Road(transcriptions, "/v1/audio/transcriptions", "transcriptions"),
     }
     for slug in PRESETS:
         road = Road(anthropic, f"/{slug}/v1/messages", "messages", tool=slug)
@@ -38,6 +42,8 @@ def _roads() -> dict[str, Road]:
 
 
 ROADS: Mapping[str, Road] = _roads()
+SHAPED: Mapping[str, Callable[[Headers, bytes], bytes]] = {"/v1/audio/transcriptions": checked}
+"""What is done with a body before it is read, by the road's name: it is checked against its header. Raises BadRequest."""
 COUNTS = frozenset(f"{base}{COUNT}" for slug in ("", *(f"/{slug}" for slug in PRESETS)) for base in ({f"{slug}/v1", f"{slug}/v1/v1"} | ({slug} if slug else set())))
 """The paths that count tokens."""
 
@@ -82,6 +88,10 @@ class Inference:
         try:
             secret = await choose(credentials(headers))
             body = await read_body(scope, receive, lambda: prove(secret))
+            if road.endpoint in SHAPED:
+                body = await _shaped(road, headers, body, secret)
+        except BadRequest as bad:
+            return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
         except TooLarge:
             return Refusal(RefusalKind.TOO_LARGE, "A request has at most 32 MiB.", request_id)
         except TooSlow:
@@ -124,6 +134,14 @@ class Inference:
         finally:
             waiting = False
         pump.client_left()
+
+
+async def _shaped(road: Road, headers: Headers, body: bytes, secret: str) -> bytes:
+    try:
+        return SHAPED[road.endpoint](headers, body)
+    except BadRequest:
+        await prove(secret)  # who is not known learns nothing of it
+        raise
 
 
 async def _answer(send: Send, answer: Answer, request_id: str) -> None:

@@ -35,7 +35,6 @@ class Ask:
     `max_output_tokens` is for one choice and None when the client set no bound; `input_tokens` is an estimate, at least 1 (see
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
-    `characters` and `lines` are the size of the text given, where that text is what is sold (speech).
     """
 
     model: str
@@ -48,8 +47,6 @@ class Ask:
     conversation: str | None
     spans: Mapping[str, Span] = field(repr=False)
     besides: Mapping[Bucket, int] = field(default_factory=dict)
-    characters: int = 0
-    lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,241 @@
+"""Embeddings, speech and transcriptions through a running gateway: the official SDK, bytes as they are, and bills that are right."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from models import database
+from tests.conftest import PROVIDER_KEY, Suite
+from tests.proxy.dialects.recordings_of_sound import form, wav
+from tests.support import upstream as scripted
+from tests.support.books import only_call, quiet, settled
+from tests.support.gateway import Gateway
+from tests.support.upstream import Exchange, Script, Upstream
+from tests.support.world import Tenant, tenant
+
+pytestmark = pytest.mark.anyio
+
+CREDIT = 1_000_000
+CONFIGURATION = """
+[upstreams.sounds]
+dialect = "openai"
+url = "{url}"
+key_env = "SCRIPTED_KEY"
+models = ["text-embedding-3-small", "tts-1", "whisper-1", "gpt-4o-transcribe"]
+rename = {{ "tts-1" = "tts-theirs", "whisper-1" = "whisper-theirs" }}
+
+[upstreams.messages]
+dialect = "anthropic"
+url = "{url}"
+key_env = "SCRIPTED_KEY"
+models = ["claude-opus-5-5"]
+"""
+
+
+@pytest.fixture(scope="module")
+async def provider() -> AsyncIterator[Upstream]:
+    """The scripted upstream of this file."""
+    async with scripted.serve() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def gateway(books: Suite, provider: Upstream) -> AsyncIterator[Gateway]:
+    """A gateway whose upstream has models of sound and vectors."""
+    path = books.folder / "sounds.toml"
+    path.write_text(CONFIGURATION.format(url=provider.url))
+    started = Gateway({**books.environment, "TALLYGATE_CONFIG": str(path), "SCRIPTED_KEY": PROVIDER_KEY}, books.folder / "sounds.log")
+    started.start()
+    await started.ready()
+    yield started
+    assert started.terminate() == 0
+
+
+def _client(gateway: Gateway, mine: Tenant) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=mine.secret, max_retries=0)
+
+
+def _binary(body: bytes, content_type: str) -> Script:
+    return scripted.whole(body, 200, {"content-type": content_type})
+
+
+async def _characters(mine: Tenant) -> tuple[int, int]:
+    row = await database.fetch_row("SELECT sum(characters) AS characters, sum(lines) AS lines FROM usage_event WHERE workspace_id = $1", mine.workspace_id)
+    assert row is not None
+    return int(row["characters"]), int(row["lines"])
+
+
+# `echo`, which anybody can try: 1 USD a million tokens in, 15 a million characters, 0.006 a minute.
+
+
+async def test_the_sdk_embeds(gateway: Gateway) -> None:
+    """`embeddings.create`, which asks for base64 by itself: two texts of 9 and 1 tokens cost 10 microdollars."""
+    mine = await tenant(credit_microusd=CREDIT)
+    async with _client(gateway, mine) as client:
+        answer = await client.embeddings.create(model="echo", input=["Say this back to me, word for word.", "abc"])
+    assert [len(each.embedding) for each in answer.data] == [8, 8]
+    assert answer.usage.prompt_tokens == 10
+    assert await quiet(mine) == CREDIT - 10
+
+
+async def test_the_sdk_speaks(gateway: Gateway) -> None:
+    """`audio.speech.create`: 1000 characters cost 15 000 microdollars; the text given is the metric, not the sound."""
+    mine = await tenant(credit_microusd=CREDIT)
+    text = "0123456789" * 99 + "end\nof it."
+    async with _client(gateway, mine) as client:
+        answer = await client.audio.speech.create(model="echo", voice="alloy", input=text)
+        sound = answer.content
+        async with client.audio.speech.with_streaming_response.create(model="echo", voice="alloy", input="abc", response_format="pcm") as opened:
+            streamed = b"".join([part async for part in opened.iter_bytes()])
+    assert (sound[:4], len(sound)) == (b"RIFF", 44 + 80 * 1000)
+    assert streamed == b"\x80" * 240
+    assert await quiet(mine) == CREDIT - 15_000 - 45
+    assert await _characters(mine) == (1003, 3)
+
+
+@pytest.mark.parametrize("wanted", ["json", "text", "srt", "vtt", "verbose_json"])
+async def test_the_sdk_transcribes(gateway: Gateway, wanted: Any) -> None:
+    """`audio.transcriptions.create` in every form: 3 seconds of a recording of 2.5 cost 300 microdollars."""
+    mine = await tenant(credit_microusd=CREDIT)
+    async with _client(gateway, mine) as client:
+        answer = await client.audio.transcriptions.create(model="echo", file=("a.wav", wav(2.5)), response_format=wanted, prompt="Hello there")
+    assert "Hello there" in (answer if isinstance(answer, str) else answer.text)
+    assert await quiet(mine) == CREDIT - 300
+    assert await _characters(mine) == (11, 1)
+
+
+# A provider.
+
+
+async def test_sound_passes_untouched(gateway: Gateway, provider: Upstream) -> None:
+    """F37: every byte of a request but the model's name goes up as it came, and every byte of sound comes back; the type too."""
+    mine = await tenant(credit_microusd=CREDIT)
+    sound = bytes(range(256)) * 2000
+    provider.requests.clear()
+    provider.script(_binary(sound, "audio/mpeg"))
+    body = b'{ "model":"tts-1","voice": {"id":"v"}, "input":"Gr\\u00fc\xc3\x9fe", "speed":1.0}'
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        answer = await client.post("/v1/audio/speech", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "audio/mpeg", sound)
+    assert (provider.requests[0].path, provider.requests[0].body) == ("/v1/audio/speech", body.replace(b"tts-1", b"tts-theirs"))
+    assert await quiet(mine) == CREDIT - 5 * 15
+
+
+async def test_a_form_passes_untouched(gateway: Gateway, provider: Upstream) -> None:
+    """F37: a form keeps its boundary, its fields and its file; only the model's name becomes the upstream's."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    provider.script(scripted.whole(json.dumps({"text": "Hi", "usage": {"type": "duration", "seconds": 7}}).encode()))
+    recording = wav(1) + bytes(range(256)) * 1000
+    filled = form(recording, boundary="x-y", model="whisper-1", language="de", temperature="0")
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        answer = await client.post("/v1/audio/transcriptions", content=filled, headers={"content-type": "multipart/form-data; boundary=x-y"})
+    assert answer.json()["text"] == "Hi"
+    assert provider.requests[0].body == filled.replace(b"\r\n\r\nwhisper-1\r\n", b"\r\n\r\nwhisper-theirs\r\n")
+    assert provider.requests[0].header("content-type") == "multipart/form-data; boundary=x-y"
+    assert await quiet(mine) == CREDIT - 700
+
+
+TOKENS = {"type": "tokens", "input_tokens": 14, "input_token_details": {"text_tokens": 10, "audio_tokens": 4}, "output_tokens": 101, "total_tokens": 115}
+
+
+async def test_tokens_of_a_transcription_are_charged_by_kind(gateway: Gateway, provider: Upstream) -> None:
+    """10 tokens of text at 2.5, 4 of sound at 6 and 101 out at 10 USD a million are 1059 microdollars; streamed and whole alike."""
+    mine = await tenant(credit_microusd=CREDIT)
+    delta = b'data: {"type":"transcript.text.delta","delta":"Hi"}\n\n'
+    done = b"data: " + json.dumps({"type": "transcript.text.done", "text": "Hi", "usage": TOKENS}).encode() + b"\n\n"
+    provider.script(scripted.whole(json.dumps({"text": "Hi", "usage": TOKENS}).encode()), scripted.stream([delta, done]))
+    async with _client(gateway, mine) as client:
+        whole = await client.audio.transcriptions.create(model="gpt-4o-transcribe", file=("a.wav", wav(1)))
+        assert whole.text == "Hi"
+        stream = await client.audio.transcriptions.create(model="gpt-4o-transcribe", file=("a.wav", wav(1)), stream=True)
+        kinds = [event.type async for event in stream]
+    assert kinds == ["transcript.text.delta", "transcript.text.done"]
+    assert await quiet(mine) == CREDIT - 2 * 1059
+
+
+async def test_embeddings_of_a_provider(gateway: Gateway, provider: Upstream) -> None:
+    """9 tokens at 0.02 USD a million are 180 000 picodollars: nothing yet, and carried; six such calls make the first microdollar."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.whole(json.dumps({"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 9, "total_tokens": 9}}).encode()))
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        for _ in range(6):
+            assert (await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "hi"})).status_code == 200
+    assert await quiet(mine) == CREDIT - 1
+
+
+async def _cut(exchange: Exchange) -> None:
+    await exchange.head(200, content_type="audio/mpeg")
+    await exchange.send(b"half of it")
+    exchange.cut()
+
+
+FAILURES: list[tuple[str, Script, int]] = [
+    ("cut in the middle of the sound", _cut, 502),
+    ("refused", scripted.status(400, {"error": {"message": "Unknown voice", "type": "invalid_request_error"}}), 400),
+    ("no key", scripted.status(401), 502),
+    ("an error under 200", scripted.whole(b'{"error":{"message":"x"}}'), 502),
+    ("nothing at all", scripted.whole(b""), 502),
+    ("a reset", scripted.reset, 502),
+]
+
+
+@pytest.mark.parametrize(("name", "script", "status"), FAILURES, ids=[row[0] for row in FAILURES])
+async def test_speech_that_fails_costs_nothing(gateway: Gateway, provider: Upstream, name: str, script: Script, status: int) -> None:
+    """F4, F18: half a recording never looks like a whole one; the hold is released, and the client told."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(script)
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        answer = await client.post("/v1/audio/speech", json={"model": "tts-1", "input": "Hello", "voice": "alloy"})
+    assert answer.status_code == status, answer.text
+    assert (await settled(await only_call(mine))).outcome == "failed"
+    assert await quiet(mine) == CREDIT
+
+
+async def test_forms_are_refused_in_openai_s_shape(gateway: Gateway, provider: Upstream) -> None:
+    """A form that cannot be read, or whose boundary is not its header's, is 400; without a key it is 401 whatever it is."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    good = form(wav(1), model="whisper-1")
+    fields = {"content-type": "multipart/form-data; boundary=----b0undary"}
+    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+        other = {"content-type": "multipart/form-data; boundary=x"}
+        for body, header in ((b"", fields), (good[:-20], fields), (good, other), (b"{}", {"content-type": "application/json"})):
+            refused = await client.post("/v1/audio/transcriptions", content=body, headers=header | mine.bearer)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+            assert (await client.post("/v1/audio/transcriptions", content=body, headers=header)).status_code == 401
+        for path, body in (("/v1/embeddings", b"{}"), ("/v1/audio/speech", b'{"model":"tts-1","input":""}')):
+            assert (await client.post(path, content=body, headers=mine.bearer)).status_code == 400
+        for path in ("/v1/embeddings", "/v1/audio/speech", "/v1/audio/transcriptions"):
+            assert (await client.get(path, headers=mine.bearer)).status_code == 405
+    assert provider.requests == []
+    assert await quiet(mine) == CREDIT
+
+
+async def test_a_model_of_another_dialect_does_not_embed(gateway: Gateway, provider: Upstream) -> None:
+    """What no translation can express is refused before any upstream hears of it."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        embedded = await client.post("/v1/embeddings", json={"model": "claude-opus-5-5", "input": "hi"})
+        spoken = await client.post("/v1/audio/speech", json={"model": "claude-opus-5-5", "input": "hi"})
+    assert {embedded.status_code, spoken.status_code} <= {400, 404}
+    assert provider.requests == []
+    assert await quiet(mine) == CREDIT
+
+
+async def test_a_large_recording_passes(gateway: Gateway, provider: Upstream) -> None:
+    """20 MB go up whole."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    provider.script(scripted.whole(json.dumps({"text": "Hi", "usage": {"type": "duration", "seconds": 1}}).encode()))
+    large = form(wav(1) + bytes(20_000_000), model="whisper-1")
+    fields = mine.bearer | {"content-type": "multipart/form-data; boundary=----b0undary"}
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=fields, timeout=60) as client:
+        assert (await client.post("/v1/audio/transcriptions", content=large)).status_code == 200
+        assert len(provider.requests[0].body) == len(large) + len("whisper-theirs") - len("whisper-1")
+    assert await quiet(mine) == CREDIT - 100
