@@ -133,6 +133,7 @@ async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
         price=first.price,
         fallbacks=plan.fallback_prices,
         route_reason=plan.why,
+        besides=ask.besides,
         streamed=ask.streamed,
         input_tokens=ask.input_tokens,
         requested_max_output=ask.max_output_tokens,

@@ -47,6 +47,7 @@ class Progress:
             lines=lines,
             first_token_ms=self.first_token_ms,
             others=tuple(self._part(other) for other in usage.others),
+            doubtful=usage.doubtful,
         )
 
     def _part(self, usage: Usage) -> Part:

@@ -37,6 +37,7 @@ class Opening:
 
     `max_output_tokens` is the most it may put out over all its choices, `instalment_tokens` how much of that is held at first. `price` is that of
     the first candidate of its route, `fallbacks` those of the others: the hold covers the dearest. `route_reason` says why this model and upstream.
+    `besides` is the most that it may use of what is no counted token, by its bucket: characters of speech, seconds of a recording.
     """
 
     id: UUID
@@ -65,14 +66,16 @@ class Opening:
     address: str | None = None
     fallbacks: tuple[PriceVersion, ...] = ()
     route_reason: str | None = None
+    besides: Mapping[Bucket, int] = field(default_factory=dict)
     app_id: UUID | None = None
     idempotent: bool = False
 
     @property
     def input_picousd(self) -> int:
-        """The most that the counted input may cost at any candidate."""
+        """The most that the counted input, and what is used besides, may cost at any candidate."""
         return max(
-            self.input_tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens) + price.dearest((Bucket.CALLS,), prompt_tokens=0)
+            self.input_tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens)
+            + sum(amount * price.dearest((bucket,), prompt_tokens=self.input_tokens) for bucket, amount in ({Bucket.CALLS: 1} | dict(self.besides)).items())
             for price in (self.price, *self.fallbacks)
         )
 
@@ -108,7 +111,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What a call has used so far: kept with its hold every two seconds, and final at its settlement."""
+    """What a call has used so far: kept with its hold every two seconds, and final at its settlement.
+
+    `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look.
+    """
 
     model: str | None = None
     quantities: dict[str, int] = field(default_factory=dict)
@@ -119,6 +125,7 @@ class Consumption:
     lines: int = 0
     first_token_ms: int | None = None
     others: tuple[Part, ...] = ()
+    doubtful: bool = False
 
     def amount(self, bucket: Bucket) -> int:
         """How much of a bucket was used, by all models together."""
@@ -193,7 +200,7 @@ def reckon(book: Book, used: Consumption, price: PriceVersion, *, upstream: str 
     for part in used.others:
         lines.append(quote(own(book.price_by_id(part.price_id) or price), _buckets(part.quantities), service_tier=None, geography=used.geography))
     picousd = sum(line.picousd for line in lines)
-    review = picousd > LARGEST_CHARGE_PICOUSD or any(line.needs_review for line in lines) or any(part.unpriced for part in used.others)
+    review = picousd > LARGEST_CHARGE_PICOUSD or used.doubtful or any(line.needs_review for line in lines) or any(part.unpriced for part in used.others)
     return Quote(first.id, tuple(row for line in lines for row in line.lines), min(picousd, LARGEST_CHARGE_PICOUSD), review)
 
 

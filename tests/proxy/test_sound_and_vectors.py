@@ -239,3 +239,32 @@ async def test_a_large_recording_passes(gateway: Gateway, provider: Upstream) ->
         assert (await client.post("/v1/audio/transcriptions", content=large)).status_code == 200
         assert len(provider.requests[0].body) == len(large) + len("whisper-theirs") - len("whisper-1")
     assert await quiet(mine) == CREDIT - 100
+
+
+async def test_what_it_may_cost_is_held_before(gateway: Gateway, provider: Upstream) -> None:
+    """F1: characters and seconds are held for before any upstream hears of the call: who cannot pay for all of it is refused with 402."""
+    mine = await tenant(credit_microusd=1_000)
+    provider.requests.clear()
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        spoken = await client.post("/v1/audio/speech", json={"model": "tts-1", "input": "x" * 67, "voice": "alloy"})  # 1005 microdollars
+        fields = {"content-type": "multipart/form-data; boundary=----b0undary"}
+        written = await client.post("/v1/audio/transcriptions", content=form(wav(10.5), model="whisper-1"), headers=fields)  # 11 seconds: 1100
+    for refused in (spoken, written):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (402, "insufficient_quota")
+    assert provider.requests == []
+    assert await quiet(mine) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("report", "review"), [({"prompt_tokens": 9, "total_tokens": 9}, False), ({"prompt_tokens": -9}, True), ({"prompt_tokens": 10**9}, True), (None, False)]
+)
+async def test_nonsense_is_marked_for_a_look(gateway: Gateway, provider: Upstream, report: object, review: bool) -> None:
+    """F14: a report that cannot be true is not charged by, and the record says that a person should look."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.whole(json.dumps({"object": "list", "data": [], "usage": report}).encode()))
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+        assert (await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "x" * 4000})).status_code == 200
+    call = await only_call(mine)
+    assert (await settled(call)).charge_microusd in (0, 20)  # 9 tokens, or the 1000 that were counted
+    assert await database.fetch_value("SELECT needs_review FROM usage_event WHERE record_id = $1", call) is review
+    assert await quiet(mine) >= CREDIT - 20
