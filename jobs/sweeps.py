@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from domain import duties
 from domain.usage import alerts, rollups
+from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
 from runtime import Runtime
 
@@ -15,6 +17,7 @@ HOLDS_SECONDS = 5.0
 DUTIES_SECONDS = 5.0
 PRICES_SECONDS = 1.0
 ALERTS_SECONDS = 2.0
+PAYMENTS_SECONDS = 15.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 
@@ -41,6 +44,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),
+        asyncio.create_task(again(PAYMENTS_SECONDS, partial(payments.sweep, runtime))),
     ]
     try:
         yield

@@ -15,15 +15,17 @@ from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, redis_settings
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.duties import Duty
+from domain.money.events import STRIPE_EVENT
 from domain.usage import alerts
 from domain.webhooks import DELIVERY
-from jobs import mail, rollups, webhooks
+from jobs import mail, payments, rollups, webhooks
 from runtime import Runtime
 
 HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     INVITATION_MAIL: mail.invitation,
     alerts.MAIL: mail.alert,
     DELIVERY: webhooks.deliver,
+    STRIPE_EVENT: payments.stripe_event,
 }
 JOB_SECONDS = 50
 RESTART_SECONDS = 1.0

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 TABLES = [
     "models.access",
     "models.money",
+    "models.payments",
     "models.serving",
     "models.usage",
     "models.jobs",

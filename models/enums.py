@@ -221,6 +221,34 @@ class Resource(StrEnum):
     MEMBERS = "members"
 
 
+class TopUpStatus(StrEnum):
+    """Where a payment for credit stands."""
+
+    OPEN = "open"
+    PENDING = "pending"
+    FULFILLED = "fulfilled"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class RefundStatus(StrEnum):
+    """Where a refund stands. A failed one is booked back."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DisputeStatus(StrEnum):
+    """Where a dispute at the customer's bank stands."""
+
+    INQUIRY = "inquiry"
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
 class SubscriptionSource(StrEnum):
     """Who keeps a subscription going."""
 

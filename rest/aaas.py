@@ -1,7 +1,7 @@
 """Document 0: keys, credit and usage of a workspace, in camelCase and microdollars; its apps are in `rest/apps.py`."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -20,8 +20,10 @@ from rest.doors import Ask, Document, Operation
 from rest.fields import LEFT_OUT, Asked, CamelTold, Integer, Nothing
 from rest.keys import every_key, make_key, parse_key_id
 from rest.shapes import PLAIN, PlainError
+from rest.topups import top_up
 
 DEFAULT_TRANSACTIONS, MOST_TRANSACTIONS = 50, 200
+LARGEST_INTEGER = 2**53 - 1
 ZONE = "UTC"
 """The document names no time zone."""
 RANGES = {"24h": RelativeRange.LAST_24_HOURS, "7d": RelativeRange.LAST_7_DAYS, "30d": RelativeRange.LAST_30_DAYS}
@@ -116,6 +118,19 @@ class CreditBalance(CamelTold):
     held_microusd: int
     currency: str
     updated_at: datetime
+
+
+class CheckoutBody(Asked):
+    """How much credit to buy, in whole US dollars."""
+
+    amount_usd: Annotated[int, Field(alias="amountUsd", ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+
+
+class Checkout(CamelTold):
+    """The page to send the customer to, and Stripe's id of it."""
+
+    url: str
+    session_id: str
 
 
 class TransactionsQuery(Asked):
@@ -252,6 +267,11 @@ async def _balance(ask: Ask[Nothing]) -> CreditBalance:
     )
 
 
+async def _checkout(ask: Ask[CheckoutBody]) -> Checkout:
+    url, session_id = await top_up(ask.runtime, ask.caller, ask.headers, ask.given.amount_usd * 1_000_000, path="amountUsd")
+    return Checkout(url=url, session_id=session_id)
+
+
 async def _transactions(ask: Ask[TransactionsQuery]) -> list[Transaction]:
     entries = await lists.first(lambda page: ledger.statement(ask.caller, page), lambda entry: entry.transfer.id, most=ask.given.limit)
     calls = [entry.transfer.call_id for entry in entries if entry.transfer.call_id is not None]
@@ -299,6 +319,9 @@ DOCUMENT = Document(
         Operation("POST", "/v1/keys", "Make a key; its secret is shown this once.", KeyBody, MadeKey, _make_key, status=201, refusals=(400, 413)),
         Operation("DELETE", "/v1/keys/{id}", "Revoke a key; without effect when there is none.", Nothing, None, _delete_key, status=204),
         Operation("GET", "/v1/credits/balance", "Prepaid credit.", Nothing, CreditBalance, _balance),
+        Operation(
+            "POST", "/v1/credits/checkout", "Begin a top-up, to be paid at Stripe.", CheckoutBody, Checkout, _checkout, refusals=(400, 413, 422, 502, 503)
+        ),
         Operation(
             "GET", "/v1/credits/transactions", "What changed the credit, newest first.", TransactionsQuery, list[Transaction], _transactions, refusals=(400,)
         ),

@@ -23,13 +23,13 @@ class ClientGone(Exception):
 
 
 class TooLarge(Refusal):
-    """The body is over LARGEST_BODY_BYTES."""
+    """The body is over the most that this path takes."""
 
     code = "too_large"
     status = 413
 
-    def __init__(self) -> None:
-        super().__init__(f"A request body has at most {LARGEST_BODY_BYTES // 1024} KiB here.")
+    def __init__(self, most_bytes: int = LARGEST_BODY_BYTES) -> None:
+        super().__init__(f"A request body has at most {most_bytes // 1024} KiB here.")
 
 
 class TooSlow(Refusal):
@@ -42,11 +42,11 @@ class TooSlow(Refusal):
         super().__init__("The request did not come whole in time.")
 
 
-async def read(scope: Scope, receive: Receive) -> bytes:
+async def read(scope: Scope, receive: Receive, most_bytes: int = LARGEST_BODY_BYTES) -> bytes:
     """Return the whole body; raises TooLarge, before reading when its length is announced, TooSlow and ClientGone."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if length.isdigit() and int(length) > LARGEST_BODY_BYTES:
-        raise TooLarge
+    if length.isdigit() and int(length) > most_bytes:
+        raise TooLarge(most_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -55,8 +55,8 @@ async def read(scope: Scope, receive: Receive) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 body += message.get("body", b"")
-                if len(body) > LARGEST_BODY_BYTES:
-                    raise TooLarge
+                if len(body) > most_bytes:
+                    raise TooLarge(most_bytes)
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:

@@ -10,7 +10,8 @@ from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
 from rest.shapes import PLAIN, PlainError
-from runtime import Runtime
+from rest.webhooks import StripeWebhook
+from runtime import WEBHOOK_PATH, Runtime
 
 PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, records.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT, receipts.DOCUMENT)
 """What needs a caller."""
@@ -33,4 +34,5 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
     )
     shown = metrics.document(runtime)
     documents = (*described, itself) if shown is None else (*described, itself, shown)
-    return [Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items()]
+    told = Route(WEBHOOK_PATH, Counted(StripeWebhook(runtime), WEBHOOK_PATH))
+    return [told, *(Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items())]

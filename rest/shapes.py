@@ -8,6 +8,7 @@ from typing import Literal
 
 from domain import errors
 from domain.errors import Refusal
+from domain.money.processor import ProcessorFailed
 from rest.bodies import TooLarge, TooSlow
 from rest.callers import Headers, header
 from rest.fields import Told
@@ -86,6 +87,7 @@ _TYPES: Mapping[type[Refusal], str] = {
     errors.Unavailable: "overloaded_error",
     TooLarge: "request_too_large",
     TooSlow: "timeout_error",
+    ProcessorFailed: "api_error",
     Failed: "api_error",
 }
 # Type and code of the Chat Completions API.
@@ -97,6 +99,7 @@ _OPENAI: Mapping[type[Refusal], tuple[str, str | None]] = {
     errors.InsufficientCredit: ("insufficient_quota", "insufficient_quota"),
     errors.BoundReached: ("rate_limit_error", "rate_limit_exceeded"),
     errors.Unavailable: ("server_error", "overloaded"),
+    ProcessorFailed: ("server_error", "payment_failed"),
     Failed: ("server_error", "internal_error"),
 }
 

@@ -15,9 +15,10 @@ from domain.usage.metrics import Metrics, Question
 from domain.usage.windows import Days, Granularity
 from models.enums import ApiKeyKind, ApiKeyStatus, Scope
 from rest.doors import Ask, Document, Operation
-from rest.fields import Asked, Day, Instant, Nothing, Told, choice
+from rest.fields import Asked, Day, Instant, Microusd, Nothing, Told, choice
 from rest.keys import every_key, make_key, parse_key_id
 from rest.shapes import TYPED, TypedError
+from rest.topups import top_up
 
 ZONE = "UTC"
 """The document names no time zone."""
@@ -61,6 +62,19 @@ class TenantKeyBody(Asked):
     name: str | None = None
     kind: Annotated[ApiKeyKind | None, BeforeValidator(choice(ApiKeyKind, _underscored))] = None
     expires_at: Instant | None = None
+
+
+class TopUpBody(Asked):
+    """How much credit to buy, in US dollars with at most two decimals."""
+
+    amount_usd: Microusd
+
+
+class Checkout(Told):
+    """The page to send the customer to, and Stripe's id of it."""
+
+    url: str
+    session_id: str
 
 
 class TenantCredits(Told):
@@ -180,6 +194,11 @@ async def _credits(ask: Ask[Nothing]) -> TenantCredits:
     return TenantCredits(balance_micros=balance.balance, available_micros=balance.available, held_micros=balance.held, currency="USD")
 
 
+async def _top_up(ask: Ask[TopUpBody]) -> Checkout:
+    url, session_id = await top_up(ask.runtime, ask.caller, ask.headers, ask.given.amount_usd, path="amount_usd")
+    return Checkout(url=url, session_id=session_id)
+
+
 DOCUMENT = Document(
     name="Gateway: tenant",
     shape=lambda headers: TYPED,
@@ -193,5 +212,8 @@ DOCUMENT = Document(
         ),
         Operation("GET", "/tenant/usage", "Usage by day.", UsageQuery, TenantUsage, _usage, refusals=(400,)),
         Operation("GET", "/tenant/credits", "Prepaid credit.", Nothing, TenantCredits, _credits),
+        Operation(
+            "POST", "/tenant/billing/topup", "Begin a top-up, to be paid at Stripe.", TopUpBody, Checkout, _top_up, refusals=(400, 413, 422, 502, 503)
+        ),
     ),
 )

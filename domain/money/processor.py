@@ -39,13 +39,15 @@ class PaymentsDisabled(ProcessorFailed):
 
 @dataclass(frozen=True, slots=True)
 class SessionFact:
-    """A page to pay at. `status` is open, complete or expired; `subject` is what we named it by: a top-up's id."""
+    """A page to pay at. `status` is open, complete or expired; `workspace_id` and `subject`, a
+    top-up, are what it says of itself, None for one that is not ours."""
 
     id: str
     mode: str
     status: str
     url: str | None
     expires_at: datetime
+    workspace_id: UUID | None
     subject: UUID | None
     customer_id: str | None
     payment_id: str | None
@@ -95,13 +97,15 @@ class DisputeFact:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFact:
-    """A payment with everything that happened to it, read at one moment. `subject` is our top-up, where the payment names one."""
+    """A payment with everything that happened to it, read at one moment. `workspace_id` and `subject`, our top-up, are what it says of
+    itself, None for one that is not ours."""
 
     id: str
     status: str
     currency: str
     received_cents: int
     customer_id: str | None
+    workspace_id: UUID | None
     subject: UUID | None
     live: bool
     paid_at: datetime | None

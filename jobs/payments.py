@@ -1,0 +1,21 @@
+"""Payments: what Stripe told of, and what it never told."""
+
+from domain.duties import Duty
+from domain.money import events, payments
+from domain.money.processor import PaymentsDisabled
+from runtime import Runtime
+
+
+async def stripe_event(runtime: Runtime, duty: Duty) -> None:
+    """Apply an event of Stripe's, from a fresh look at what it is about."""
+    if runtime.payments is None:
+        raise PaymentsDisabled
+    await events.apply(runtime.payments.processor, duty)
+
+
+async def sweep(runtime: Runtime) -> None:
+    """Look at top-ups whose time has come, and ask Stripe for events that its webhook never told."""
+    if runtime.payments is None:
+        return
+    await payments.sweep(runtime.payments.processor)
+    await events.catch_up(runtime.payments.processor, at=runtime.clock())
