@@ -23,6 +23,7 @@ REASONS = {
     409: "Not in this state.",
     413: "The body is too large.",
     422: "A value is missing or malformed.",
+    502: "Stripe refused.",
     503: "Something that is needed is away.",
 }
 BEARER = {"type": "http", "scheme": "bearer", "description": "A Tallygate API key, or a session token of a configured issuer."}
