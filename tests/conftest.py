@@ -114,10 +114,11 @@ PROVIDER_KEY = "sk-provider-canary-5f1c2b7d9e"
 
 @pytest.fixture(scope="session")
 async def gateway(books: Suite, _provider: Upstream) -> AsyncIterator[Gateway]:
-    """The run's gateway: a process of its own, with `echo` and the scripted upstream behind real model names."""
+    """The run's gateway: a process of its own, with `echo`, the scripted upstream behind real model names, and the simulated Stripe."""
     path = books.folder / "tallygate.toml"
     path.write_text(CONFIGURATION.format(url=_provider.url))
-    started = Gateway({**books.environment, "TALLYGATE_CONFIG": str(path), "SCRIPTED_KEY": PROVIDER_KEY}, books.folder / "gateway.log")
+    own = {"TALLYGATE_CONFIG": str(path), "SCRIPTED_KEY": PROVIDER_KEY, "TALLYGATE_STRIPE_SIMULATOR": "true"}
+    started = Gateway({**books.environment, **own}, books.folder / "gateway.log")
     started.start()
     await started.ready()
     yield started

@@ -146,7 +146,8 @@ async def _write(seen: _Seen, payment: PaymentFact | None, status: TopUpStatus) 
                receipt_url = coalesce($7, receipt_url),
                credited_microusd = CASE WHEN $3::text = 'fulfilled' THEN coalesce(credited_microusd, $8::bigint) END, paid_at = coalesce(paid_at, $9),
                fulfilled_at = CASE WHEN $3::text = 'fulfilled' THEN coalesce(fulfilled_at, clock_timestamp()) END,
-               failure_code = CASE WHEN $10::boolean THEN coalesce($11, failure_code) END, failure_message = CASE WHEN $10::boolean THEN coalesce($12, failure_message) END
+               failure_code = CASE WHEN $10::boolean THEN coalesce($11, failure_code) END,
+               failure_message = CASE WHEN $10::boolean THEN coalesce($12, failure_message) END
          WHERE workspace_id = $1 AND id = $2
         """,
         seen.top_up.workspace_id,

@@ -70,6 +70,25 @@ CONSTRAINTS = {
     ("subscription", "FOREIGN KEY (tier) REFERENCES tier(slug)"),
     ("subscription", "CHECK ((current_period_start < current_period_end))"),
     ("tier", "PRIMARY KEY (slug)"),
+    ("auto_top_up", "PRIMARY KEY (workspace_id)"),
+    ("auto_top_up", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("auto_top_up", "CHECK ((cooldown_seconds >= 60))"),
+    ("dispute", "PRIMARY KEY (workspace_id, id)"),
+    ("dispute", "FOREIGN KEY (workspace_id, top_up_id) REFERENCES top_up(workspace_id, id)"),
+    ("dispute", "UNIQUE (workspace_id, stripe_dispute_id)"),
+    ("dispute", "CHECK ((amount_microusd > 0))"),
+    ("refund", "PRIMARY KEY (workspace_id, id)"),
+    ("refund", "FOREIGN KEY (workspace_id, top_up_id) REFERENCES top_up(workspace_id, id)"),
+    ("refund", "CHECK ((amount_microusd > 0))"),
+    ("stripe_entry", "PRIMARY KEY (workspace_id, id)"),
+    ("stripe_entry", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("stripe_event", "PRIMARY KEY (id)"),
+    ("stripe_object", "PRIMARY KEY (id)"),
+    ("stripe_object", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("top_up", "PRIMARY KEY (workspace_id, id)"),
+    ("top_up", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("top_up", "CHECK ((amount_microusd > 0))"),
+    ("top_up", "CHECK ((((status)::text = 'fulfilled'::text) = (fulfilled_at IS NOT NULL)))"),
     ("tortoise_migrations", "PRIMARY KEY (id)"),
     ("tortoise_migrations", "UNIQUE (app, name)"),
     ("transfer", "PRIMARY KEY (workspace_id, id)"),
@@ -90,7 +109,10 @@ CONSTRAINTS = {
     ("webhook_endpoint", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("workspace", "PRIMARY KEY (id)"),
 }
-DIRECTORIES = {"app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"}
+DIRECTORIES = {
+    *("app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"),
+    *("stripe_object", "stripe_event"),
+}
 """Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
 
 

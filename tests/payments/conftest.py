@@ -9,7 +9,7 @@ import pytest
 from clients.stripe import Stripe
 from domain.money import events
 from models import database
-from tests.conftest import environment_of
+from tests.conftest import Suite, environment_of
 from tests.payments.lives import Till
 from tests.support.books import books_of
 from tests.support.gateway import Gateway, free_port
@@ -54,6 +54,16 @@ async def shop(servers: Servers, template: str, tmp_path_factory: pytest.TempPat
         await client.close()
         if gateway.terminate() not in (0, -9):
             raise AssertionError(gateway.log.read_text(errors="replace")[-4000:])
+
+
+@pytest.fixture(scope="session")
+async def plain(books: Suite) -> AsyncIterator[Gateway]:
+    """A gateway over the run's database that has no payments."""
+    started = Gateway(books.environment, books.folder / "plain.log")
+    started.start()
+    await started.ready()
+    yield started
+    assert started.terminate() == 0, started.log.read_text(errors="replace")[-4000:]
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ NEEDS: dict[str, Scope | None] = {
     "DELETE /v1/keys/{id}": Scope.KEYS_WRITE,
     "GET /v1/credits/balance": Scope.BILLING_READ,
     "GET /v1/credits/transactions": Scope.BILLING_READ,
+    "POST /v1/credits/checkout": Scope.BILLING_WRITE,
+    "POST /tenant/billing/topup": Scope.BILLING_WRITE,
     "GET /v1/apps": Scope.APPS_READ,
     "POST /v1/apps": Scope.APPS_WRITE,
     "GET /v1/apps/{appId}": Scope.APPS_READ,
@@ -65,11 +67,13 @@ BODIES: dict[str, Callable[[], dict[str, Any]]] = {
     "POST /v1/apps": lambda: {"appId": f"app-{uuid4().hex}", "name": "x"},
     "POST /usage": lambda: {"api_name": "llm_query", "endpoint": "/chat", "units_used": 1, "cost_usd": 0, "api_key_used": "pk_live_abc123"},
     "PUT /usage/{usage_id}": lambda: {"units_used": 1},
+    "POST /v1/credits/checkout": lambda: {"amountUsd": 10},
+    "POST /tenant/billing/topup": lambda: {"amount_usd": 10},
 }
 """The bodies of operations that answer nothing without one."""
 SEES = {"/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
 """What a key needs besides to see the record of another key."""
-TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name")
+TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name", "top_up")
 
 
 @pytest.fixture
