@@ -83,7 +83,7 @@ class ToldFunding(Told):
 
     source: FundingSource
     amount_micros: int
-    transfer_id: UUID
+    transfer_id: UUID | None
 
 
 class ToldTransfer(Told):
@@ -135,6 +135,7 @@ class ToldReceipt(Told):
     charge_usd: str
     upstream_cost_usd: str | SkipJsonSchema[None] = LEFT_OUT
     needs_review: bool
+    idempotent: bool
     hold: ToldHold
     funding: list[ToldFunding]
     transfers: list[ToldTransfer]
@@ -209,6 +210,7 @@ def _told(receipt: Receipt, *, operator: bool) -> ToldReceipt:
         charge_usd=picos_as_usd(receipt.charge_picousd),
         upstream_cost_usd=picos_as_usd(receipt.upstream_cost_picousd) if operator else None,
         needs_review=receipt.needs_review,
+        idempotent=receipt.idempotent,
         hold=ToldHold(
             amount_micros=hold.amount_microusd,
             extensions=hold.extensions,
@@ -217,7 +219,7 @@ def _told(receipt: Receipt, *, operator: bool) -> ToldReceipt:
             expires_at=hold.expires_at,
             closed_at=hold.closed_at,
         ),
-        funding=[ToldFunding(source=part.source, amount_micros=part.amount_microusd, transfer_id=part.transfer.id) for part in receipt.funding],
+        funding=[ToldFunding(source=part.source, amount_micros=part.amount_microusd, transfer_id=part.transfer.id if part.transfer else None) for part in receipt.funding],
         transfers=[
             ToldTransfer(
                 id=transfer.id,

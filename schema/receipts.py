@@ -109,7 +109,7 @@ class Funding:
     @classmethod
     def of(cls, part: domain.Funding) -> Self:
         """The part as GraphQL shows it."""
-        return cls(source=part.source, amount=Money.of(part.amount_microusd), transfer=Transfer.of(part.transfer))
+        return cls(source=part.source, amount=Money.of(part.amount_microusd), transfer=Transfer.of(part.transfer) if part.transfer else None)
 
 
 @strawberry.type(description="When what happened to a call. Later steps are null until they happen, and for ever when they do not.")
@@ -249,6 +249,7 @@ class Receipt(Node):
     funding: list[Funding] = field(description="Who paid, in the order taken; the parts add up to `charge`.")
     transfers: list[Transfer] = field(description="What moved in the ledger, corrections included, oldest first.")
     timings: CallTimings = field(description="When what happened.")
+    idempotent: bool = field(description="Whether the call came with an `Idempotency-Key`; the key itself is not kept.")
     shown: strawberry.Private[View]
 
     @resolved("The usage event; null until the call is settled.")
@@ -298,6 +299,7 @@ class Receipt(Node):
             funding=[Funding.of(part) for part in receipt.funding],
             transfers=[Transfer.of(transfer) for transfer in receipt.transfers],
             timings=CallTimings.of(receipt.timings),
+            idempotent=receipt.idempotent,
             shown=receipt,
         )
 

@@ -109,12 +109,15 @@ class HoldView:
 
 @dataclass(frozen=True, slots=True)
 class Funding:
-    """One account's part of a charge, what a late settlement gave back taken off; `transfer` is the first that took it."""
+    """One source's part of a charge, what a late settlement gave back taken off; `transfer` is the first that took it.
+
+    A quota pays in calls and tokens: its part is 0, and it has neither account nor transfer.
+    """
 
     source: FundingSource
-    account_id: UUID
     amount_microusd: int
-    transfer: TransferView
+    account_id: UUID | None = None
+    transfer: TransferView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ class Receipt:
     charge_picousd: int
     upstream_cost_picousd: int
     needs_review: bool
+    idempotent: bool
     hold: HoldView
     funding: tuple[Funding, ...]
     transfers: tuple[TransferView, ...]
@@ -180,12 +184,12 @@ class Receipt:
 # Ownership is part of the statement: $3 sees all of the workspace, $4 is the calling key, $5 the signed-in person.
 _SELECT = """
     SELECT c.id, c.workspace_id, c.key_id, c.mode, c.endpoint, c.streamed, c.requested_model, c.model AS admitted_model, c.preset, c.requested_max_output,
-           c.granted_output, c.clamped, c.created_at AS received_at,
-           h.amount, h.extensions, h.state, h.progress, h.created_at AS admitted_at, h.expires_at, h.closed_at, h.charge_picousd, h.charge_microusd,
+           c.granted_output, c.clamped, c.clamp_reason, c.route_reason, c.idempotent, c.created_at AS received_at,
+           h.amount + coalesce((SELECT sum(p) FROM unnest(h.part_amounts) p), 0)::bigint AS amount, h.payer, h.extensions, h.state, h.progress, h.created_at AS admitted_at, h.expires_at, h.closed_at, h.charge_picousd, h.charge_microusd,
            e.model, e.outcome, e.http_status, e.error_code, e.latency_ms, e.price_id, e.token_source, e.needs_review,
            s.list_microusd, s.upstream_cost_picousd,
            (SELECT array_agg(ROW(a.id, a.number, a.upstream, a.model, a.outcome, a.http_status, a.error_code, a.usage, a.cost_picousd, a.started_at, a.first_byte_at,
-                                 a.finished_at) ORDER BY a.number, a.id)
+                                 a.finished_at, a.reason, a.price_id, a.charged) ORDER BY a.number, a.id)
               FROM attempt a WHERE a.workspace_id = c.workspace_id AND a.call_id = c.id) AS attempts,
            (SELECT array_agg(ROW(t.id, t.workspace_id, t.kind, t.ref, t.amount, t.debit_id, t.credit_id, t.call_id, t.reason, t.actor_kind, t.actor_id,
                                  t.actor_name, t.created_at, d.kind, k.kind) ORDER BY t.id)
@@ -252,8 +256,7 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
     used = tries[-1][1] if tries else _used(msgspec.json.decode(row["progress"]) if row["progress"] else {})
     price = book.price_by_id(row["price_id"]) if row["price_id"] else None
     attempts = tuple(
-        _attempt(row, entry, mine.quantities, charged=settled and bool(mine.quantities) and place == len(tries)) for place, (entry, mine) in enumerate(tries, 1)
-    )
+        _attempt(row, entry, mine.quantities) for entry, mine in tries)
     moved = [_moved(entry) for entry in row["transfers"] or ()]
     return Receipt(
         call_id=row["id"],
@@ -269,7 +272,7 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
         requested_model=row["requested_model"],
         admitted_model=row["admitted_model"],
         model=row["model"] if used.quantities else None,
-        model_reason=None,
+        model_reason=row["route_reason"],
         preset=row["preset"],
         clamp=_clamp(row),
         attempts=attempts,
@@ -280,8 +283,9 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
         charge_picousd=row["charge_picousd"] or 0,
         upstream_cost_picousd=row["upstream_cost_picousd"] or 0,
         needs_review=bool(row["needs_review"]),
+        idempotent=row["idempotent"],
         hold=HoldView(row["amount"], row["extensions"], HoldState(row["state"]), row["admitted_at"], row["expires_at"], row["closed_at"]),
-        funding=_funding(moved),
+        funding=(Funding(FundingSource.QUOTA, 0),) if row["payer"] == "quota" and used.quantities and settled else _funding(moved),
         transfers=tuple(each.transfer for each in moved),
         accounts={account_id: LedgerAccountKind(kind) for entry in row["transfers"] or () for account_id, kind in ((entry[5], entry[13]), (entry[6], entry[14]))},
         timings=_timings(row, attempts),
@@ -294,22 +298,22 @@ def _state(row: asyncpg.Record) -> CallState:
     return CallState.SETTLED if row["state"] == HoldState.SETTLED else CallState.ABANDONED
 
 
-def _attempt(row: asyncpg.Record, entry: asyncpg.Record, quantities: Mapping[Bucket, int], *, charged: bool) -> AttemptView:
+def _attempt(row: asyncpg.Record, entry: asyncpg.Record, quantities: Mapping[Bucket, int]) -> AttemptView:
     return AttemptView(
         id=entry[0],
         call_id=row["id"],
         number=entry[1],
         upstream=entry[2],
         model=entry[3],
-        reason="first",
+        reason=entry[12],
         outcome=UsageOutcome(entry[4]),
         http_status=entry[5],
         error_code=entry[6],
         quantities=quantities,
-        source=TokenCountSource(row["token_source"]) if charged else TokenCountSource.PROVIDER,
-        charged=charged,
+        source=TokenCountSource(row["token_source"]) if entry[14] else TokenCountSource.PROVIDER,
+        charged=entry[14],
         cost_picousd=entry[8],
-        price_id=None,
+        price_id=entry[13],
         started_at=entry[9],
         first_byte_at=entry[10],
         finished_at=entry[11],
@@ -319,7 +323,7 @@ def _attempt(row: asyncpg.Record, entry: asyncpg.Record, quantities: Mapping[Buc
 def _clamp(row: asyncpg.Record) -> Clamp | None:
     if not row["clamped"]:
         return None
-    return Clamp(row["requested_max_output"], row["granted_output"], ClampReason.BALANCE)
+    return Clamp(row["requested_max_output"], row["granted_output"], ClampReason(row["clamp_reason"] or ClampReason.BALANCE))
 
 
 def _lines(used: _Used, price: PriceVersion, book: Book) -> tuple[ReceiptLine, ...]:
@@ -375,7 +379,7 @@ def _funding(moved: list[_Moved]) -> tuple[Funding, ...]:
             continue
         before = parts.get(each.account_id)
         amount = each.taken_microusd + (before.amount_microusd if before else 0)
-        parts[each.account_id] = Funding(each.source, each.account_id, amount, before.transfer if before else each.transfer)
+        parts[each.account_id] = Funding(each.source, amount, each.account_id, before.transfer if before else each.transfer)
     return tuple(part for part in parts.values() if part.amount_microusd)
 
 
