@@ -59,7 +59,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
         *manual_routes(),
-        *rest_routes(runtime),
+        *rest_routes(runtime, tuple(PRESETS)),
         *([Mount(SIMULATOR_PATH, runtime.payments.simulator)] if runtime.payments and runtime.payments.simulator else []),
     ]
 

@@ -15,13 +15,14 @@ from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.money.tiers import Tier
 from domain.serving.receipts import AttemptView, Receipt
 from domain.usage import alerts
 from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
-from resolvers import catalogue, receipts, workspaces
+from resolvers import catalogue, receipts, tiers, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
@@ -38,6 +39,7 @@ Found = (
     | RecordView
     | Receipt
     | Tried
+    | Tier
     | RuleView
     | EndpointView
     | DeliveryView
@@ -109,6 +111,10 @@ async def _model(asking: Asking, key: str) -> ModelView | None:
     return await catalogue.found(asking, key)
 
 
+async def _tier(asking: Asking, key: str) -> Tier | None:
+    return await tiers.of_slug(key)
+
+
 async def _price(asking: Asking, key: str) -> PriceVersion | None:
     version = asking.facilities.book.price_by_id(UUID(key))
     return version if version and (version.upstream is None or asking.may(Scope.OPERATOR)) else None
@@ -138,6 +144,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Receipt": _receipt,
     "Attempt": _attempt,
     "Model": _model,
+    "Tier": _tier,
     "Price": _price,
     "AlertRule": _alert_rule,
     "WebhookEndpoint": _webhook_endpoint,

@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 
+from domain.money import tiers
 from domain.money.amounts import picos_as_usd
 from domain.money.catalogue import ModelView, PriceVersion
-from models.enums import Bucket
+from domain.money.tiers import Tier
+from models.enums import BillingCycle, Bucket, Resource
 from rest.doors import Ask, Document, Operation
 from rest.fields import Nothing, Told
 from rest.shapes import TYPED, TypedError
@@ -34,6 +36,31 @@ class ModelRates(Told):
     cache_write_1h: str | None
     effective_from: datetime
     rows: list[Rate]
+
+
+class TierLimit(Told):
+    """The most of a resource in a window; null is no limit."""
+
+    resource: Resource
+    window: str
+    limit: int | None
+
+
+class PricedTier(Told):
+    """A tier on sale, and the tools' roads that it opens."""
+
+    slug: str
+    name: str
+    price_cents: int
+    billing_cycle: BillingCycle
+    limits: list[TierLimit]
+    presets: list[str]
+
+
+class Pricing(Told):
+    """The tiers on sale, cheapest first."""
+
+    tiers: list[PricedTier]
 
 
 class TokenPricing(Told):
@@ -72,16 +99,36 @@ def _rates(model: ModelView, price: PriceVersion) -> ModelRates:
     )
 
 
+def _tier(tier: Tier, every_preset: tuple[str, ...]) -> PricedTier:
+    return PricedTier(
+        slug=tier.slug,
+        name=tier.name,
+        price_cents=tier.price_cents,
+        billing_cycle=tier.billing_cycle,
+        limits=[TierLimit(resource=limit.resource, window=limit.window, limit=limit.most) for limit in tier.limits],
+        presets=[preset for preset in every_preset if tier.presets is None or preset in tier.presets],
+    )
+
+
 async def _tokens(ask: Ask[Nothing]) -> TokenPricing:
     now = datetime.now(UTC)
     priced = [(model, ask.runtime.book.price(model.name, now)) for model in sorted(ask.runtime.routes.offered(), key=lambda model: model.name)]
     return TokenPricing(currency="USD", per=PER, models=[_rates(model, price) for model, price in priced if price is not None])
 
 
-DOCUMENT = Document(
-    name="Gateway: prices",
-    shape=lambda headers: TYPED,
-    errors=TypedError,
-    public=True,
-    operations=(Operation("GET", "/pricing/tokens", "Pay-per-token rates of every model, in dollars for a million tokens; public.", Nothing, TokenPricing, _tokens),),
-)
+def document(presets: tuple[str, ...]) -> Document:
+    """Return the operations; `presets` are the slugs of all tools' roads, which a tier opens that names none."""
+
+    async def on_sale(ask: Ask[Nothing]) -> Pricing:
+        return Pricing(tiers=[_tier(tier, presets) for tier in await tiers.listed()])
+
+    return Document(
+        name="Gateway: prices",
+        shape=lambda headers: TYPED,
+        errors=TypedError,
+        public=True,
+        operations=(
+            Operation("GET", "/pricing", "The tiers on sale, cheapest first; public.", Nothing, Pricing, on_sale),
+            Operation("GET", "/pricing/tokens", "Pay-per-token rates of every model, in dollars for a million tokens; public.", Nothing, TokenPricing, _tokens),
+        ),
+    )

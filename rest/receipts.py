@@ -219,7 +219,9 @@ def _told(receipt: Receipt, *, operator: bool) -> ToldReceipt:
             expires_at=hold.expires_at,
             closed_at=hold.closed_at,
         ),
-        funding=[ToldFunding(source=part.source, amount_micros=part.amount_microusd, transfer_id=part.transfer.id if part.transfer else None) for part in receipt.funding],
+        funding=[
+            ToldFunding(source=part.source, amount_micros=part.amount_microusd, transfer_id=part.transfer.id if part.transfer else None) for part in receipt.funding
+        ],
         transfers=[
             ToldTransfer(
                 id=transfer.id,

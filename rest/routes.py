@@ -17,9 +17,12 @@ PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, records.DOCUME
 """What needs a caller."""
 
 
-def routes(runtime: Runtime) -> list[BaseRoute]:
-    """Return a route for every documented path, for health, for the description of them all, and for metrics where a token is set."""
-    described = (*PUBLISHED, pricing.DOCUMENT, apps.SCHEMAS, health.document(runtime))
+def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
+    """Return a route for every documented path, for health, for the description of them all, and for metrics where a token is set.
+
+    `presets` are the slugs of the tools' roads, by which prices name what a tier opens.
+    """
+    described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, health.document(runtime))
     description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url))
 
     async def describe(ask: Ask[Nothing]) -> Reply:

@@ -438,3 +438,4 @@ _describe(
     "Where a hold stands. It is closed once.",
     {"OPEN": "It sets credit aside.", "SETTLED": "The call was charged, and the rest released.", "RELEASED": "Nothing was charged."},
 )
+_describe(enums.BillingCycle, "How often a tier is billed.", {"MONTHLY": "Every month.", "YEARLY": "Every year."})

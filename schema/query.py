@@ -9,7 +9,7 @@ from strawberry import UNSET
 from domain.access.keys import KeyFilter
 from domain.usage.records import RecordFilter
 from models.enums import Scope
-from resolvers import catalogue, keys, ledger, presets, workspaces
+from resolvers import catalogue, keys, ledger, presets, tiers, workspaces
 from resolvers import usage as usage_resolvers
 from schema import pages, ranges, records
 from schema.access import requires
@@ -29,6 +29,7 @@ from schema.receipts import Receipt, receipt_of
 from schema.records import UsageRecordConnection
 from schema.refetch import refetch
 from schema.service import RateLimit, Service
+from schema.tiers import Tier
 from schema.usage import UsageReport, report
 from schema.workspaces import Viewer, Workspace
 
@@ -157,6 +158,11 @@ class Query(
         """Show them."""
         return [Preset.of(preset) for preset in presets.every(info.context)]
 
+    @resolved("Tiers on sale, cheapest first. Public.")
+    async def tiers(self) -> list[Tier]:
+        """Read them."""
+        return [Tier.of(tier) for tier in await tiers.on_sale()]
+
     @resolved("Models the gateway accepts, the `auto` alias first. Public.")
     async def models(self, info: Info, filter: Filter = UNSET) -> list[Model]:
         """Read the book."""
@@ -183,5 +189,5 @@ class Query(
         return Service.of(info.context)
 
 
-PUBLIC = frozenset({"node", "nodes", "viewer", "workspace", "models", "model", "presets", "rateLimit", "service"})
+PUBLIC = frozenset({"node", "nodes", "viewer", "workspace", "tiers", "models", "model", "presets", "rateLimit", "service"})
 """Fields that anybody may ask: public by the contract, or null for whoever may not see. Every other field of the roots is guarded."""

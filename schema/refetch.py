@@ -7,6 +7,7 @@ from domain.access.workspaces import WorkspaceView
 from domain.apps.registry import AppView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
+from domain.money.tiers import Tier as TierView
 from domain.serving.receipts import Receipt as ReceiptView
 from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
@@ -24,6 +25,7 @@ from schema.members import Member
 from schema.nodes import Node
 from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
+from schema.tiers import Tier
 from schema.users import User, visible
 from schema.webhooks import WebhookDelivery, WebhookEndpoint
 from schema.workspaces import Workspace
@@ -57,6 +59,8 @@ def shown(context: Context, found: Found) -> Node:
             return Model.of(found)
         case RecordView():
             return UsageRecord.of(found)
+        case TierView():
+            return Tier.of(found)
         case PriceVersion():
             return Price.of(found)
         case ReceiptView():

@@ -185,7 +185,8 @@ class Receipt:
 _SELECT = """
     SELECT c.id, c.workspace_id, c.key_id, c.mode, c.endpoint, c.streamed, c.requested_model, c.model AS admitted_model, c.preset, c.requested_max_output,
            c.granted_output, c.clamped, c.clamp_reason, c.route_reason, c.idempotent, c.created_at AS received_at,
-           h.amount + coalesce((SELECT sum(p) FROM unnest(h.part_amounts) p), 0)::bigint AS amount, h.payer, h.extensions, h.state, h.progress, h.created_at AS admitted_at, h.expires_at, h.closed_at, h.charge_picousd, h.charge_microusd,
+           h.amount + coalesce((SELECT sum(p) FROM unnest(h.part_amounts) p), 0)::bigint AS amount, h.payer,
+           h.extensions, h.state, h.progress, h.created_at AS admitted_at, h.expires_at, h.closed_at, h.charge_picousd, h.charge_microusd,
            e.model, e.outcome, e.http_status, e.error_code, e.latency_ms, e.price_id, e.token_source, e.needs_review,
            s.list_microusd, s.upstream_cost_picousd,
            (SELECT array_agg(ROW(a.id, a.number, a.upstream, a.model, a.outcome, a.http_status, a.error_code, a.usage, a.cost_picousd, a.started_at, a.first_byte_at,
@@ -255,8 +256,7 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
     tries = [(entry, _used(msgspec.json.decode(entry[7]))) for entry in row["attempts"] or ()]
     used = tries[-1][1] if tries else _used(msgspec.json.decode(row["progress"]) if row["progress"] else {})
     price = book.price_by_id(row["price_id"]) if row["price_id"] else None
-    attempts = tuple(
-        _attempt(row, entry, mine.quantities) for entry, mine in tries)
+    attempts = tuple(_attempt(row, entry, mine.quantities) for entry, mine in tries)
     moved = [_moved(entry) for entry in row["transfers"] or ()]
     return Receipt(
         call_id=row["id"],

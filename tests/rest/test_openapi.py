@@ -94,5 +94,5 @@ async def test_answers_are_as_described(client: httpx2.AsyncClient, described: J
             refused = await client.request(operation.method, filled, json=body)
             assert refused.status_code == 401, path
             check(described, path, operation.method, refused)
-    for path in ("/healthz", "/readyz", "/version", "/pricing/tokens"):
+    for path in ("/healthz", "/readyz", "/version", "/pricing", "/pricing/tokens"):
         check(described, path, "GET", await client.get(path))

@@ -33,7 +33,7 @@ async def test_graphql_tells_the_same_rates(client: httpx2.AsyncClient) -> None:
     """S4_TokenPricing, without a credential: every number and every row is the one over REST."""
     told = (await client.get("/pricing/tokens")).json()["models"]
     answer = await client.post("/graphql", json={"query": documents()["S4_TokenPricing"]})
-    shown = answer.json()["data"]["models"]
+    shown = [model for model in answer.json()["data"]["models"] if model["price"] is not None]  # `auto` costs what it leads to
     names = {
         "input": "inputUsdPerMillion",
         "output": "outputUsdPerMillion",
@@ -47,6 +47,30 @@ async def test_graphql_tells_the_same_rates(client: httpx2.AsyncClient) -> None:
         assert [(row["bucket"].lower(), Decimal(row["usd"]), row["per"], row["aboveInputTokens"], row["serviceTier"]) for row in theirs["price"]["rows"]] == [
             (row["bucket"], Decimal(row["usd"]), row["per"], row["above_input_tokens"], row["service_tier"]) for row in ours["rows"]
         ]
+
+
+async def test_tiers_on_sale(client: httpx2.AsyncClient) -> None:
+    """GET /pricing, S4_Pricing and Tiers' own part agree: slug, name, cents, cycle, limits over several windows, and the roads that a tier opens."""
+    answer = await client.get("/pricing")
+    assert answer.status_code == 200
+    told = answer.json()["tiers"]
+    free = next(tier for tier in told if tier["slug"] == "free")
+    assert (free["name"], free["price_cents"], free["billing_cycle"]) == ("Free", 0, "monthly")
+    assert {"resource": "tokens", "window": "24h", "limit": 100_000} in free["limits"]
+    assert free["presets"] == ["claudecode", "cline", "cursor", "roocode"]
+    assert [tier["price_cents"] for tier in told] == sorted(tier["price_cents"] for tier in told)
+    shown = (await client.post("/graphql", json={"query": documents()["S4_Pricing"]})).json()["data"]["tiers"]
+    assert [(tier["slug"], tier["name"], tier["cycle"].lower(), Decimal(tier["price"]["usd"]) * 100) for tier in shown] == [
+        (tier["slug"], tier["name"], tier["billing_cycle"], tier["price_cents"]) for tier in told
+    ]
+    for ours, theirs in zip(told, shown, strict=True):
+        assert [(limit["resource"].lower(), limit["window"], limit["limit"]) for limit in theirs["limits"]] == [
+            (limit["resource"], limit["window"], limit["limit"]) for limit in ours["limits"]
+        ]
+        assert [preset["slug"] for preset in theirs["presets"]] == ours["presets"]
+    node = (await client.post("/graphql", json={"query": "{ tiers { id slug trialDays productName } }"})).json()["data"]["tiers"][0]
+    again = await client.post("/graphql", json={"query": "query N($id: ID!) { node(id: $id) { ... on Tier { slug } } }", "variables": {"id": node["id"]}})
+    assert again.json()["data"]["node"] == {"slug": node["slug"]}
 
 
 async def test_other_methods_and_credentials_change_nothing(client: httpx2.AsyncClient) -> None:

@@ -7,16 +7,18 @@ from uuid import UUID
 import pytest
 
 from domain.access.callers import Caller
+from domain.access.limits import BoundInput
 from domain.errors import NotFound
 from domain.money.amounts import PICO_PER_MICRO
 from domain.serving import receipts
-from domain.serving.calls import Consumption
+from domain.serving.calls import AttemptMade, Consumption
 from domain.serving.receipts import CallState, ClampReason, FundingSource, Receipt
 from models import database
-from models.enums import Bucket, HoldState, Role, Scope, TransferKind, UsageOutcome
+from models.enums import Bucket, HoldState, Measure, Role, Scope, TransferKind, UsageOutcome
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, sign, used
+from tests.serving.test_quotas import subscriber, tier, tool
 from tests.serving.test_settlement import adjust
 from tests.support.world import Tenant, tenant
 
@@ -67,7 +69,7 @@ def test_a_receipt_follows_a_call_from_its_admission_to_its_end(own: OwnBooks) -
         assert {line.line.bucket: line.line.quantity for line in receipt.lines} == {Bucket.UNCACHED_INPUT: 10, Bucket.OUTPUT: 80}
         assert (receipt.charge_microusd, receipt.charge_picousd) == (170, 170 * PICO_PER_MICRO)
         (part,) = receipt.funding
-        assert (part.source, part.amount_microusd, part.transfer.id) == (FundingSource.CASH, 170, receipt.transfers[0].id)
+        assert (part.source, part.amount_microusd, part.transfer) == (FundingSource.CASH, 170, receipt.transfers[0])
         (attempt,) = receipt.attempts
         assert (attempt.number, attempt.charged, attempt.outcome, attempt.http_status) == (1, True, UsageOutcome.SUCCEEDED, 200)
         assert receipt.timings.settled_at == receipt.hold.closed_at
@@ -167,6 +169,64 @@ def test_a_clamp_names_what_was_asked_and_what_was_given(own: OwnBooks) -> None:
         receipt = await receipts.find(mine.caller(), asked.id, own.book)
         assert receipt.clamp is not None
         assert (receipt.clamp.requested, receipt.clamp.allowed, receipt.clamp.reason) == (100, 30, ClampReason.BALANCE)
+
+    own.run(work())
+
+
+def test_each_try_says_why_and_only_the_last_is_charged(own: OwnBooks) -> None:
+    """F17: a failed try with usage of its own, then the one that answered: reasons, tokens, costs; the lines and the charge are the answer's alone."""
+
+    async def work() -> None:
+        mine, price = await tenant(credit_microusd=1000), listed(own.book, "echo")
+        process = calls(own.book)
+        asked = opening(mine.secret, price, input_tokens=10, max_output=100, requested_model="auto", route_reason="auto: cheapest that fits")
+        admitted = await process.admit(asked)
+        now = datetime.now(UTC)
+        failed = AttemptMade(uuid7(), 1, "one", "up-a", UsageOutcome.FAILED, 529, "upstream_529", now, None, now, consumption=used(7, 0))
+        answered = AttemptMade(uuid7(), 2, "two", "up-b", UsageOutcome.SUCCEEDED, 200, None, now, now, now, reason="fallback")
+        await process.settle(replace(ending(admitted, price, used(10, 20)), provider="two", attempts=(failed, answered)))
+        receipt = await receipts.find(mine.caller(), asked.id, own.book)
+        assert (receipt.requested_model, receipt.model_reason) == ("auto", "auto: cheapest that fits")
+        assert [(each.number, each.reason, each.charged, each.cost_microusd, each.error_code) for each in receipt.attempts] == [
+            (1, "first", False, 7, "upstream_529"),
+            (2, "fallback", True, 50, None),
+        ]
+        assert receipt.upstream_cost_microusd == 57
+        assert {line.line.bucket: line.line.quantity for line in receipt.lines} == {Bucket.UNCACHED_INPUT: 10, Bucket.OUTPUT: 20}
+        await _equal_to_the_ledger(receipt)
+
+    own.run(work())
+
+
+def test_a_quota_pays_nothing_and_says_so(own: OwnBooks) -> None:
+    """A subscription key's call: charge 0, list value 50, the payer a quota, no transfer, nothing held in money."""
+
+    async def work() -> None:
+        mine, secret = await subscriber(tier("plain", ("tokens", "24h", 1000)), credit_microusd=500)
+        process = calls(own.book)
+        admitted = await process.admit(tool(own, secret, input_tokens=10, max_output=100))
+        await process.settle(ending(admitted, listed(own.book, "echo"), used(10, 20)))
+        receipt = await receipts.find(mine.caller(), admitted.call_id, own.book)
+        assert (receipt.charge_microusd, receipt.list_microusd, receipt.hold.amount_microusd, receipt.transfers) == (0, 50, 0, ())
+        assert [(part.source, part.amount_microusd, part.transfer) for part in receipt.funding] == [(FundingSource.QUOTA, 0, None)]
+
+    own.run(work())
+
+
+def test_a_clamp_by_a_bound_names_it(own: OwnBooks) -> None:
+    """A budget of 70 lowers the output as a balance of 70 does, and is what is named; so is a limit on tokens."""
+
+    async def work() -> None:
+        for bound, reason, allowed in (
+            ({"budgets": (BoundInput(Measure.MONEY, "day", 70),)}, ClampReason.BUDGET, 30),
+            ({"limits": (BoundInput(Measure.TOKENS, "day", 70),)}, ClampReason.QUOTA, 60),
+        ):
+            mine, price = await tenant(credit_microusd=1000, **bound), listed(own.book, "echo")
+            asked = opening(mine.secret, price, input_tokens=10, max_output=100)
+            await calls(own.book).admit(asked)
+            receipt = await receipts.find(mine.caller(), asked.id, own.book)
+            assert receipt.clamp is not None
+            assert (receipt.clamp.allowed, receipt.clamp.reason) == (allowed, reason)
 
     own.run(work())
 
