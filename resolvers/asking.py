@@ -8,11 +8,12 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 
 from domain import webhooks
-from domain.access import keys, limits, users
+from domain.access import keys, limits, users, workspaces
 from domain.access.callers import Caller
 from domain.access.keys import KeyView
 from domain.access.limits import BoundView
 from domain.access.users import UserView
+from domain.access.workspaces import WorkspaceView
 from domain.apps import registry
 from domain.apps.registry import AppView
 from domain.errors import Unauthenticated
@@ -70,6 +71,7 @@ class Asking:
     def __post_init__(self) -> None:
         """Make the loaders."""
         self.users: DataLoader[UUID, UserView | None] = _loader(users.find_many)
+        self.workspaces: DataLoader[UUID, WorkspaceView | None] = _loader(self._workspaces)
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
         self.apps: DataLoader[UUID, AppView | None] = _loader(self._apps)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
@@ -98,6 +100,9 @@ class Asking:
     def may(self, *scopes: Scope) -> bool:
         """Whether the caller holds every scope."""
         return self.caller is not None and set(scopes) <= self.caller.scopes
+
+    async def _workspaces(self, ids: list[UUID]) -> Mapping[UUID, WorkspaceView]:
+        return await workspaces.find_many([each for each in ids if self.known.operator or each == self.known.workspace_id])
 
     async def _keys(self, ids: list[UUID]) -> Mapping[UUID, KeyView]:
         if not self.may(Scope.KEYS_READ) and set(ids) != {self.known.key_id}:

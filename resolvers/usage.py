@@ -1,11 +1,15 @@
 """Metered usage: the window, its totals, groups and series, and the request log."""
 
 from datetime import datetime
+from uuid import UUID
 
 from domain.pages import Page, PageOf
-from domain.usage import measure, records, windows
+from domain.usage import activity as charts
+from domain.usage import corrections, measure, records, windows
+from domain.usage.activity import Activity, ActivityView
+from domain.usage.corrections import NewRecord
 from domain.usage.measure import Group, Point, Series
-from domain.usage.metrics import Detail, Metrics, Question, UsageFilter
+from domain.usage.metrics import Detail, Metric, Metrics, Question, UsageFilter
 from domain.usage.records import RecordFilter, RecordView
 from domain.usage.windows import Granularity, Range, Window
 from resolvers.asking import Asking
@@ -39,6 +43,28 @@ async def series(asking: Asking, over: Window, granularity: Granularity, narrowe
 async def series_by(asking: Asking, over: Window, granularity: Granularity, question: Question) -> list[Series]:
     """One series for each of the largest values."""
     return await measure.series_by(asking.known, over, granularity, question)
+
+
+async def activity(
+    asking: Asking, view: ActivityView, metric: Metric, over: Window, narrowed: UsageFilter, details: frozenset[Detail]
+) -> Activity:
+    """The activity chart at the instant and in the zone of a report, with its own window."""
+    return await charts.chart(asking.known, view, metric, over.zone, over.now, narrowed, details)
+
+
+async def record_create(asking: Asking, new: NewRecord) -> RecordView:
+    """Make a record by hand."""
+    return await corrections.create(asking.known, new)
+
+
+async def record_adjust(asking: Asking, record_id: UUID, units: int | None, charge_microusd: int | None, reason: str) -> RecordView:
+    """Correct a record."""
+    return await corrections.adjust(asking.known, record_id, units=units, charge_microusd=charge_microusd, reason=reason)
+
+
+async def record_void(asking: Asking, record_id: UUID, reason: str) -> RecordView:
+    """Take a record out of every total."""
+    return await corrections.void(asking.known, record_id, reason)
 
 
 async def log(asking: Asking, wanted: Page, filter_: RecordFilter, *, ascending: bool) -> PageOf[RecordView]:

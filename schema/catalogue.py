@@ -12,15 +12,17 @@ from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.catalogue import PriceRow as Row
 from domain.pages import PageOf
 from models import enums
-from models.enums import Bucket
+from models.enums import Bucket, Scope
 from resolvers import catalogue as resolvers
-from schema import ids, pages
+from schema import ids, pages, ranges
+from schema.access import requires
 from schema.callers import Actor
 from schema.context import Info
 from schema.directives import PAGED
 from schema.fields import resolved
 from schema.nodes import Node
 from schema.scalars import SafeInt
+from schema.sources import Report, UsageSource
 
 
 @strawberry.input(description="Narrows a list of models.")
@@ -159,7 +161,7 @@ class PriceConnection:
 
 
 @strawberry.type(description="A model that the gateway accepts.")
-class Model(Node):
+class Model(Node, UsageSource):
     """As the contract has it."""
 
     id: strawberry.ID = field(description="The opaque global ID.")
@@ -175,6 +177,15 @@ class Model(Node):
     retires_at: datetime.datetime | None = field(description="When it will stop being offered; null when no date is set.")
 
     targets: strawberry.Private[tuple[str, ...]] = ()
+
+    @resolved("The workspace's usage of it. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
+    async def usage(
+        self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
+    ) -> Report | None:
+        """Resolve the window; what is selected is measured."""
+        from schema.usage import report
+
+        return report(info, range, timezone, filter, of_model=self.name)
 
     @resolved("The models it may choose from; empty unless it routes.")
     def routes_to(self, info: Info) -> list["Model"]:

@@ -8,7 +8,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 
 from domain.apps import registry
 from domain.serving import receipts
-from domain.usage import metrics, windows
+from domain.usage import activity, metrics, windows
 from models import enums
 
 Kind = TypeVar("Kind", bound=type[enum.Enum])
@@ -358,6 +358,11 @@ _describe(
         "CURRENT": "The one under way.",
         "PREVIOUS": "The one before.",
     },
+)
+_describe(
+    activity.ActivityView,
+    "Which activity chart.",
+    {"DAILY": "Seven local days.", "WEEKLY": "Twelve weeks that begin on Monday.", "MONTHLY": "Twelve months."},
 )
 _describe(
     windows.Granularity,

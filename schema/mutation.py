@@ -31,6 +31,7 @@ from schema.payloads import (
     WorkspaceCreatePayload,
 )
 from schema.scalars import Secret
+from schema.usage_roots import UsageMutations
 from schema.user_errors import Repairable
 from schema.workspaces import Workspace, WorkspaceCreateInput
 
@@ -55,6 +56,7 @@ def _row(kind: str, global_id: str, what: str, *path: str) -> UUID:
 class Mutation(
     AlertMutations,
     AppMutations,
+    UsageMutations,
 ):
     """Fields run one after another."""
 

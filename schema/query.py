@@ -24,6 +24,7 @@ from schema.fields import resolved
 from schema.keys import ApiKeyConnection, ApiKeyFilter
 from schema.ledger import CreditAccount
 from schema.nodes import Node
+from schema.operator import Operator
 from schema.presets import Preset
 from schema.receipts import Receipt, receipt_of
 from schema.records import UsageRecordConnection
@@ -182,6 +183,11 @@ class Query(
     def rate_limit(self, info: Info) -> RateLimit:
         """Tell what is left."""
         return RateLimit.of(info.context)
+
+    @resolved("Everything, for the people who run the service. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
+    def operator(self, info: Info) -> Operator | None:
+        """What is below is read when it is asked for."""
+        return Operator()
 
     @resolved("The running service: version and addresses. Public.")
     def service(self, info: Info) -> Service:

@@ -68,6 +68,7 @@ class UsageFilter:
 
     models: list[str] | None = field(description="Models by name.", default=strawberry.UNSET)
     providers: list[str] | None = field(description="Upstream providers.", default=strawberry.UNSET)
+    apps: list[strawberry.ID] | None = field(description="Apps by ID.", default=strawberry.UNSET)
     api_keys: list[strawberry.ID] | None = field(description="API keys by ID.", default=strawberry.UNSET)
     users: list[strawberry.ID] | None = field(
         description="People by ID. Another than oneself needs `USAGE_READ_ALL`.", default=strawberry.UNSET
@@ -86,6 +87,7 @@ class UsageFilter:
         return Narrowing(
             models=_tuple(self.models),
             providers=_tuple(self.providers),
+            apps=_rows("App", self.apps),
             api_keys=_rows("ApiKey", self.api_keys),
             users=_rows("User", self.users),
             conversations=_tuple(self.conversations),

@@ -3,13 +3,14 @@
 import dataclasses
 import datetime
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 from uuid import UUID
 
 import strawberry
 from strawberry import UNSET, field
 from strawberry.types.nodes import FragmentSpread, InlineFragment, SelectedField, Selection
 
+from domain.usage.activity import ActivityView
 from domain.usage.measure import Group, Point, Series
 from domain.usage.metrics import Detail, Dimension, Metric, Metrics, Question, Runs, Values
 from domain.usage.metrics import Quantiles as Measured
@@ -32,7 +33,17 @@ from schema.ranges import UsageFilter, UsageRange
 from schema.scalars import SafeInt, TimeZone
 from schema.users import User, visible
 
+if TYPE_CHECKING:
+    from schema.activity import Activity
+    from schema.workspaces import Workspace
+
+Tenant = Annotated["Workspace", strawberry.lazy("schema.workspaces")]
+Chart = Annotated["Activity", strawberry.lazy("schema.activity")]
+
+T = TypeVar("T", str, UUID)
+
 DETAILS = {
+    "otherBuckets": Detail.OTHER_BUCKETS,
     "runs": Detail.RUNS,
     "credits": Detail.CREDITS,
     "uniqueEndUsers": Detail.END_USERS,
@@ -93,6 +104,14 @@ class Quantiles:
         return cls(p50=measured.p50, p90=measured.p90, p95=measured.p95, p99=measured.p99) if measured else None
 
 
+@strawberry.type(description="How much of a bucket was used.")
+class BucketQuantity:
+    """As the contract has it."""
+
+    bucket: enums.Bucket = field(description="The bucket.")
+    quantity: SafeInt = field(description="Tokens, characters, seconds, images or searches, as the bucket has it.")
+
+
 @strawberry.type(description="Everything that is counted. Select only what you need.")
 class UsageMetrics:
     """Sums, and what was measured besides because it was selected."""
@@ -131,6 +150,12 @@ class UsageMetrics:
         """Measured because it is selected."""
         assert self.measured.credits is not None
         return SafeInt(self.measured.credits)
+
+    @resolved("Everything counted that is not a token: characters of speech, seconds of audio, images, web searches.")
+    def other_buckets(self) -> list[BucketQuantity]:
+        """Measured because it is selected."""
+        assert self.measured.other_buckets is not None
+        return [BucketQuantity(bucket=bucket, quantity=SafeInt(quantity)) for bucket, quantity in self.measured.other_buckets.items()]
 
     @resolved("Runs by outcome.")
     def runs(self) -> RunCounts:
@@ -225,6 +250,7 @@ class UsageDimensionValues:
     outcome: enums.UsageOutcome | None = field(description="How the call ended.")
     http_status: int | None = field(description="The HTTP status answered.")
     app_id: strawberry.Private[UUID | None]
+    workspace_id: strawberry.Private[UUID | None]
     key_id: strawberry.Private[UUID | None]
     user_id: strawberry.Private[UUID | None]
 
@@ -233,6 +259,14 @@ class UsageDimensionValues:
         """Load the app; null for a deleted one, and for whoever may not see apps."""
         app = await info.context.apps.load(self.app_id) if self.app_id else None
         return App.of(app) if app else None
+
+    @resolved("The workspace, in the operator's reports.")
+    async def workspace(self, info: Info) -> Tenant | None:
+        """Load the workspace."""
+        from schema.workspaces import Workspace
+
+        found = await info.context.workspaces.load(self.workspace_id) if self.workspace_id else None
+        return Workspace.of(found) if found else None
 
     @resolved("The model.")
     def model(self, info: Info) -> Model | None:
@@ -267,6 +301,7 @@ class UsageDimensionValues:
             outcome=enums.UsageOutcome(outcome) if isinstance(outcome, str) else None,
             http_status=status if isinstance(status, int) else None,
             app_id=_row(values, Dimension.APP),
+            workspace_id=_row(values, Dimension.WORKSPACE),
             key_id=_row(values, Dimension.API_KEY),
             user_id=_row(values, Dimension.USER),
         )
@@ -428,6 +463,21 @@ class UsageReport:
         )
         return [UsageSeries.of(series) for series in await resolvers.series_by(info.context, self.window, granularity, question)]
 
+    @resolved(
+        "Activity for the workspace's activity chart, with its own rolling window: 7 days, 12 Monday-start weeks or 12 months.",
+        directives=[Cost(weight="5")],
+    )
+    async def activity(
+        self,
+        info: Info,
+        view: Annotated[ActivityView, strawberry.argument(description="Which chart.")] = ActivityView.DAILY,
+        metric: Annotated[Metric, strawberry.argument(description="What `total`, `average` and `peak` count.")] = Metric.RUNS,
+    ) -> Chart:
+        """Measure."""
+        from schema.activity import Activity
+
+        return Activity.of(await resolvers.activity(info.context, view, metric, self.window, self.narrowed, details(info)))
+
     async def _totals(self, info: Info, window: Window) -> UsageMetrics:
         if self.of_key is None:
             return UsageMetrics.of(await resolvers.totals(info.context, window, self.narrowed, details(info)))
@@ -460,19 +510,36 @@ def _reads_calls(info: Info, narrowed: Narrowing) -> bool:
     return any(Question(filter=narrowed, by=by, details=wanted).raw_calls for by in asked)
 
 
-def report(info: Info, range_: UsageRange, timezone: TimeZone, filter_: UsageFilter | None, *, of_key: UUID | None = None, of_app: UUID | None = None) -> UsageReport:
-    """The report that the three arguments of every `usage` field ask for, nothing of it measured yet; of one key only with `of_key`, of one app with `of_app`.
+def _only(one: T | None, given: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    """The values to keep: those given, or the one only, and none when those given leave it out."""
+    return given if one is None else (one,) if given is None or one in given else ()
 
-    Raises InvalidInput and its kin for a window that cannot be.
+
+def report(
+    info: Info,
+    range_: UsageRange,
+    timezone: TimeZone,
+    filter_: UsageFilter | None,
+    *,
+    of_key: UUID | None = None,
+    of_app: UUID | None = None,
+    of_user: UUID | None = None,
+    of_model: str | None = None,
+    everywhere: bool = False,
+) -> UsageReport:
+    """The report that the three arguments of every `usage` field ask for, nothing of it measured yet; of one thing only where it is named.
+
+    `everywhere` is of all workspaces. Raises InvalidInput and its kin for a window that cannot be.
     """
     window = resolvers.window(info.context, range_.wanted(), timezone)
-    narrowed = filter_.wanted() if filter_ else Narrowing()
-    if of_key is not None:
-        others = narrowed.api_keys is not None and of_key not in narrowed.api_keys
-        narrowed = dataclasses.replace(narrowed, api_keys=() if others else (of_key,))
-    if of_app is not None:
-        others = narrowed.apps is not None and of_app not in narrowed.apps
-        narrowed = dataclasses.replace(narrowed, apps=() if others else (of_app,))
+    narrowed = dataclasses.replace(filter_.wanted() if filter_ else Narrowing(), everywhere=everywhere)
+    narrowed = dataclasses.replace(
+        narrowed,
+        api_keys=_only(of_key, narrowed.api_keys),
+        apps=_only(of_app, narrowed.apps),
+        users=_only(of_user, narrowed.users),
+        models=_only(of_model, narrowed.models),
+    )
     return UsageReport(
         start=window.start,
         end=window.end,

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -74,6 +75,12 @@ async def find(workspace_id: UUID) -> WorkspaceView:
     if row is None:
         raise NotFound("workspace")
     return WorkspaceView(**row)
+
+
+async def find_many(ids: Sequence[UUID]) -> dict[UUID, WorkspaceView]:
+    """Return workspaces by id; the caller may see all of them."""
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM workspace WHERE id = ANY ($1)", list(ids))
+    return {row["id"]: WorkspaceView(**row) for row in rows}
 
 
 async def of_user(user_id: UUID) -> list[Place]:

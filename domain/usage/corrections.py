@@ -64,6 +64,8 @@ async def create(caller: Caller, new: NewRecord) -> RecordView:
     at = _instant(caller, new.at)
     live = caller.key_mode is not ApiKeyMode.TEST
     charge = new.charge_microusd if live else 0
+    if new.app_id is not None and not await database.fetch_value("SELECT EXISTS (SELECT FROM app WHERE workspace_id = $1 AND id = $2)", workspace_id, new.app_id):
+        raise NotFound("app", path=("appId",))
     key_id = await _key(workspace_id, new) or caller.key_id
     user_id = await _person(caller, workspace_id, new.user_id)
     record_id = uuid7(int(at.timestamp() * 1000))

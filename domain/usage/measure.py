@@ -13,9 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from domain.access.callers import Caller
 from domain.errors import MissingScope, OutOfRange
+from domain.usage import windows
 from domain.usage.metrics import (
     COLUMNS,
     CREDIT_MICROUSD,
@@ -30,9 +32,9 @@ from domain.usage.metrics import (
     UsageFilter,
     Values,
 )
-from domain.usage.windows import Bucket, Granularity, Window, buckets
+from domain.usage.windows import Granularity, Window, buckets
 from models import database
-from models.enums import Scope
+from models.enums import Bucket, Scope
 
 QUARTER = timedelta(minutes=15)
 NIL = UUID(int=0)
@@ -64,7 +66,7 @@ class Line:
 class Point:
     """Usage in one bucket."""
 
-    bucket: Bucket
+    bucket: windows.Bucket
     metrics: Metrics
 
 
@@ -156,6 +158,8 @@ async def measure(caller: Caller, stretches: Sequence[Stretch], question: Questi
 
 
 def _check_sight(caller: Caller, question: Question) -> None:
+    if question.filter.everywhere:
+        caller.require(Scope.OPERATOR)
     users = question.filter.users
     if Scope.USAGE_READ_ALL not in caller.scopes and (Dimension.USER in question.by or (users is not None and set(users) != {caller.user_id})):
         raise MissingScope((Scope.USAGE_READ_ALL.name,))
@@ -198,6 +202,7 @@ _RANKS: Mapping[Metric, str] = {
 }
 _STANDS = ("succeeded", "cancelled", "running", "pending")
 _DISTINCT = {Detail.END_USERS: "end_user", Detail.CONVERSATIONS: "conversation"}
+_OTHERS = {Detail.OTHER_BUCKETS: "other_buckets"}
 _DURATIONS = {Detail.LATENCY: "latency_ms", Detail.FIRST_TOKEN: "first_token_ms"}
 
 
@@ -217,7 +222,7 @@ class _Statement:
 
     def __post_init__(self) -> None:
         question, level = self.question, self.question.level
-        self.workspace = self._parameter(self.workspace_id, "uuid")
+        self.workspace = "" if question.filter.everywhere else self._parameter(self.workspace_id, "uuid")
         self.tag = self._parameter(question.tag, "text") if Dimension.TAG in question.by else ""
         self.given = {
             dimension: self._parameter(list(values), "uuid[]" if dimension in _IDS else "text[]")
@@ -232,15 +237,18 @@ class _Statement:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
         whole, edges = ([], asked) if level is None else _quarters(asked)
         runs = _runs(edges)
-        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys()):
+        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys() | _OTHERS.keys()):
             runs.append([(WHOLE, self.stretches[0][0], self.stretches[-1][1])])
         picks = [self._cells(whole), self._queued(whole)] if whole else []
         picks += [self._single("usage_event e", run) for run in runs]
         if question.wants(Detail.RUNS):
             picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
-        apart = [name for details in (_DISTINCT, _DURATIONS) for detail, name in details.items() if detail in question.details]
+        apart = [name for name, _ in self._carried()]
         picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *_STANDS, *apart))}) AS (\n" + "\nUNION ALL\n".join(picks) + "\n)"
         self.sql = f"WITH {picked},\n{self._placed()}\n{self._answer()}"
+
+    def _of(self, alias: str) -> str:
+        return f"{alias}.workspace_id = {self.workspace}" if self.workspace else "true"
 
     def _parameter(self, value: object, kind: str) -> str:
         self.arguments.append(value)
@@ -293,7 +301,7 @@ class _Statement:
         sums = ", ".join(f"sum(c.{column})" for column in COLUMNS)
         return f"""SELECT {place}, {self._key("c")}, {sums}, {ended}, 0, 0{self._apart(None)}
   FROM usage_cell c {join}
- WHERE c.workspace_id = {self.workspace} AND c.level = {self.question.level} AND {inside}{self._matches("c")}
+ WHERE {self._of("c")} AND c.level = {self.question.level} AND {inside}{self._matches("c")}
  GROUP BY 1, 2"""
 
     def _queued(self, whole: Sequence[_Asked]) -> str:
@@ -305,19 +313,22 @@ class _Statement:
         ended = ", ".join(f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in _STANDS[:2])
         return f"""SELECT {place}, {self._key("e")}, {columns}, {ended}, 0, 0{self._apart("e")}
   FROM {source} {join}
- WHERE {owner}.workspace_id = {self.workspace} AND {inside} AND e.mode = 'live'{self._matches("e")}"""
+ WHERE {self._of(owner)} AND {inside} AND e.mode = 'live'{self._matches("e")}"""
 
     def _open_calls(self, asked: Sequence[_Asked]) -> str:
         join, inside, place = self._slots("k.created_at", asked)
         zeros = ", ".join("0" for _ in (*COLUMNS, *_STANDS[:2]))
         return f"""SELECT {place}, {self._key("k")}, {zeros}, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
   FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id {join}
- WHERE h.workspace_id = {self.workspace} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
+ WHERE {self._of("h")} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
 
     def _apart(self, alias: str | None) -> str:
         """Columns that cannot be added up, carried only when one of them is asked for."""
-        asked = [(name, kind) for details, kind in ((_DISTINCT, "text"), (_DURATIONS, "int")) for detail, name in details.items() if detail in self.question.details]
-        return "".join(f", {f'{alias}.{name}' if alias else f'NULL::{kind}'} AS {name}" for name, kind in asked)
+        return "".join(f", {f'{alias}.{name}' if alias else f'NULL::{kind}'} AS {name}" for name, kind in self._carried())
+
+    def _carried(self) -> list[tuple[str, str]]:
+        kinds = ((_DISTINCT, "text"), (_DURATIONS, "int"), (_OTHERS, "jsonb"))
+        return [(name, kind) for details, kind in kinds for detail, name in details.items() if detail in self.question.details]
 
     def _placed(self) -> str:
         direction = "ASC" if self.question.ascending else "DESC"
@@ -337,8 +348,15 @@ class _Statement:
             for detail, name in _DURATIONS.items()
             if detail in self.question.details
         )
+        others = ""
+        if Detail.OTHER_BUCKETS in self.question.details:
+            others = f""", others AS (
+  SELECT p.n, least(q.place, {first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
+    FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3)
+"""
+            apart += f", (SELECT jsonb_object_agg(o.bucket, o.quantity) FROM others o WHERE o.n = p.n AND o.place = least(q.place, {first} + 1)) AS other_buckets"
         kept = "" if self.question.include_other else f" WHERE q.place <= {first}"
-        return f"""SELECT p.n, CASE WHEN q.place <= {first} THEN q.key END AS key, least(q.place, {first} + 1) AS place, max(q.whole) AS whole, {sums}{apart}
+        return f"""{others}SELECT p.n, CASE WHEN q.place <= {first} THEN q.key END AS key, least(q.place, {first} + 1) AS place, max(q.whole) AS whole, {sums}{apart}
   FROM picked p JOIN placed q ON q.key = p.key{kept}
  GROUP BY 1, 2, 3 ORDER BY 3, 1"""
 
@@ -407,6 +425,7 @@ def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, af
         credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
         runs=runs if Detail.RUNS in asked else None,
         end_users=(row["end_users"] if row else 0) if Detail.END_USERS in asked else None,
+        other_buckets=_others(row) if Detail.OTHER_BUCKETS in asked else None,
         conversations=(row["conversations"] if row else 0) if Detail.CONVERSATIONS in asked else None,
         latency=_quantiles(row, "latency") if Detail.LATENCY in asked else None,
         first_token=_quantiles(row, "first_token") if Detail.FIRST_TOKEN in asked else None,
@@ -417,6 +436,11 @@ def _quantiles(row: asyncpg.Record | None, name: str) -> Quantiles | None:
     return Quantiles(*row[name]) if row and row[name] else None
 
 
+def _others(row: asyncpg.Record | None) -> dict[Bucket, int]:
+    told = row["other_buckets"] if row else None
+    return {} if told is None else {Bucket(name): quantity for name, quantity in sorted(msgspec.json.decode(told, type=dict[str, int]).items()) if quantity}
+
+
 def _value(dimension: Dimension, text: str | None) -> str | UUID | int | None:
     if text is None:
         return None
@@ -425,9 +449,9 @@ def _value(dimension: Dimension, text: str | None) -> str | UUID | int | None:
     return int(text) if dimension is Dimension.HTTP_STATUS else text
 
 
-def _stretches(cut: Sequence[Bucket]) -> list[Stretch]:
+def _stretches(cut: Sequence[windows.Bucket]) -> list[Stretch]:
     return [(bucket.start, bucket.end) for bucket in cut]
 
 
-def _points(cut: Sequence[Bucket], line: Line) -> list[Point]:
+def _points(cut: Sequence[windows.Bucket], line: Line) -> list[Point]:
     return [Point(bucket, metrics) for bucket, metrics in zip(cut, line.points, strict=True)]

@@ -5,7 +5,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from domain.errors import InvalidInput, OutOfRange, Required
-from models.enums import UsageOutcome
+from models.enums import Bucket, UsageOutcome
 
 CREDIT_MICROUSD = 10_000
 """One credit of document 1 is a US cent of list value."""
@@ -78,13 +78,14 @@ class Detail(StrEnum):
     CREDITS = "credits"
     END_USERS = "end_users"
     CONVERSATIONS = "conversations"
+    OTHER_BUCKETS = "other_buckets"
     LATENCY = "latency"
     FIRST_TOKEN = "first_token"  # noqa: S105 - a moment, no secret
 
 
 NOTHING_BUT = {Metric.CREDITS: frozenset({Detail.CREDITS}), Metric.RUNS: frozenset({Detail.RUNS})}
 """The detail without which a metric has no value."""
-FROM_CALLS = frozenset({Detail.END_USERS, Detail.CONVERSATIONS, Detail.LATENCY, Detail.FIRST_TOKEN})
+FROM_CALLS = frozenset({Detail.OTHER_BUCKETS, Detail.END_USERS, Detail.CONVERSATIONS, Detail.LATENCY, Detail.FIRST_TOKEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ class TagFilter:
 class UsageFilter:
     """Narrows a report: fields must all match, the values of one are alternatives; None matches all.
 
-    End users and conversations are the names that calls give; a preset is `cursor` for every version or `cursor@3` for one.
+    `everywhere` takes all workspaces together, for operators. End users and conversations are the names that calls give; a preset is
+    `cursor` for every version or `cursor@3` for one.
     """
 
     models: tuple[str, ...] | None = None
@@ -115,6 +117,7 @@ class UsageFilter:
     languages: tuple[str, ...] | None = None
     outcomes: tuple[UsageOutcome, ...] | None = None
     tags: tuple[TagFilter, ...] = ()
+    everywhere: bool = False
 
     def values(self) -> dict[Dimension, tuple[str | UUID, ...]]:
         """Return the lists that are given, tags aside, by what they narrow; raises InvalidInput and OutOfRange (path `filter...`)."""
@@ -253,6 +256,7 @@ class Metrics:
     list_microusd: int = 0
     upstream_cost_picousd: int = 0
     credits: int | None = None
+    other_buckets: dict[Bucket, int] | None = None
     runs: Runs | None = None
     end_users: int | None = None
     conversations: int | None = None

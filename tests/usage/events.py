@@ -53,6 +53,7 @@ class Event:
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
+    other_buckets: dict[str, int] | None = None
     characters: int = 0
     lines: int = 0
     charge_microusd: int = 0
@@ -82,6 +83,7 @@ async def write(workspace_id: UUID, events: Iterable[Event], *, queued: bool = T
                 "record_id": event.record_id or event.id,
                 "created_at": datetime.now(UTC),
                 "tags": None if event.tags is None else json.dumps(event.tags),
+                "other_buckets": None if event.other_buckets is None else json.dumps(event.other_buckets),
                 "api_name": "llm_query",
                 "streamed": event.first_token_ms is not None,
                 "charge_picousd": event.charge_microusd * 1_000_000,
