@@ -22,6 +22,7 @@ from domain.money.catalogue import Book, ModelView
 from domain.money.ledger import AccountView, TransferView
 from domain.serving.presets import PresetView
 from domain.usage import measure, records
+from domain.usage.feed import Feed
 from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
 from domain.usage.records import Adjustment, RecordView
 from domain.usage.windows import Window
@@ -47,6 +48,7 @@ class Facilities:
     signing_secret: str = field(repr=False)
     public_url: str
     version: str
+    feed: Feed = field(default_factory=Feed, repr=False)
     presets: tuple[PresetView, ...] = ()
     webhooks_private: bool = False
 

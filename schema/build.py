@@ -9,6 +9,7 @@ from schema.mutation import Mutation
 from schema.payments import Dispute, Refund
 from schema.query import Query
 from schema.scalars import SCALARS
+from schema.subscription import Subscription
 from schema.throttle import Throttle
 from schema.user_errors import EVERY_TYPE
 
@@ -18,6 +19,7 @@ def build(throttle: Throttle) -> Contract:
     return Contract(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         types=[*EVERY_TYPE, ClientToken, Dispute, Export, Refund],
         config=StrawberryConfig(scalar_map=SCALARS),
         extensions=extensions(throttle),

@@ -11,6 +11,7 @@ from domain.usage.metrics import TagFilter as Tagged
 from domain.usage.metrics import UsageFilter as Narrowing
 from domain.usage.windows import Between, BillingPeriod, Days, Range, RelativeRange
 from models import enums
+from schema import enums as described  # noqa: F401  # describes the enums of ranges before a type uses one
 from schema import ids
 from schema.errors import unacceptable
 from schema.scalars import TimeZone

@@ -16,6 +16,7 @@ from resolvers import usage as resolvers
 from schema import ids, pages
 from schema.access import requires
 from schema.amounts import Money
+from schema.apps import App
 from schema.callers import Actor
 from schema.catalogue import Model, model_named
 from schema.context import Info
@@ -131,6 +132,7 @@ class UsageRecord(Node):
     record_id: strawberry.Private[UUID]
     user_id: strawberry.Private[UUID | None]
     key_id: strawberry.Private[UUID | None]
+    app_id: strawberry.Private[UUID | None]
     model_name: strawberry.Private[str | None]
 
     @resolved("Who made it; null when a workspace key did.")
@@ -144,6 +146,12 @@ class UsageRecord(Node):
         """Load the key."""
         key = await info.context.keys.load(self.key_id) if self.key_id else None
         return ApiKey.of(key) if key else None
+
+    @resolved("The app it was made for.")
+    async def app(self, info: Info) -> App | None:
+        """Load the app; null for a deleted one, and for whoever may not see apps."""
+        app = await info.context.apps.load(self.app_id) if self.app_id else None
+        return App.of(app) if app else None
 
     @resolved("The model that answered.")
     def model(self, info: Info) -> Model | None:
@@ -193,6 +201,7 @@ class UsageRecord(Node):
             record_id=record.id,
             user_id=record.user_id,
             key_id=record.key_id,
+            app_id=record.app_id,
             model_name=record.model,
         )
 

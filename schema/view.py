@@ -258,7 +258,9 @@ class GraphQLView(GraphQL[Context, None]):
             request_id=self._request_id(request),
             address=request.client.host if request.client else "",
             whence=whence,
-            renew=self._renewal(authorization, workspace, whence) if over_socket else None,
+            renew=self._renewal(authorization, workspace, whence)
+            if over_socket or negotiate(request.headers.get("accept")) == STREAM_TYPE
+            else None,
         )
 
     def _renewal(self, authorization: str | None, workspace: str | None, whence: Whence) -> Callable[[], Awaitable[Caller | None]]:

@@ -198,6 +198,22 @@ _NAMES = {
 }
 
 
+_ATTRIBUTES = {
+    Dimension.MODEL: "model",
+    Dimension.PROVIDER: "provider",
+    Dimension.APP: "app_id",
+    Dimension.API_KEY: "key_id",
+    Dimension.USER: "user_id",
+    Dimension.END_USER: "end_user",
+    Dimension.CONVERSATION: "conversation",
+    Dimension.PRESET: "preset",
+    Dimension.API_NAME: "api_name",
+    Dimension.ENDPOINT: "endpoint",
+    Dimension.LANGUAGE: "language",
+    Dimension.OUTCOME: "outcome",
+}
+
+
 async def page(caller: Caller, page: Page, wanted: RecordFilter | None = None, *, ascending: bool = False) -> PageOf[RecordView]:
     """Return a page of records that the caller may see, newest first unless `ascending`.
 
@@ -278,6 +294,37 @@ async def listed(caller: Caller, *, skip: int, limit: int, user_id: UUID | None 
     page = f"ORDER BY f.id DESC LIMIT ${len(arguments) + 1} OFFSET ${len(arguments) + 2}"
     rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {page}", *arguments, limit, skip)
     return [_view(row) for row in rows]
+
+
+async def made_since(workspace_ids: Sequence[UUID], since: datetime) -> list[RecordView]:
+    """Return records of these workspaces that were written at `since` or later, oldest first, for who has been let in already."""
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS} {_FROM_EACH} WHERE f.workspace_id = ANY ($1) AND f.created_at >= $2 AND f.id = f.record_id ORDER BY f.created_at, f.id",
+        list(workspace_ids),
+        since,
+    )
+    return [_view(row) for row in rows]
+
+
+def matches(caller: Caller, wanted: RecordFilter, record: RecordView) -> bool:
+    """Tell whether a record of the caller's workspace may be seen by the caller and matches, as `page` would; windows count for nothing."""
+    if Scope.USAGE_READ_ALL not in caller.scopes and (record.key_id != caller.key_id if caller.key_id is not None else record.user_id != caller.user_id):
+        return False
+    statuses = (UsageRecordStatus.ACTIVE,) if wanted.statuses is None else wanted.statuses
+    return (
+        record.status in statuses
+        and (wanted.modes is None or record.mode in wanted.modes)
+        and (wanted.request_id is None or record.request_id == wanted.request_id)
+        and (wanted.needs_review is None or record.needs_review is wanted.needs_review)
+        and (wanted.minimum_charge_microusd is None or record.charge_microusd >= wanted.minimum_charge_microusd)
+        and all(_has(record, dimension, values) for dimension, values in wanted.usage.values().items())
+        and all(tag.name in record.tags and (tag.values is None or record.tags[tag.name] in tag.values) for tag in wanted.usage.tags)
+    )
+
+
+def _has(record: RecordView, dimension: Dimension, values: Sequence[str | UUID]) -> bool:
+    value = getattr(record, _ATTRIBUTES[dimension])
+    return value in values or (dimension is Dimension.PRESET and isinstance(value, str) and value.split("@")[0] in values)
 
 
 async def keys_used(found: Sequence[RecordView]) -> dict[UUID, str]:
