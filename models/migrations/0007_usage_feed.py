@@ -8,6 +8,6 @@ CREATE INDEX usage_event_by_writing ON usage_event (created_at);
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0004_usage_changes")]
+    dependencies = [("models", "0006_payers")]
 
     operations = [ops.RunSQL(SQL, reverse_sql='SELECT 1')]
