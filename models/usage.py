@@ -3,6 +3,7 @@
 from typing import Any
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
 from models.enums import ApiKeyMode, TokenCountSource, UsageEventKind, UsageOutcome
@@ -102,6 +103,21 @@ class UsageCell(Model):
     charge_microusd = fields.BigIntField()
     list_microusd = fields.BigIntField()
     upstream_cost_picousd = fields.BigIntField()
+    latency = ArrayField(element_type="bigint", null=True)
+    first_token = ArrayField(element_type="bigint", null=True)
 
     class Meta:
         table = "usage_cell"
+
+
+class UsagePerson(Model):
+    """An end user or a conversation that was named on a day of UTC, as a number that does not tell the name."""
+
+    person = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    kind = fields.SmallIntField()
+    used_on = fields.DateField()
+    app_id = fields.UUIDField()
+
+    class Meta:
+        table = "usage_person"

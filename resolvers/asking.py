@@ -160,6 +160,7 @@ def _nothing(details: frozenset[Detail]) -> Metrics:
     """What a key has used that has used nothing."""
     return Metrics(
         credits=0 if Detail.CREDITS in details else None,
+        other_buckets={} if Detail.OTHER_BUCKETS in details else None,
         runs=Runs() if Detail.RUNS in details else None,
         end_users=0 if Detail.END_USERS in details else None,
         conversations=0 if Detail.CONVERSATIONS in details else None,

@@ -26,12 +26,12 @@ from domain.usage.metrics import (
     Dimension,
     Metric,
     Metrics,
-    Quantiles,
     Question,
     Runs,
     UsageFilter,
     Values,
 )
+from domain.usage.sketches import added, quantiles
 from domain.usage.windows import Granularity, Window, buckets
 from models import database
 from models.enums import Bucket, Scope
@@ -41,6 +41,7 @@ NIL = UUID(int=0)
 """What a cell says for no app or no key; for no model it says ''."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 HISTORY, WHOLE = -1, -2  # places of stretches beside the ones asked for: everything before them, and all of them in one
+DAY = timedelta(days=1)
 
 Stretch = tuple[datetime, datetime]
 _Asked = tuple[int, datetime, datetime]
@@ -201,9 +202,11 @@ _RANKS: Mapping[Metric, str] = {
     Metric.UNITS: "sum(units)",
 }
 _STANDS = ("succeeded", "cancelled", "running", "pending")
-_DISTINCT = {Detail.END_USERS: "end_user", Detail.CONVERSATIONS: "conversation"}
+_DISTINCT: Mapping[Detail, tuple[int, str]] = {Detail.END_USERS: (0, "end_user"), Detail.CONVERSATIONS: (1, "conversation")}
+"""Their number in `usage_person`, and their column of an event."""
+_DURATIONS: Mapping[Detail, tuple[str, str]] = {Detail.LATENCY: ("latency", "latency_ms"), Detail.FIRST_TOKEN: ("first_token", "first_token_ms")}
+"""Their sketch of a cell, and their column of an event."""
 _OTHERS = {Detail.OTHER_BUCKETS: "other_buckets"}
-_DURATIONS = {Detail.LATENCY: "latency_ms", Detail.FIRST_TOKEN: "first_token_ms"}
 
 
 @dataclass(slots=True)
@@ -217,6 +220,7 @@ class _Statement:
     sql: str = field(init=False)
     workspace: str = field(init=False)
     tag: str = field(init=False)
+    first: str = field(init=False)
     given: dict[Dimension, str] = field(init=False)
     tags: list[tuple[str, str | None]] = field(init=False)
 
@@ -224,6 +228,7 @@ class _Statement:
         question, level = self.question, self.question.level
         self.workspace = "" if question.filter.everywhere else self._parameter(self.workspace_id, "uuid")
         self.tag = self._parameter(question.tag, "text") if Dimension.TAG in question.by else ""
+        self.first = self._parameter(_first(question), "bigint")
         self.given = {
             dimension: self._parameter(list(values), "uuid[]" if dimension in _IDS else "text[]")
             for dimension, values in question.filter.values().items()
@@ -237,15 +242,23 @@ class _Statement:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
         whole, edges = ([], asked) if level is None else _quarters(asked)
         runs = _runs(edges)
-        if len(self.stretches) > 1 and not question.details.isdisjoint(_DISTINCT.keys() | _DURATIONS.keys() | _OTHERS.keys()):
-            runs.append([(WHOLE, self.stretches[0][0], self.stretches[-1][1])])
         picks = [self._cells(whole), self._queued(whole)] if whole else []
         picks += [self._single("usage_event e", run) for run in runs]
         if question.wants(Detail.RUNS):
             picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
-        apart = [name for name, _ in self._carried()]
+        apart = self._carried()
         picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *_STANDS, *apart))}) AS (\n" + "\nUNION ALL\n".join(picks) + "\n)"
-        self.sql = f"WITH {picked},\n{self._placed()}\n{self._answer()}"
+        parts = [picked, self._placed()]
+        now = [one for one in asked if one[0] >= 0]
+        for detail, (cells, events) in _DURATIONS.items():
+            if detail in question.details:
+                parts.append(self._durations(detail, cells, events, now))
+        for detail, (kind, events) in _DISTINCT.items():
+            if detail in question.details:
+                parts.append(self._people(detail, kind, events, now))
+        if Detail.OTHER_BUCKETS in question.details:
+            parts.append(self._others())
+        self.sql = f"WITH {', '.join(parts)}\n{self._answer()}"
 
     def _of(self, alias: str) -> str:
         return f"{alias}.workspace_id = {self.workspace}" if self.workspace else "true"
@@ -274,7 +287,7 @@ class _Statement:
         column = f"{alias}.{'upstream' if alias == 'k' and dimension is Dimension.PROVIDER else _NAMES[dimension]}"
         if dimension is Dimension.MODEL:
             return f"nullif({column}, '')"
-        if alias == "c" and dimension in (Dimension.APP, Dimension.API_KEY):
+        if alias in ("c", "u") and dimension in (Dimension.APP, Dimension.API_KEY):
             return f"nullif({column}, '{NIL}')"
         return column
 
@@ -305,7 +318,7 @@ class _Statement:
  GROUP BY 1, 2"""
 
     def _queued(self, whole: Sequence[_Asked]) -> str:
-        return self._single("usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id", whole, owner="q")
+        return self._single(_QUEUED, whole, owner="q")
 
     def _single(self, source: str, asked: Sequence[_Asked], *, owner: str = "e") -> str:
         join, inside, place = self._slots("e.at", asked)
@@ -323,12 +336,59 @@ class _Statement:
  WHERE {self._of("h")} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
 
     def _apart(self, alias: str | None) -> str:
-        """Columns that cannot be added up, carried only when one of them is asked for."""
-        return "".join(f", {f'{alias}.{name}' if alias else f'NULL::{kind}'} AS {name}" for name, kind in self._carried())
+        """What cannot be added up as it is, carried only when it is asked for."""
+        return "".join(f", {f'{alias}.{name}' if alias else 'NULL::jsonb'} AS {name}" for name in self._carried())
 
-    def _carried(self) -> list[tuple[str, str]]:
-        kinds = ((_DISTINCT, "text"), (_DURATIONS, "int"), (_OTHERS, "jsonb"))
-        return [(name, kind) for details, kind in kinds for detail, name in details.items() if detail in self.question.details]
+    def _carried(self) -> list[str]:
+        return [name for detail, name in _OTHERS.items() if detail in self.question.details]
+
+    def _from_events(self, source: str, asked: Sequence[_Asked], columns: str, condition: str, *, owner: str = "e") -> str:
+        join, inside, place = self._slots("e.at", asked)
+        return f"""SELECT {place} AS n, {self._key("e")} AS key, {columns} FROM {source} {join}
+ WHERE {self._of(owner)} AND {inside} AND e.mode = 'live' AND {condition}{self._matches("e")}"""
+
+    def _durations(self, detail: Detail, cells: str, events: str, asked: Sequence[_Asked]) -> str:
+        """Return a part of the statement: the sketch of a duration in each stretch of each line."""
+        whole, edges = ([], asked) if self.question.level is None else _quarters(asked)
+        columns, condition = f"sketch_bucket_1(e.{events}) AS bucket, 1::bigint AS quantity", f"e.{events} IS NOT NULL"
+        picks = [self._from_events("usage_event e", run, columns, condition) for run in _runs(edges)]
+        if whole:
+            join, inside, place = self._slots("c.at", whole)
+            picks.append(self._from_events(_QUEUED, whole, columns, condition, owner="q"))
+            picks.append(
+                f"""SELECT {place}, {self._key("c")}, s.e >> 40, sum(s.e & 1099511627775)::bigint
+  FROM usage_cell c {join} CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)
+ WHERE {self._of("c")} AND c.level = {self.question.level} AND {inside}{self._matches("c")} GROUP BY 1, 2, 3"""
+            )
+        return f"""{detail.value}_sketch AS (
+  SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
+    SELECT d.n, least(q.place, {self.first} + 1) AS place, d.bucket, sum(d.quantity) AS quantity
+      FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
+
+    def _people(self, detail: Detail, kind: int, events: str, asked: Sequence[_Asked]) -> str:
+        """Return a part of the statement: how many different people each stretch of each line has, and all stretches together."""
+        sets = [asked] if len(asked) == 1 else [asked, [(WHOLE, asked[0][1], asked[-1][2])]]
+        columns, condition = f"person_1(e.workspace_id, e.{events}) AS person", f"e.{events} IS NOT NULL"
+        picks = []
+        for one in sets:
+            whole, edges = _split(one, DAY) if self.question.people_by_day else ([], one)
+            picks += [self._from_events("usage_event e", run, columns, condition) for run in _runs(edges)]
+            if whole:
+                join, inside, place = self._slots("(u.used_on::timestamp AT TIME ZONE 'UTC')", whole)
+                days = [self._parameter(day.date(), "date") for day in (whole[0][1], whole[-1][2])]
+                picks.append(self._from_events(_QUEUED, whole, columns, condition, owner="q"))
+                picks.append(
+                    f"""SELECT {place}, {self._key("u")}, u.person FROM usage_person u {join}
+ WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on < {days[1]} AND {inside}{self._matches("u")}"""
+                )
+        return f"""{detail.value}_count AS (
+  SELECT d.n, least(q.place, {self.first} + 1) AS place, count(DISTINCT d.person) AS told FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2)"""
+
+    def _others(self) -> str:
+        return f"""other_buckets_sum AS (
+  SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
+    SELECT p.n, least(q.place, {self.first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
+      FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
 
     def _placed(self) -> str:
         direction = "ASC" if self.question.ascending else "DESC"
@@ -340,25 +400,28 @@ class _Statement:
         )
 
     def _answer(self) -> str:
-        first = self._parameter(_first(self.question), "bigint")
         sums = ", ".join(f"sum(p.{column}) AS {column}" for column in (*COLUMNS, *_STANDS))
-        apart = "".join(f", count(DISTINCT p.{name}) AS {detail.value}" for detail, name in _DISTINCT.items() if detail in self.question.details)
-        apart += "".join(
-            f", percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY p.{name}) AS {detail.value}"
-            for detail, name in _DURATIONS.items()
-            if detail in self.question.details
-        )
-        others = ""
-        if Detail.OTHER_BUCKETS in self.question.details:
-            others = f""", others AS (
-  SELECT p.n, least(q.place, {first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
-    FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3)
-"""
-            apart += f", (SELECT jsonb_object_agg(o.bucket, o.quantity) FROM others o WHERE o.n = p.n AND o.place = least(q.place, {first} + 1)) AS other_buckets"
-        kept = "" if self.question.include_other else f" WHERE q.place <= {first}"
-        return f"""{others}SELECT p.n, CASE WHEN q.place <= {first} THEN q.key END AS key, least(q.place, {first} + 1) AS place, max(q.whole) AS whole, {sums}{apart}
-  FROM picked p JOIN placed q ON q.key = p.key{kept}
- GROUP BY 1, 2, 3 ORDER BY 3, 1"""
+        beside = "(SELECT t.told FROM {0} t WHERE t.n = {1} AND t.place = g.place)"
+        tables = [f"{detail.value}_sketch" for detail in _DURATIONS if detail in self.question.details]
+        tables += [f"{name}_sum" for name in self._carried()]
+        apart = "".join(f", {beside.format(table, 'g.n')} AS {table}" for table in tables)
+        for detail in _DISTINCT:
+            if detail in self.question.details:
+                table = f"{detail.value}_count"
+                apart += f", {beside.format(table, 'g.n')} AS {table}"
+                apart += f", {beside.format(table, WHOLE if len(self.stretches) > 1 else 0)} AS {table}_whole"
+        kept = "" if self.question.include_other else f" WHERE q.place <= {self.first}"
+        return f"""SELECT g.*{apart} FROM (
+  SELECT p.n, CASE WHEN q.place <= {self.first} THEN q.key END AS key, least(q.place, {self.first} + 1) AS place, max(q.whole) AS whole, {sums}
+    FROM picked p JOIN placed q ON q.key = p.key{kept}
+   GROUP BY 1, 2, 3) g ORDER BY 3, 1"""
+
+
+_QUEUED = "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id"
+
+
+def _united(picks: Sequence[str]) -> str:
+    return "\nUNION ALL\n".join(picks)
 
 
 def _first(question: Question) -> int:
@@ -366,10 +429,14 @@ def _first(question: Question) -> int:
 
 
 def _quarters(asked: Sequence[_Asked]) -> tuple[list[_Asked], list[_Asked]]:
-    """Split stretches into whole quarters of an hour and the edges beside them, both in order."""
+    return _split(asked, QUARTER)
+
+
+def _split(asked: Sequence[_Asked], width: timedelta) -> tuple[list[_Asked], list[_Asked]]:
+    """Split stretches into whole quarters of an hour, or days of UTC, and the edges beside them, both in order."""
     whole, edges = [], []
     for place, start, end in asked:
-        first, last = start + (BEGINNING - start) % QUARTER, end - (end - BEGINNING) % QUARTER
+        first, last = start + (BEGINNING - start) % width, end - (end - BEGINNING) % width
         if first >= last:
             edges.append((place, start, end))
             continue
@@ -406,7 +473,8 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
         for n in range(count):
             before, listed = listed, listed + (int(found[n]["list_microusd"]) if n in found else 0)
             points.append(_metrics([found[n]] if n in found else [], question, before, listed))
-        total = points[0] if count == 1 else _metrics([row for n, row in found.items() if n >= 0], question, origin, listed, apart=found.get(WHOLE))
+        shown = [found[n] for n in range(count) if n in found]
+        total = points[0] if count == 1 else _metrics(shown, question, origin, listed)
         key = None if other or not found else next(iter(found.values()))["key"]
         values = tuple(_value(dimension, None if key is None else key[index]) for index, dimension in enumerate(question.by))
         whole = int(next(iter(found.values()))["whole"]) if found else 0
@@ -414,31 +482,39 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
     return lines
 
 
-def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int, *, apart: asyncpg.Record | None = None) -> Metrics:
+def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int) -> Metrics:
+    """Return what some stretches of one line add up to: one of them, or all that have anything."""
     sums = {column: sum(int(row[column]) for row in rows) for column in (*COLUMNS, *_STANDS)}
     succeeded, cancelled, running, pending = (sums.pop(name) for name in _STANDS)
     runs = Runs(succeeded, sums["requests"] - succeeded - cancelled, cancelled, running, pending)
-    row = apart if apart is not None else rows[0] if rows else None
     asked = question.details
     return Metrics(
         **sums,
         credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
+        other_buckets=_other_buckets(rows) if Detail.OTHER_BUCKETS in asked else None,
         runs=runs if Detail.RUNS in asked else None,
-        end_users=(row["end_users"] if row else 0) if Detail.END_USERS in asked else None,
-        other_buckets=_others(row) if Detail.OTHER_BUCKETS in asked else None,
-        conversations=(row["conversations"] if row else 0) if Detail.CONVERSATIONS in asked else None,
-        latency=_quantiles(row, "latency") if Detail.LATENCY in asked else None,
-        first_token=_quantiles(row, "first_token") if Detail.FIRST_TOKEN in asked else None,
+        end_users=_people(rows, Detail.END_USERS) if Detail.END_USERS in asked else None,
+        conversations=_people(rows, Detail.CONVERSATIONS) if Detail.CONVERSATIONS in asked else None,
+        latency=quantiles(_told(rows, "latency_sketch")) if Detail.LATENCY in asked else None,
+        first_token=quantiles(_told(rows, "first_token_sketch")) if Detail.FIRST_TOKEN in asked else None,
     )
 
 
-def _quantiles(row: asyncpg.Record | None, name: str) -> Quantiles | None:
-    return Quantiles(*row[name]) if row and row[name] else None
+def _people(rows: Sequence[asyncpg.Record], detail: Detail) -> int:
+    """People of one stretch, or of all of them, who may have come in several."""
+    return int(rows[0][f"{detail.value}_count{'_whole' if len(rows) > 1 else ''}"] or 0) if rows else 0
 
 
-def _others(row: asyncpg.Record | None) -> dict[Bucket, int]:
-    told = row["other_buckets"] if row else None
-    return {} if told is None else {Bucket(name): quantity for name, quantity in sorted(msgspec.json.decode(told, type=dict[str, int]).items()) if quantity}
+def _told(rows: Sequence[asyncpg.Record], column: str) -> dict[int, int]:
+    return added(msgspec.json.decode(row[column], type=dict[int, int]) for row in rows if row[column] is not None)
+
+
+def _other_buckets(rows: Sequence[asyncpg.Record]) -> dict[Bucket, int]:
+    total: dict[str, int] = {}
+    for row in rows:
+        for name, quantity in msgspec.json.decode(row["other_buckets_sum"] or "{}", type=dict[str, int]).items():
+            total[name] = total.get(name, 0) + quantity
+    return {Bucket(name): quantity for name, quantity in sorted(total.items()) if quantity}
 
 
 def _value(dimension: Dimension, text: str | None) -> str | UUID | int | None:

@@ -100,6 +100,7 @@ CONSTRAINTS = {
     ("usage_cell", "PRIMARY KEY (workspace_id, level, at, model, app_id, key_id, outcome)"),
     ("usage_cell", "CHECK (((level >= 0) AND (level <= 2)))"),
     ("usage_event", "PRIMARY KEY (workspace_id, id)"),
+    ("usage_person", "PRIMARY KEY (workspace_id, kind, used_on, app_id, person)"),
     ("usage_pending", "PRIMARY KEY (workspace_id, event_id)"),
     ("users", "PRIMARY KEY (id)"),
     ("users", "UNIQUE (issuer, subject)"),

@@ -66,7 +66,7 @@ async def test_everything_that_is_counted_is_exact(served: Served, spent: Spent)
         "runs": {"total": 3, "completed": 2, "failed": 1, "cancelled": 0, "running": 0, "pending": 0},
         "uniqueEndUsers": 0,
         "uniqueConversations": 0,
-        "latency": {"p50": 40.0},
+        "latency": {"p50": pytest.approx(40, rel=0.025)},
         "timeToFirstToken": None,
     }
 

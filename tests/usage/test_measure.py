@@ -1,5 +1,6 @@
 """Every number on usage is the plain sum of its events, at any moment, in any zone, split in any way."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from domain.errors import InvalidInput, MissingScope, OutOfRange, Required
 from domain.usage import measure, rollups
-from domain.usage.metrics import COLUMNS, Detail, Dimension, Metric, Metrics, Quantiles, Question, Runs, TagFilter, UsageFilter
+from domain.usage.metrics import COLUMNS, Detail, Dimension, Metric, Metrics, Question, Runs, TagFilter, UsageFilter
 from domain.usage.windows import Between, Days, Granularity, RelativeRange, Window, resolve
 from models import database as db
 from models.enums import Scope, UsageOutcome
@@ -154,15 +155,18 @@ async def test_single_calls_are_read_only_where_no_cell_holds_the_question() -> 
         Question(by=(Dimension.MODEL,)),
         Question(filter=UsageFilter(models=("atlas",)), by=(Dimension.MODEL, Dimension.WORKSPACE)),
         Question(filter=UsageFilter(api_keys=(UUID(int=1),)), by=(Dimension.APP, Dimension.OUTCOME), details=frozenset({Detail.RUNS, Detail.CREDITS})),
+        Question(by=(Dimension.MODEL,), details=frozenset({Detail.LATENCY, Detail.FIRST_TOKEN})),
+        Question(by=(Dimension.APP,), details=frozenset({Detail.END_USERS, Detail.CONVERSATIONS})),
     )
     calls = (
         Question(by=(Dimension.MODEL, Dimension.API_KEY)),
         Question(by=(Dimension.MODEL,), order_by=Metric.RUNS),
         Question(filter=UsageFilter(end_users=("ann",))),
         Question(filter=UsageFilter(tags=(TagFilter("team"),))),
-        Question(details=frozenset({Detail.LATENCY})),
+        Question(by=(Dimension.MODEL,), details=frozenset({Detail.END_USERS})),
+        Question(details=frozenset({Detail.OTHER_BUCKETS})),
     )
-    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 4 + [True] * 5
+    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 6 + [True] * 6
 
 
 async def test_test_calls_stand_in_no_total() -> None:
@@ -185,7 +189,7 @@ async def test_empty_windows_are_zeros() -> None:
     window = resolve(RelativeRange.LAST_24_HOURS, "UTC", NOW)
     details = frozenset(Detail)
     totals = await measure.totals(me, window, details=details)
-    assert totals == Metrics(credits=0, runs=Runs(), end_users=0, conversations=0)
+    assert totals == Metrics(credits=0, other_buckets={}, runs=Runs(), end_users=0, conversations=0)
     assert (totals.error_rate, totals.cache_hit_rate, totals.characters_per_line) == (None, None, None)
     assert [point.metrics for point in await measure.series(me, window)] == [Metrics()] * 24
     assert await measure.groups(me, window, Question(by=(Dimension.MODEL,), include_other=True)) == []
@@ -289,8 +293,8 @@ async def _open_call(workspace: UUID, mode: str, progress: str | None, at: datet
     )
 
 
-async def test_details_that_read_single_calls() -> None:
-    """Distinct names and quantiles are those of the calls themselves, in a series' total as well as in its buckets."""
+async def test_people_and_quantiles() -> None:
+    """People are counted once, exactly; quantiles are at most 2.5 % off the nearest rank's; both in a series' total as well as in its buckets."""
     workspace = uuid4()
     me = caller(workspace)
     at = NOW - timedelta(hours=3)
@@ -306,8 +310,10 @@ async def test_details_that_read_single_calls() -> None:
     window = resolve(RelativeRange.LAST_24_HOURS, "UTC", NOW)
     totals = await measure.totals(me, window, details=details)
     assert (totals.end_users, totals.conversations) == (2, 3)
-    assert totals.latency == Quantiles(600.0, 1000.0, 1050.0, 1090.0)
-    assert totals.first_token == Quantiles(7.0, 7.0, 7.0, 7.0)
+    assert totals.latency is not None
+    assert totals.first_token is not None
+    assert dataclasses.astuple(totals.latency) == pytest.approx((600, 1000, 1100, 1100), rel=0.025)
+    assert dataclasses.astuple(totals.first_token) == pytest.approx((7, 7, 7, 7), rel=0.025)
     (line,) = await measure.series_by(me, window, Granularity.HOUR, Question(by=(Dimension.MODEL,), details=details))
     assert line.totals == totals
     assert [(point.metrics.requests, point.metrics.end_users) for point in line.points if point.metrics.requests] == [(6, 2), (5, 2)]

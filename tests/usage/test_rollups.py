@@ -102,7 +102,7 @@ async def test_a_fold_that_dies_changes_nothing(database: str) -> None:
     folder = await asyncpg.connect(database)
     transaction = folder.transaction()
     await transaction.start()
-    assert await folder.fetchval("SELECT fold_1(30)") == 30
+    assert await folder.fetchval("SELECT fold_2(30)") == 30
     other = asyncio.ensure_future(rollups.fold(100))
     while not await db.fetch_value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"):
         await asyncio.sleep(0.01)
