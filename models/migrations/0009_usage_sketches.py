@@ -7,7 +7,7 @@ from uuid import uuid4
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0007_usage_feed")]
+    dependencies = [("models", "0008_usage_feed")]
 
     operations = [
         ops.AddField(model_name='UsageCell', name='latency', field=ArrayField(null=True, element_type='bigint')),

@@ -8,6 +8,6 @@ CREATE INDEX usage_event_by_writing ON usage_event (created_at);
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0006_payers")]
+    dependencies = [("models", "0007_payments")]
 
     operations = [ops.RunSQL(SQL, reverse_sql='SELECT 1')]
