@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from domain import duties
-from domain.usage import alerts, rollups
+from domain.usage import alerts, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
 from runtime import Runtime
@@ -20,6 +20,7 @@ ALERTS_SECONDS = 2.0
 PAYMENTS_SECONDS = 15.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
+PARTITIONS_SECONDS = 6 * 3600.0
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(DUTIES_SECONDS, duties.sweep)),
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
+        asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),
         asyncio.create_task(again(PAYMENTS_SECONDS, partial(payments.sweep, runtime))),
     ]

@@ -61,6 +61,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
         functions=[func(run, name=FUNCTION, keep_result=0, timeout=JOB_SECONDS, max_tries=1_000)],
         cron_jobs=[
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
+            cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=JOB_SECONDS),
         ],
         queue_name=QUEUE_NAME,

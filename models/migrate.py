@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +14,8 @@ from models.config import config
 LOCK = 7_155_419_225
 """Two `migrate` at once on an empty database would break each other; the second waits, and finds nothing to do."""
 PARTITIONED = ("call", "hold", "attempt", "usage_event")
-MONTHS_AHEAD = 3
+MONTHS = 4
+"""This month's partitions are made here, and those of the next three; the worker then makes them ahead."""
 APPEND_ONLY = ("transfer", "price", "call", "usage_event", "attempt")
 MIGRATIONS = "tortoise_migrations"
 
@@ -42,7 +42,7 @@ async def migrate(owner_url: str, application_url: str, functions: Sequence[tupl
         async with connection.transaction():
             for _, text in functions:
                 await connection.execute(text)
-            await _partitions(connection)
+            await connection.execute("SELECT partitions_1(now(), $1)", MONTHS)
             role = unquote(urlsplit(application_url).username or "")
             owner = await connection.fetchval("SELECT current_user")
             if role and role != owner:
@@ -65,24 +65,6 @@ async def _grant(connection: asyncpg.Connection, role: str) -> None:
         await connection.execute(f'REVOKE UPDATE ON "{row["relname"]}" FROM {name}')
     await connection.execute(f"REVOKE INSERT, UPDATE ON {MIGRATIONS} FROM {name}")
     await connection.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {name}")
-
-
-async def _partitions(connection: asyncpg.Connection) -> None:
-    """Make this month's partitions and those of the next MONTHS_AHEAD; rows already in the default partition stay where they are."""
-    today = datetime.now(UTC)
-    for ahead in range(MONTHS_AHEAD + 1):
-        month = today.year * 12 + today.month - 1 + ahead
-        start, end = (datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in (month, month + 1))
-        for table in PARTITIONED:
-            name = f"{table}_y{start.year}m{start.month:02}"
-            if await connection.fetchval("SELECT to_regclass($1)", f"public.{name}") is not None:
-                continue
-            key = "call_id" if table == "hold" else "id"
-            low, high = [await connection.fetchval("SELECT uuid_at($1)::text", instant) for instant in (start, end)]
-            taken = await connection.fetchval(f'SELECT EXISTS (SELECT FROM "{table}_default" WHERE {key} >= $1::uuid AND {key} < $2::uuid)', low, high)
-            if not taken:
-                await connection.execute(f"CREATE TABLE \"{name}\" PARTITION OF \"{table}\" FOR VALUES FROM ('{low}') TO ('{high}')")
-                await connection.execute(f'CREATE TRIGGER never_truncated BEFORE TRUNCATE ON "{name}" FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()')
 
 
 async def pending(url: str, heads: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ class Event:
     """One event; what is not named is as a plain call has it."""
 
     at: datetime
-    id: UUID = field(default_factory=uuid4)
+    id: UUID = field(default_factory=uuid7)
     record_id: UUID | None = None
     kind: str = "call"
     mode: str = "live"
