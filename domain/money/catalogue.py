@@ -1,7 +1,8 @@
 """Models and what they cost: one function for every price, integers in picodollars for a unit, versions that never change."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -18,11 +19,13 @@ from models.enums import ActorKind, Bucket, ModelCapability
 from models.ids import uuid7
 
 PICO_PLACES = 12
+MOST_FOUND = 256
 DEAREST_TOKEN_USD = 1
 DEAREST_USD = 100
 """No token costs a dollar and no other unit a hundred; more is a slip of the pen, and a long call of it would overflow."""
 INPUT_BUCKETS = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.AUDIO_INPUT)
 TOKEN_BUCKETS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
+BUCKETS = tuple(Bucket)
 STANDARD_TIERS = (None, "", "standard", "default", "auto")
 STANDARD_PLACES = (None, "", "global", "not_available")
 
@@ -66,6 +69,19 @@ class PriceVersion:
     source: str
     creator: Actor
     created_at: datetime
+    buckets: frozenset[Bucket] = field(init=False, compare=False, repr=False)
+    levels: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    """The lengths of prompts above which other rows hold, ascending."""
+    found: dict[Any, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    """What was looked up in the rows before: they never change, and every call asks the same of them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "buckets", frozenset(row.bucket for row in self.rows))
+        object.__setattr__(self, "levels", tuple(sorted({row.above_input_tokens for row in self.rows if row.above_input_tokens is not None})))
+
+    def prices(self, bucket: Bucket) -> bool:
+        """Tell whether a bucket has a row of its own."""
+        return bucket in self.buckets
 
     def standard(self, bucket: Bucket) -> PriceRow | None:
         """Return the row of a bucket that holds when nothing is particular."""
@@ -73,22 +89,29 @@ class PriceVersion:
             (row for row in self.rows if row.bucket is bucket and row.above_input_tokens is None and row.service_tier is None and row.geography is None), None
         )
 
-    def dearest(self, buckets: Iterable[Bucket], *, prompt_tokens: int) -> int:
+    def dearest(self, buckets: tuple[Bucket, ...], *, prompt_tokens: int) -> int:
         """Return the most that a unit of any of these buckets may cost, in picodollars, for a prompt of about this length.
 
         A prompt is counted by a heuristic before the call, so a long-context row counts when the prompt might reach it. Where a call will be
         served is not known before, and costs a tenth more at most: rows of a place do not count.
         """
-        wanted = set(buckets)
         reach = prompt_tokens + prompt_tokens // 2
-        return max(
-            (
-                row.picousd
-                for row in self.rows
-                if row.bucket in wanted and row.geography is None and (row.above_input_tokens is None or reach > row.above_input_tokens)
-            ),
-            default=0,
-        )
+        asked = (buckets, bisect_left(self.levels, reach))
+        dearest: int | None = self.found.get(asked)
+        if dearest is None:
+            fitting = (row for row in self.rows if row.geography is None and (row.above_input_tokens is None or reach > row.above_input_tokens))
+            dearest = self.found[asked] = max((row.picousd for row in fitting if row.bucket in buckets), default=0)
+        return dearest
+
+    def row_for(self, bucket: Bucket, prompt_tokens: int, tier: str | None, place: str | None) -> "tuple[PriceRow, bool]":
+        """Return the row of a bucket that holds for a call, and whether it is the one that is meant."""
+        asked = (bucket, bisect_left(self.levels, prompt_tokens), tier, place)
+        found: tuple[PriceRow, bool] | None = self.found.get(asked)
+        if found is None:
+            found = _row_for(self, bucket, prompt_tokens, tier, place)
+            if len(self.found) < MOST_FOUND:  # tiers and places are words of providers
+                self.found[asked] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +163,24 @@ def quote(price: PriceVersion, quantities: Mapping[Bucket, int], *, service_tier
     """
     tier = None if service_tier in STANDARD_TIERS else service_tier
     place = None if geography in STANDARD_PLACES else geography
-    amounts = {bucket: quantities.get(bucket, 0) for bucket in Bucket}
-    priced = {row.bucket for row in price.rows}
-    reasoning = min(amounts[Bucket.REASONING], amounts[Bucket.OUTPUT])
-    if Bucket.REASONING in priced:
-        amounts[Bucket.OUTPUT] -= reasoning
+    amounts = dict(quantities)
+    reasoning = min(amounts.get(Bucket.REASONING, 0), amounts.get(Bucket.OUTPUT, 0))
+    if price.prices(Bucket.REASONING):
+        amounts[Bucket.OUTPUT] = amounts.get(Bucket.OUTPUT, 0) - reasoning
         amounts[Bucket.REASONING] = reasoning
     else:
         amounts[Bucket.REASONING] = 0
-    prompt_tokens = sum(amounts[bucket] for bucket in INPUT_BUCKETS)
-    lines, review = [], False
-    for bucket, quantity in amounts.items():
-        if quantity <= 0 or (bucket is Bucket.CALLS and bucket not in priced):
+    prompt_tokens = sum(amounts.get(bucket, 0) for bucket in INPUT_BUCKETS)
+    lines, review, picousd = [], False, 0
+    for bucket in BUCKETS:
+        quantity = amounts.get(bucket, 0)
+        if quantity <= 0 or (bucket is Bucket.CALLS and not price.prices(bucket)):
             continue
-        row, exact = _row_for(price, bucket, prompt_tokens, tier, place)
+        row, exact = price.row_for(bucket, prompt_tokens, tier, place)
         review = review or not exact
         lines.append(QuoteLine(bucket, quantity, row, quantity * row.picousd))
-    return Quote(price_id=price.id, lines=tuple(lines), picousd=sum(line.picousd for line in lines), needs_review=review)
+        picousd += quantity * row.picousd
+    return Quote(price_id=price.id, lines=tuple(lines), picousd=picousd, needs_review=review)
 
 
 def _row_for(price: PriceVersion, bucket: Bucket, prompt_tokens: int, tier: str | None, place: str | None) -> tuple[PriceRow, bool]:

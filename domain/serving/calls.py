@@ -127,14 +127,26 @@ class Consumption:
     others: tuple[Part, ...] = ()
     doubtful: bool = False
 
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """How much of each bucket was used, by all models together."""
+        if not self.others:
+            return self.quantities
+        totals = dict(self.quantities)
+        for part in self.others:
+            for bucket, quantity in part.quantities.items():
+                totals[bucket] = totals.get(bucket, 0) + quantity
+        return totals
+
     def amount(self, bucket: Bucket) -> int:
         """How much of a bucket was used, by all models together."""
-        return sum(quantities.get(bucket.value, 0) for quantities in (self.quantities, *(part.quantities for part in self.others)))
+        return self.totals.get(bucket, 0)
 
     @property
     def tokens(self) -> int:
         """All tokens: input, output, cache reads and writes, audio."""
-        return sum(self.amount(bucket) for bucket in TOKENS)
+        totals = self.totals
+        return sum(totals.get(bucket, 0) for bucket in TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,17 +417,21 @@ class Calls:
             await asyncio.wait(self._aside, timeout=10)
 
 
+_BUCKETS = {bucket.value: bucket for bucket in Bucket}
+_NAMED = frozenset((Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING))
+"""The buckets that have a column of their own."""
+
+
 def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
-    return {Bucket(bucket): quantity for bucket, quantity in quantities.items() if quantity}
+    return {_BUCKETS[bucket]: quantity for bucket, quantity in quantities.items() if quantity}
 
 
 def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:
     priced = ending.quote(book)
     used = ending.consumption
-    amounts = {bucket: min(used.amount(bucket), LARGEST_COUNT) for bucket in Bucket}
-    named = (Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING)
+    amounts = {bucket: min(quantity, LARGEST_COUNT) for bucket, quantity in used.totals.items() if quantity}
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
-    costs = [reckon(book, _used(made, ending), made.price or ending.price, upstream=made.upstream, at=made.started_at) for made in ending.attempts]
+    costs = [_cost(book, made, ending, priced) for made in ending.attempts]
     if ending.attempts:
         upstream_cost_picousd = sum(cost.picousd for cost in costs)
     else:  # nobody saw how its tries went
@@ -434,14 +450,14 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "outcome": ending.outcome.value,
         "http_status": ending.http_status,
         "error_code": ending.error_code,
-        "tokens": sum(amounts[bucket] for bucket in TOKENS),
-        "input_tokens": amounts[Bucket.UNCACHED_INPUT],
-        "output_tokens": amounts[Bucket.OUTPUT],
-        "cache_read_tokens": amounts[Bucket.CACHE_READ],
-        "cache_write_5m_tokens": amounts[Bucket.CACHE_WRITE_5M],
-        "cache_write_1h_tokens": amounts[Bucket.CACHE_WRITE_1H],
-        "reasoning_tokens": amounts[Bucket.REASONING],
-        "other_buckets": {bucket.value: amount for bucket, amount in amounts.items() if amount and bucket not in named} or None,
+        "tokens": sum(amounts.get(bucket, 0) for bucket in TOKENS),
+        "input_tokens": amounts.get(Bucket.UNCACHED_INPUT, 0),
+        "output_tokens": amounts.get(Bucket.OUTPUT, 0),
+        "cache_read_tokens": amounts.get(Bucket.CACHE_READ, 0),
+        "cache_write_5m_tokens": amounts.get(Bucket.CACHE_WRITE_5M, 0),
+        "cache_write_1h_tokens": amounts.get(Bucket.CACHE_WRITE_1H, 0),
+        "reasoning_tokens": amounts.get(Bucket.REASONING, 0),
+        "other_buckets": {bucket: quantity for bucket, quantity in amounts.items() if bucket not in _NAMED} or None,
         "characters": used.characters,
         "lines": used.lines,
         "latency_ms": ending.latency_ms,
@@ -457,6 +473,14 @@ def _used(attempt: AttemptMade, ending: Ending) -> Consumption:
     if attempt.consumption is not None:
         return attempt.consumption
     return ending.consumption if attempt is ending.attempts[-1] else Consumption()
+
+
+def _cost(book: Book, made: AttemptMade, ending: Ending, priced: Quote) -> Quote:
+    """What an attempt costs its upstream; where the book knows no price of the upstream's own, the answer's is the call's."""
+    used, price = _used(made, ending), made.price or ending.price
+    if used is ending.consumption and price is ending.price and not used.others and book.price(price.model, made.started_at, made.upstream) is None:
+        return priced
+    return reckon(book, used, price, upstream=made.upstream, at=made.started_at)
 
 
 def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending) -> Item:
