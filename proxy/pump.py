@@ -11,7 +11,7 @@ import structlog
 
 from clients.upstream import BROKEN, Response
 from domain import errors
-from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
+from domain.serving.calls import AttemptMade, Consumption, Ending
 from domain.serving.health import Trouble
 from models.enums import UsageOutcome
 from proxy.admission import Arrival, LetIn, Spoken, let_in, translated
@@ -427,10 +427,18 @@ class Pump:
             latency_ms=self._elapsed_ms(),
             attempts=tuple(self._attempts),
         )
-        settlement: asyncio.Task[Settled] = asyncio.create_task(self._runtime.calls.settle(ending))
-        await asyncio.wait({settlement}, timeout=SETTLE_SECONDS)
-        await self._say_last(last)
-        await settlement
+        late: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: late.append(asyncio.create_task(self._say_last(last))))
+        bug: Exception | None = None
+        try:
+            await self._runtime.calls.settle(ending)
+        except Exception as error:  # the client has its answer all the same, and the sweep closes the hold
+            bug = error
+        finally:
+            timer.cancel()
+        await (late[0] if late else self._say_last(last))
+        if bug is not None:
+            raise bug
 
     async def _say_last(self, last: Answer | Refusal | bytes) -> None:
         if isinstance(last, bytes):

@@ -43,11 +43,15 @@ class Batch:
 
         A cancelled submission may have been carried out: whoever cancels must look.
         """
+        return await self.enqueue(item)
+
+    def enqueue(self, item: Item) -> "asyncio.Future[Answer]":
+        """Return where the item's answer will be, for who waits in a way of their own."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, future))
         if self._worker is None:
             self._worker = asyncio.create_task(self._drain())
-        return await future
+        return future
 
     async def _drain(self) -> None:
         batch: list[_Waiting] = []

@@ -1,7 +1,7 @@
 """The life of a call in the books: admitted with a hold, kept alive, settled once, and swept when nobody settled it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -254,16 +254,39 @@ class Calls:
         An admission whose client left while it was under way is released at once. Raises Unauthenticated, Forbidden and its kin,
         InsufficientCredit, BoundReached, or Unavailable when the database is away.
         """
-        submission = asyncio.ensure_future(self._admit(opening))
+        item = self._admission(opening)
+        first = self._admissions.enqueue(item)
         try:
-            row = await asyncio.shield(submission)
+            row = await asyncio.shield(first)
+        except asyncio.CancelledError:
+            self._spawn(self._release(self._answered(first, item), opening))
+            raise
+        except (*UNREACHABLE, *CONTENDED):
+            row = await self._admitted_after_all(first, item, opening)
+        return _admitted(row, opening)
+
+    async def _admitted_after_all(self, first: "asyncio.Future[Answer]", item: Item, opening: Opening) -> Answer:
+        submission = asyncio.ensure_future(self._answered(first, item))
+        try:
+            return await asyncio.shield(submission)
         except asyncio.CancelledError:
             self._spawn(self._release(submission, opening))
             raise
-        return _admitted(row, opening)
 
-    async def _admit(self, opening: Opening) -> Answer:
-        item: Item = {
+    async def _answered(self, first: "asyncio.Future[Answer]", item: Item) -> Answer:
+        """Wait for an admission's answer, and ask again where that broke."""
+        try:
+            return await first
+        except UNREACHABLE:
+            try:  # the connection broke, and the commit may have arrived: ask again with the same id, once
+                return await self._admissions.submit({**item, "again": True})
+            except (*UNREACHABLE, *CONTENDED):
+                raise errors.Unavailable from None
+        except CONTENDED:  # others held the account for longer than any statement waits; nothing was written
+            raise errors.Unavailable from None
+
+    def _admission(self, opening: Opening) -> Item:
+        return {
             "id": opening.id,
             "hash": opening.fingerprint,
             "road": opening.road,
@@ -295,17 +318,8 @@ class Calls:
             "created_at": opening.created_at,
             "hold_seconds": self._hold_seconds,
         }
-        try:
-            return await self._admissions.submit(item)
-        except UNREACHABLE:
-            try:  # the connection broke, and the commit may have arrived: ask again with the same id, once
-                return await self._admissions.submit({**item, "again": True})
-            except (*UNREACHABLE, *CONTENDED):
-                raise errors.Unavailable from None
-        except CONTENDED:  # others held the account for longer than any statement waits; nothing was written
-            raise errors.Unavailable from None
 
-    async def _release(self, submission: "asyncio.Future[Answer]", opening: Opening) -> None:
+    async def _release(self, submission: Awaitable[Answer], opening: Opening) -> None:
         try:
             admitted = _admitted(await submission, opening)
         except (errors.Refusal, *UNREACHABLE):

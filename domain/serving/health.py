@@ -145,6 +145,11 @@ class Health:
                 return Standing.AT_LIMIT
         return Standing.READY
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the operator has set a bound for the upstream."""
+        return self._requests is not None or self._tokens is not None
+
     def wait_seconds(self, at: float, tokens: int = 1) -> float:
         """Return how long a call must wait by the operator's own bounds, 0 when it need not."""
         requests = self._requests.wait_seconds(1, at) if self._requests else 0.0

@@ -114,6 +114,9 @@ class Plan:
         return self.reason if first == "first" else f"{self.reason}, {first}"
 
 
+_STANDINGS = {standing: place for place, standing in enumerate(Standing)}
+
+
 class Routes:
     """The upstreams and routers of this process, with what it knows of their health."""
 
@@ -159,14 +162,18 @@ class Routes:
         if len(serving) == 1:
             return [Candidate(model, serving[0], price, "first")]
         places = {upstream.name: (upstream.priority, asked.dialects.index(upstream.dialect)) for upstream in serving}
-        first = min(places.values())
-        equals = sum(place == first for place in places.values()) > 1
-        stick = asked.stick() if equals or len(set(places.values())) < len(places) else None
-        lot = asked.lot if stick is None else stick
-        standings = {upstream.name: list(Standing).index(self.health[upstream.name].standing(at, asked.input_tokens)) for upstream in serving}
-        by_rule = sorted(serving, key=lambda upstream: (places[upstream.name], -score(lot, upstream.name, upstream.weight)))
+        standings = {upstream.name: _STANDINGS[self.health[upstream.name].standing(at, asked.input_tokens)] for upstream in serving}
+        if len(set(places.values())) == len(places):  # no lot is to be drawn
+            why = "first"
+            by_rule = sorted(serving, key=lambda upstream: places[upstream.name])
+        else:
+            first = min(places.values())
+            equals = sum(place == first for place in places.values()) > 1
+            stick = asked.stick()
+            lot = asked.lot if stick is None else stick
+            by_rule = sorted(serving, key=lambda upstream: (places[upstream.name], -score(lot, upstream.name, upstream.weight)))
+            why = "first" if not equals else "weight" if stick is None else "sticky"
         ordered = sorted(by_rule, key=lambda upstream: standings[upstream.name])
-        why = "first" if not equals else "weight" if stick is None else "sticky"
         return [Candidate(model, upstream, price, why if upstream is by_rule[0] else "spare") for upstream in ordered]
 
     def _of_router(self, router: Router, asked: Asked, now: datetime, at: float) -> list[Candidate]:
@@ -184,7 +191,7 @@ class Routes:
             if serving:
                 chains.append(self._in_order(target.model, serving, target.price, asked, at))
         # a model whose every upstream is in trouble comes after those that can answer
-        chains.sort(key=lambda chain: min(list(Standing).index(self.health[candidate.upstream.name].standing(at, asked.input_tokens)) for candidate in chain))
+        chains.sort(key=lambda chain: min(_STANDINGS[self.health[candidate.upstream.name].standing(at, asked.input_tokens)] for candidate in chain))
         return [candidate for chain in chains for candidate in chain]
 
     def _targets(self, router: Router, *, echo_only: bool = False) -> list[tuple[ModelView, int]]:
@@ -202,6 +209,8 @@ class Routes:
         return list(weights.values())
 
     def _within_bounds(self, candidates: list[Candidate], asked: Asked, at: float) -> tuple[Candidate, ...]:
+        if not any(self.health[candidate.upstream.name].bounded for candidate in candidates):
+            return tuple(candidates)
         waits = {candidate.upstream.name: self.health[candidate.upstream.name].wait_seconds(at, asked.input_tokens) for candidate in candidates}
         within = tuple(candidate for candidate in candidates if waits[candidate.upstream.name] <= 0)
         if not within:
