@@ -21,6 +21,7 @@ from jobs.sweeps import sweeping
 from jobs.worker import working
 from models.ids import uuid7
 from proxy.counts import CountTokens
+from proxy.paths import BASES, Courteous, greet, plain
 from proxy.presets.registry import shown
 from proxy.relay import Relay
 from proxy.requests import Message, Receive, Scope, Send
@@ -85,9 +86,8 @@ class Application:
     """Chooses the door by path: the inference road without a framework, the control plane through Starlette."""
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
-        inference = Inference(relay)
-        counting = CountTokens(PRESETS)
-        self.inference = {path: Counted(inference, path) for path in ROADS} | {path: Counted(counting, path) for path in COUNTS}
+        doors = ((ROADS, Courteous(Inference(relay))), (COUNTS, Courteous(CountTokens(PRESETS))), (BASES, Courteous(greet, "GET")))
+        self.inference = {path: Counted(door, path) for paths, door in doors for path in paths}
         self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
         self.control.router.redirect_slashes = False  # tools take a redirect for a failure
 
@@ -96,9 +96,12 @@ class Application:
         if scope["type"] == "http" and scope["path"] in self.inference:
             await self.inference[scope["path"]](scope, receive, send)
             return
-        tool, found, rest = str(scope["path"]).removeprefix("/").partition("/")
-        if found and tool in PRESETS and f"/{rest}".startswith("/v1/models"):
-            scope = {**scope, "path": f"/{rest}"}  # tools ask for the models below their own base URL
+        meant = plain(str(scope["path"]))
+        if meant != scope["path"]:
+            scope = {**scope, "path": meant}
+            if scope["type"] == "http" and meant in self.inference:
+                await self.inference[meant](scope, receive, send)
+                return
         request_id = str(uuid7())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id

@@ -32,6 +32,10 @@ class UpstreamEntry(BaseModel):
     auth: Literal["x-api-key", "bearer"] | None = None
     models: Annotated[tuple[str, ...] | None, Field(description="What it serves; every model of its vendor when absent.")] = None
     rename: dict[str, str] = {}
+    forms: Annotated[
+        tuple[Literal["chat", "responses", "embeddings", "speech", "transcriptions"], ...] | None,
+        Field(description="Which of OpenAI's APIs it has; all when absent."),
+    ] = None
     enabled: bool = True
     priority: Annotated[int, Field(ge=0, le=1000, description="Of a model's upstreams, those of the lowest number come first.")] = 0
     weight: Annotated[int, Field(ge=0, le=1_000_000, description="Its share among upstreams of the same priority; 0: only when the others fail.")] = 1

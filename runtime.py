@@ -95,6 +95,7 @@ def upstream_of(name: str, entry: UpstreamEntry, routing: RoutingEntry) -> Upstr
         waits=Waits(
             entry.connect_seconds or routing.connect_seconds, entry.first_byte_seconds or routing.first_byte_seconds, entry.idle_seconds or routing.idle_seconds
         ),
+        forms=entry.forms,
     )
 
 

@@ -1,7 +1,7 @@
 """From a request's bytes to a call that is let in: parsed, routed, priced, counted, admitted."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from proxy.dialects.registry import DIALECTS
 from proxy.presets.insertion import apply
 from proxy.presets.registry import Version
 from proxy.translation.base import Translation
-from proxy.translation.registry import TRANSLATIONS
+from proxy.translation.registry import between, reaches, said_as
 from runtime import Runtime
 
 PARSE_ASIDE_BYTES = 1024 * 1024
@@ -30,12 +30,6 @@ WORTH_WAITING_SECONDS = 61
 """The SDKs of both vendors wait for up to a minute and try again by themselves; a longer refusal is told to people instead."""
 MOST_OUTPUT_TOKENS = 10_000_000
 """The most that a client's own bound is taken for; no model says more in one answer."""
-
-
-REACHES: Mapping[str, tuple[str, ...]] = {
-    dialect.form: (name, *(upstream for client, upstream in TRANSLATIONS if client == name)) for name, dialect in DIALECTS.items()
-}
-"""The upstream dialects in which a request of a form can be served: its own first, then those that it can be translated to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,10 @@ class LetIn:
 
     async def spoken_to(self, candidate: Candidate) -> Spoken:
         """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
-        if candidate.upstream.dialect == self.first.dialect.name and (self.first.translation is None or self.ask.max_output_tokens is not None):
+        upstream = candidate.upstream
+        if self.first.translation is between(self.dialect, upstream.dialect, upstream.forms) and (
+            self.first.translation is None or self.ask.max_output_tokens is not None
+        ):
             return self.first
         return await _speak(self.dialect, self.ask, self.body, candidate)
 
@@ -160,7 +157,8 @@ def most_output(model: ModelView, ask: Ask) -> int:
 def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, preset: Version | None) -> Asked:
     return Asked(
         model=ask.model if preset is None else preset.aliases.get(ask.model, ask.model),
-        dialects=REACHES.get(dialect.form, (dialect.name,)),
+        dialects=reaches(dialect.form),
+        forms=said_as(dialect.form),
         input_tokens=ask.input_tokens,
         max_output_tokens=ask.max_output_tokens,
         look=lambda: features.needed(dialect.form, body, ask),
@@ -171,9 +169,10 @@ def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, 
 
 
 async def _speak(dialect: Dialect, ask: Ask, body: bytes, candidate: Candidate) -> Spoken:
-    if candidate.upstream.dialect == dialect.name:
+    translation = between(dialect, candidate.upstream.dialect, candidate.upstream.forms)
+    if translation is None:
         return Spoken(dialect, ask, body, None)
-    spoken, translation = DIALECTS[candidate.upstream.dialect], TRANSLATIONS[dialect.name, candidate.upstream.dialect]
+    spoken = DIALECTS[translation.upstream]
     sent = await asyncio.to_thread(translation.request, body, max_output_tokens=most_output(candidate.model, ask))
     return Spoken(spoken, spoken.parse(sent), sent, translation)
 

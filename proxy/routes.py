@@ -10,7 +10,7 @@ import structlog
 
 from domain import errors
 from models.ids import uuid7
-from proxy.admission import Arrival, Road, choose, prove, translated
+from proxy.admission import PARSE_ASIDE_BYTES, Arrival, Road, choose, prove, translated
 from proxy.dialects import anthropic, embeddings, openai, responses, speech, transcriptions
 from proxy.dialects.base import Answer, BadRequest, Headers, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
@@ -18,6 +18,7 @@ from proxy.dialects.multipart import checked
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
+from proxy.translation.responses_to_openai.request import as_chat
 
 PRESETS = load()
 COUNT = "/messages/count_tokens"
@@ -25,25 +26,33 @@ COUNT = "/messages/count_tokens"
 
 def _roads() -> dict[str, Road]:
     """Return every inference path, in the forms in which tools really build it from a base URL with and without `/v1`."""
-    roads = {
-        "/v1/messages": Road(anthropic, "/v1/messages", "messages"),
-        "/v1/v1/messages": Road(anthropic, "/v1/messages", "messages"),
-        "/v1/chat/completions": Road(openai, "/v1/chat/completions", "chat"),
-        "/v1/responses": Road(responses, "/v1/responses", "responses"),
-        "/v1/embeddings": Road(embeddings, "/v1/embeddings", "embeddings"),
-        "/v1/audio/speech": Road(speech, "/v1/audio/speech", "speech"),
-        "/v1/audio/transcriptions": Road(transcriptions, "/v1/audio/transcriptions", "transcriptions"),
-    }
+    generic = (
+        Road(anthropic, "/v1/messages", "messages"),
+        Road(openai, "/v1/chat/completions", "chat"),
+        Road(responses, "/v1/responses", "responses"),
+        Road(embeddings, "/v1/embeddings", "embeddings"),
+        Road(speech, "/v1/audio/speech", "speech"),
+        Road(transcriptions, "/v1/audio/transcriptions", "transcriptions"),
+    )
+    roads = {path: road for road in generic for path in (road.endpoint, f"/v1{road.endpoint}", *_without_version(road))}
     for slug in PRESETS:
-        road = Road(anthropic, f"/{slug}/v1/messages", "messages", tool=slug)
-        roads |= {f"/{slug}{path}": road for path in ("/v1/messages", "/messages", "/v1/v1/messages")}
-    roads["/cursor/v1/chat/completions"] = Road(openai, "/cursor/v1/chat/completions", "chat", tool="cursor")
+        for dialect, rest, api_name in ((anthropic, "/messages", "messages"), (openai, "/chat/completions", "chat")):
+            road = Road(dialect, f"/{slug}/v1{rest}", api_name, tool=slug)
+            roads |= {f"/{slug}{before}{rest}": road for before in ("/v1", "", "/v1/v1")}
     return roads
 
 
+def _without_version(road: Road) -> tuple[str, ...]:
+    """Return the path that OpenAI's SDKs build from a base URL without `/v1`; Anthropic's always say it themselves."""
+    return () if road.dialect is anthropic else (road.endpoint.removeprefix("/v1"),)
+
+
 ROADS: Mapping[str, Road] = _roads()
-SHAPED: Mapping[str, Callable[[Headers, bytes], bytes]] = {"/v1/audio/transcriptions": checked}
-"""What is done with a body before it is read, by the road's name: it is checked against its header. Raises BadRequest."""
+SHAPED: Mapping[str, Callable[[Headers, bytes], bytes]] = {
+    "/v1/audio/transcriptions": checked,
+    "/cursor/v1/chat/completions": lambda _, body: as_chat(body),
+}
+"""What is done with a body before it is read, by the road's name: checked against its header, or brought into the road's shape. Raises BadRequest."""
 COUNTS = frozenset(f"{base}{COUNT}" for slug in ("", *(f"/{slug}" for slug in PRESETS)) for base in ({f"{slug}/v1", f"{slug}/v1/v1"} | ({slug} if slug else set())))
 """The paths that count tokens."""
 
@@ -138,7 +147,8 @@ class Inference:
 
 async def _shaped(road: Road, headers: Headers, body: bytes, secret: str) -> bytes:
     try:
-        return SHAPED[road.endpoint](headers, body)
+        shape = SHAPED[road.endpoint]
+        return await asyncio.to_thread(shape, headers, body) if len(body) > PARSE_ASIDE_BYTES else shape(headers, body)
     except BadRequest:
         await prove(secret)  # who is not known learns nothing of it
         raise

@@ -31,6 +31,7 @@ class Upstream:
     """A provider that calls may be sent to; `key` never prints. `models` None means every model of `vendor`.
 
     Of the upstreams of a model those of the lowest `priority` come first; among equals, `weight` is each one's share of conversations.
+    `forms` are the APIs of its dialect that it has, None for all.
     """
 
     name: str
@@ -47,10 +48,15 @@ class Upstream:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     waits: Waits = Waits()
+    forms: tuple[str, ...] | None = None
 
     def serves(self, model: ModelView) -> bool:
         """Tell whether the upstream answers this model."""
         return model.name in self.models if self.models is not None else model.vendor == self.vendor
+
+    def takes(self, asked: "Asked") -> bool:
+        """Tell whether a request can be said to the upstream, in its own form or in translation."""
+        return self.dialect in asked.dialects and (self.forms is None or not asked.forms or not set(asked.forms).isdisjoint(self.forms))
 
     def named(self, model: str) -> str:
         """Return the name by which the upstream knows a model."""
@@ -61,9 +67,10 @@ class Upstream:
 class Asked:
     """What a request asks of the router.
 
-    `dialects` are the upstream dialects in which it can be served, its own first. `look` reads what it needs of a model, and is called only where
-    a router chooses one; `stick` gives what stays the same over a conversation, or None, and is called only where several upstreams are equal.
-    `lot` decides where there is no conversation. `echo_only` is true for a test key: it reaches the built-in model and nothing else.
+    `dialects` are the upstream dialects in which it can be served, its own first, `forms` the APIs of a dialect that has several. `look` reads what
+    it needs of a model, and is called only where a router chooses one; `stick` gives what stays the same over a conversation, or None, and is
+    called only where several upstreams are equal. `lot` decides where there is no conversation. `echo_only` is true for a test key: it reaches
+    the built-in model and nothing else.
     """
 
     model: str
@@ -74,6 +81,7 @@ class Asked:
     stick: Callable[[], bytes | None]
     lot: bytes
     echo_only: bool = False
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class Routes:
         return Plan(self._within_bounds(found, asked, at)[: self._tries], reason, routed=asked.model in self.routers)
 
     def _of_model(self, model: ModelView, asked: Asked, now: datetime, at: float) -> list[Candidate]:
-        serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.dialect in asked.dialects and upstream.serves(model)]
+        serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(model)]
         if not serving:
             return []
         price = self._book.price(model.name, now)
@@ -187,7 +195,7 @@ class Routes:
         lot = asked.stick() or asked.lot if router.choose == "weighted" else asked.lot
         chains = []
         for target in router.ordered(fitting, lambda target: score(lot, target.model.name, target.weight), asked.input_tokens):
-            serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.dialect in asked.dialects and upstream.serves(target.model)]
+            serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(target.model)]
             if serving:
                 chains.append(self._in_order(target.model, serving, target.price, asked, at))
         # a model whose every upstream is in trouble comes after those that can answer

@@ -34,7 +34,10 @@ class StreamTranslator(Protocol):
 
 
 class Translation(Protocol):
-    """One direction; `proxy.translation.anthropic_to_openai` and `proxy.translation.openai_to_anthropic` are such modules."""
+    """One direction; `proxy.translation.anthropic_to_openai` and `proxy.translation.openai_to_anthropic` are such modules.
+
+    `client` is the form of the client's request, `upstream` the dialect that it is said in.
+    """
 
     client: str
     upstream: str

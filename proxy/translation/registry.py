@@ -7,12 +7,7 @@ from proxy.translation import anthropic_to_openai, openai_to_anthropic, response
 from proxy.translation.base import Translation
 from proxy.translation.chain import Chain
 
-TRANSLATIONS: dict[tuple[str, str], Translation] = {
-    ("anthropic", "openai"): anthropic_to_openai,
-    ("openai", "anthropic"): openai_to_anthropic,
-}
-
-BY_FORM: Mapping[tuple[str, str], Translation] = {
+TRANSLATIONS: Mapping[tuple[str, str], Translation] = {
     ("messages", "openai"): anthropic_to_openai,
     ("chat", "anthropic"): openai_to_anthropic,
     ("responses", "openai"): responses_to_openai,
@@ -28,7 +23,12 @@ DIALECT_OF: Mapping[str, str] = {"messages": "anthropic"} | dict.fromkeys(_OF_OP
 def reaches(form: str) -> tuple[str, ...]:
     """Give the dialects whose upstreams can serve a form of request: its own first."""
     own = DIALECT_OF[form]
-    return (own, *(upstream for client, upstream in BY_FORM if client == form and upstream != own))
+    return (own, *(upstream for client, upstream in TRANSLATIONS if client == form and upstream != own))
+
+
+def said_as(form: str) -> tuple[str, ...]:
+    """Give the forms in which a request can be said to an upstream of OpenAI's dialect: its own first, and chat in translation."""
+    return (form, "chat") if (form, "openai") in TRANSLATIONS else (form,)
 
 
 def speaks(form: str, upstream_dialect: str, forms: Sequence[str] | None) -> bool:
@@ -43,7 +43,7 @@ def between(dialect: Dialect, upstream_dialect: str, forms: Sequence[str] | None
     """
     if speaks(dialect.form, upstream_dialect, forms):
         return None
-    translation = BY_FORM.get((dialect.form, upstream_dialect))
+    translation = TRANSLATIONS.get((dialect.form, upstream_dialect))
     if translation is None:
         raise BadRequest(f"This model cannot be called on this path: its provider has no {dialect.form}, and nothing can stand in for them.", "model")
     return translation

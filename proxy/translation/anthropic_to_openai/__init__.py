@@ -5,7 +5,7 @@ from proxy.translation.anthropic_to_openai.errors import error
 from proxy.translation.anthropic_to_openai.request import request
 from proxy.translation.anthropic_to_openai.stream import stream
 
-client = "anthropic"
+client = "messages"
 upstream = "openai"
 
 __all__ = ["answer", "client", "error", "request", "stream", "upstream"]

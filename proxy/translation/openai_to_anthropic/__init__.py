@@ -5,7 +5,7 @@ from proxy.translation.openai_to_anthropic.errors import error
 from proxy.translation.openai_to_anthropic.request import request
 from proxy.translation.openai_to_anthropic.stream import stream
 
-client = "openai"
+client = "chat"
 upstream = "anthropic"
 
 __all__ = ["answer", "client", "error", "request", "stream", "upstream"]

@@ -112,8 +112,8 @@ def test_keep_alive_changes_no_event() -> None:
 
 
 def test_every_pair_of_dialects_has_its_translation() -> None:
-    """The registry names each direction as its modules do."""
+    """The registry names each direction as its modules do: by the form of the request and the dialect of the upstream."""
     assert {(one.client, one.upstream) for one in TRANSLATIONS.values()} == set(TRANSLATIONS)
-    body = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}).encode()
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}], "input": "a"}).encode()
     for client, upstream in TRANSLATIONS:
         assert {"anthropic": anthropic, "openai": openai}[upstream].parse(TRANSLATIONS[client, upstream].request(body, max_output_tokens=5)).model == "m"
