@@ -52,6 +52,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         version=VERSION,
         presets=shown(PRESETS),
         webhooks_private=runtime.settings.webhooks_private,
+        payments=runtime.payments.processor if runtime.payments else None,
     )
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [

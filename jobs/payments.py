@@ -1,7 +1,7 @@
 """Payments: what Stripe told of, and what it never told."""
 
 from domain.duties import Duty
-from domain.money import events, payments
+from domain.money import autotopup, events, payments
 from domain.money.processor import PaymentsDisabled
 from runtime import Runtime
 
@@ -14,8 +14,9 @@ async def stripe_event(runtime: Runtime, duty: Duty) -> None:
 
 
 async def sweep(runtime: Runtime) -> None:
-    """Look at top-ups whose time has come, and ask Stripe for events that its webhook never told."""
+    """Buy where auto top-up is due, look at top-ups whose time has come, and ask Stripe for events that its webhook never told."""
     if runtime.payments is None:
         return
+    await autotopup.sweep(runtime.payments.processor)
     await payments.sweep(runtime.payments.processor)
     await events.catch_up(runtime.payments.processor, at=runtime.clock())

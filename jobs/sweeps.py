@@ -17,7 +17,7 @@ HOLDS_SECONDS = 5.0
 DUTIES_SECONDS = 5.0
 PRICES_SECONDS = 1.0
 ALERTS_SECONDS = 2.0
-PAYMENTS_SECONDS = 15.0
+PAYMENTS_SECONDS = 5.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 PARTITIONS_SECONDS = 6 * 3600.0

@@ -17,9 +17,11 @@ from domain.access.workspaces import WorkspaceView
 from domain.apps import registry
 from domain.apps.registry import AppView
 from domain.errors import Unauthenticated
-from domain.money import ledger
+from domain.money import ledger, topups
 from domain.money.catalogue import Book, ModelView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.processor import Processor
+from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.presets import PresetView
 from domain.usage import measure, records
 from domain.usage.feed import Feed
@@ -39,7 +41,8 @@ class Facilities:
 
     `offered` lists what a call may name: routing aliases and the models that some upstream answers; `find` gives one by its name or alias,
     served or not. `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
-    `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside the network.
+    `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside the network. `payments` is Stripe, where it
+    is configured.
     """
 
     book: Book
@@ -51,6 +54,7 @@ class Facilities:
     feed: Feed = field(default_factory=Feed, repr=False)
     presets: tuple[PresetView, ...] = ()
     webhooks_private: bool = False
+    payments: Processor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Asking:
         self.accounts: DataLoader[tuple[UUID, UUID], AccountView | None] = _loader(self._accounts)
         self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
         self.adjustments: DataLoader[UUID, list[Adjustment] | None] = _loader(self._adjustments)
+        self.top_ups: DataLoader[tuple[UUID, UUID], TopUpView | None] = _loader(self._top_ups)
+        self.top_ups_of_transfers: DataLoader[tuple[UUID, UUID], TopUpView | None] = _loader(self._top_ups_of_transfers)
+        self.refunds: DataLoader[tuple[UUID, UUID], list[RefundView] | None] = _loader(self._refunds)
+        self.disputes: DataLoader[tuple[UUID, UUID], list[DisputeView] | None] = _loader(self._disputes)
         self.transfers_of_calls: DataLoader[UUID, list[TransferView] | None] = _loader(self._transfers_of_calls)
 
         self.webhook_endpoints: DataLoader[UUID, EndpointView | None] = _loader(self._webhook_endpoints)
@@ -125,6 +133,28 @@ class Asking:
                 (workspace_id, account.id): account for account in await ledger.accounts(self.within(workspace_id).workspace(), wanted)
             }
         return found
+
+    async def _top_ups(self, ids: list[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], TopUpView]:
+        return {(owner, id_): view for owner, wanted in self._by_workspace(ids) for id_, view in (await topups.find_many(owner, wanted)).items()}
+
+    async def _top_ups_of_transfers(self, ids: list[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], TopUpView]:
+        found: dict[tuple[UUID, UUID], TopUpView] = {}
+        for owner, wanted in self._by_workspace(ids):
+            named = await ledger.top_ups_of(owner, wanted)
+            views = await topups.find_many(owner, list(named.values()))
+            found |= {(owner, transfer): views[top_up] for transfer, top_up in named.items() if top_up in views}
+        return found
+
+    async def _refunds(self, ids: list[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], list[RefundView]]:
+        return {(owner, id_): found for owner, wanted in self._by_workspace(ids) for id_, found in (await topups.refunds_of(owner, wanted)).items()}
+
+    async def _disputes(self, ids: list[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], list[DisputeView]]:
+        return {(owner, id_): found for owner, wanted in self._by_workspace(ids) for id_, found in (await topups.disputes_of(owner, wanted)).items()}
+
+    def _by_workspace(self, ids: list[tuple[UUID, UUID]]) -> list[tuple[UUID, list[UUID]]]:
+        """Rows by the workspace that the caller may see the money of."""
+        owners = dict.fromkeys(owner for owner, _ in ids)
+        return [(self.within(owner).require(Scope.BILLING_READ), [id_ for other, id_ in ids if other == owner]) for owner in owners]
 
     async def _records(self, ids: list[UUID]) -> Mapping[UUID, RecordView]:
         return await records.find_many(self.known, ids) if self.may(Scope.USAGE_READ) else {}

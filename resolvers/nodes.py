@@ -16,13 +16,14 @@ from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
 from domain.money.tiers import Tier
+from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import AttemptView, Receipt
 from domain.usage import alerts
 from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
-from resolvers import catalogue, receipts, tiers, workspaces
+from resolvers import catalogue, payments, receipts, tiers, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
@@ -34,6 +35,9 @@ Found = (
     | UserView
     | AccountView
     | TransferView
+    | TopUpView
+    | RefundView
+    | DisputeView
     | ModelView
     | PriceVersion
     | RecordView
@@ -132,6 +136,18 @@ async def _webhook_delivery(asking: Asking, key: str) -> DeliveryView | None:
     return await webhooks.find_delivery(asking.known, UUID(key))
 
 
+async def _top_up(asking: Asking, key: str) -> TopUpView | None:
+    return await payments.top_up(asking, UUID(key))
+
+
+async def _refund(asking: Asking, key: str) -> RefundView | None:
+    return await payments.one_refund(asking, UUID(key))
+
+
+async def _dispute(asking: Asking, key: str) -> DisputeView | None:
+    return await payments.dispute(asking, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -140,6 +156,9 @@ FINDERS: Final[Mapping[str, Find]] = {
     "User": _user,
     "LedgerAccount": _account,
     "Transfer": _transfer,
+    "TopUp": _top_up,
+    "Refund": _refund,
+    "Dispute": _dispute,
     "UsageRecord": _record,
     "Receipt": _receipt,
     "Attempt": _attempt,

@@ -87,26 +87,37 @@ class UserErrorCode(enum.Enum):
     PAYMENT_UNAVAILABLE = strawberry.enum_value("payment_unavailable", description="Stripe could not be reached.")
 
 
-@strawberry.enum(description="Where a refund stands.")
-class RefundStatus(enum.Enum):
-    """RefundStatus, as the contract has it."""
-
-    PENDING = strawberry.enum_value("pending", description="It is on its way.")
-    SUCCEEDED = strawberry.enum_value("succeeded", description="The customer has it.")
-    FAILED = strawberry.enum_value("failed", description="It came back.")
-    CANCELLED = strawberry.enum_value("cancelled", description="It was stopped.")
-
-
-@strawberry.enum(description="Where a dispute stands.")
-class DisputeStatus(enum.Enum):
-    """DisputeStatus, as the contract has it."""
-
-    INQUIRY = strawberry.enum_value("inquiry", description="The bank asks, and has taken nothing.")
-    OPEN = strawberry.enum_value("open", description="The bank has taken the money, and has not decided.")
-    WON = strawberry.enum_value("won", description="The money came back.")
-    LOST = strawberry.enum_value("lost", description="The money is lost.")
-
-
+_describe(
+    enums.TopUpStatus,
+    "Where a top-up stands.",
+    {
+        "OPEN": "The customer has not paid yet.",
+        "PENDING": "The customer has paid, and the money is on its way.",
+        "FULFILLED": "The credit is booked.",
+        "FAILED": "The payment failed.",
+        "EXPIRED": "The page to pay at was left unused.",
+    },
+)
+_describe(
+    enums.RefundStatus,
+    "Where a refund stands.",
+    {
+        "PENDING": "It is on its way.",
+        "SUCCEEDED": "The customer has it.",
+        "FAILED": "It came back.",
+        "CANCELLED": "It was stopped.",
+    },
+)
+_describe(
+    enums.DisputeStatus,
+    "Where a dispute stands.",
+    {
+        "INQUIRY": "The bank asks, and has taken nothing.",
+        "OPEN": "The bank has taken the money, and has not decided.",
+        "WON": "The money came back.",
+        "LOST": "The money is lost.",
+    },
+)
 _describe(
     enums.Scope,
     "What a credential may do.",

@@ -9,11 +9,11 @@ import strawberry
 from strawberry import UNSET, field
 
 from domain.money import amounts
-from domain.money.ledger import AccountView, Balance, Entry, StatementFilter, TransferView
+from domain.money.ledger import OF_PAYMENTS, AccountView, Balance, Entry, StatementFilter, TransferView
 from domain.pages import PageOf
 from models import enums
 from resolvers import ledger as resolvers
-from resolvers import usage
+from resolvers import payments, usage
 from schema import ids, pages
 from schema.amounts import Money
 from schema.callers import Actor
@@ -23,6 +23,7 @@ from schema.fields import resolved
 from schema.nodes import Node
 from schema.ranges import UsageRange
 from schema.scalars import MicroUsd, SafeInt
+from schema.topups import AutoTopUp, TopUp, TopUpConnection, TopUpTerms
 
 if TYPE_CHECKING:
     from schema.records import UsageRecord
@@ -77,6 +78,7 @@ class Transfer(Node):
     debit_id: strawberry.Private[UUID]
     credit_id: strawberry.Private[UUID]
     call_id: strawberry.Private[UUID | None]
+    transfer_id: strawberry.Private[UUID]
 
     @resolved("The account it left.")
     async def debit(self, info: Info) -> LedgerAccount:
@@ -96,6 +98,12 @@ class Transfer(Node):
         record = await info.context.records.load(self.call_id) if self.call_id else None
         return UsageRecord.of(record) if record else None
 
+    @resolved("The top-up it books, refunds or disputes.")
+    async def top_up(self, info: Info) -> TopUp | None:
+        """Find it, when the caller may see it."""
+        found = await info.context.top_ups_of_transfers.load((self.workspace_id, self.transfer_id)) if self.kind in OF_PAYMENTS else None
+        return TopUp.of(found) if found else None
+
     @classmethod
     def of(cls, transfer: TransferView) -> Self:
         """The transfer as GraphQL shows it."""
@@ -111,6 +119,7 @@ class Transfer(Node):
             debit_id=transfer.debit_id,
             credit_id=transfer.credit_id,
             call_id=transfer.call_id,
+            transfer_id=transfer.id,
         )
 
 
@@ -204,6 +213,24 @@ class CreditAccount:
     write_off_bound: Money = field(description="The most that the calls now open could leave unpaid, borne by the service.")
     updated_at: datetime.datetime = field(description="When `balance` or `held` last changed.")
     workspace_id: strawberry.Private[UUID]
+
+    @resolved("The smallest and largest top-up, and amounts to suggest.")
+    def top_up_terms(self) -> TopUpTerms:
+        """Tell them."""
+        return TopUpTerms()
+
+    @resolved("Whether and how credit is bought without asking.")
+    async def auto_top_up(self, info: Info) -> AutoTopUp:
+        """Read the settings."""
+        return AutoTopUp.of(await payments.auto_top_up(info.context, self.workspace_id))
+
+    @resolved("Payments for credit, newest first.", directives=[PAGED])
+    async def top_ups(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> TopUpConnection:
+        """Read a page of them."""
+        wanted = pages.page_of("TopUp", first, after, last, before)
+        return TopUpConnection(workspace_id=self.workspace_id, page=await payments.page(info.context, self.workspace_id, wanted))
 
     @resolved("The workspace's accounts: cash, and one for each grant that is not used up. Wallets are found at their end users.")
     async def accounts(self, info: Info) -> list[LedgerAccount]:

@@ -30,6 +30,7 @@ from schema.payloads import (
     MemberUpdatePayload,
     WorkspaceCreatePayload,
 )
+from schema.payments_roots import PaymentMutations
 from schema.scalars import Secret
 from schema.usage_roots import UsageMutations
 from schema.user_errors import Repairable
@@ -57,6 +58,7 @@ class Mutation(
     AlertMutations,
     AppMutations,
     UsageMutations,
+    PaymentMutations,
 ):
     """Fields run one after another."""
 

@@ -8,6 +8,7 @@ from domain.apps.registry import AppView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.ledger import AccountView, TransferView
 from domain.money.tiers import Tier as TierView
+from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import Receipt as ReceiptView
 from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
@@ -23,9 +24,11 @@ from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
 from schema.nodes import Node
+from schema.payments import Dispute, Refund
 from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
 from schema.tiers import Tier
+from schema.topups import TopUp
 from schema.users import User, visible
 from schema.webhooks import WebhookDelivery, WebhookEndpoint
 from schema.workspaces import Workspace
@@ -67,6 +70,12 @@ def shown(context: Context, found: Found) -> Node:
             return Receipt.of(found)
         case (receipt, attempt):
             return Attempt.of(receipt, attempt)
+        case TopUpView():
+            return TopUp.of(found)
+        case RefundView():
+            return Refund.of(found)
+        case DisputeView():
+            return Dispute.of(found)
         case RuleView():
             return AlertRule.of(found)
         case EndpointView():

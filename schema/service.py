@@ -57,5 +57,5 @@ class Service:
             documentation_url=URL(f"{context.facilities.public_url}/docs"),
             manifest_schema_url=URL(f"{context.facilities.public_url}{manifest.PATH}"),
             webhook_events=list(EVENTS),
-            payments_enabled=False,
+            payments_enabled=context.facilities.payments is not None,
         )

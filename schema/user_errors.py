@@ -21,6 +21,7 @@ from domain.errors import (
     Unpriced,
     WiderThanCaller,
 )
+from domain.money.processor import ProcessorFailed
 from schema.amounts import Money
 from schema.context import Info
 from schema.enums import UserErrorCode
@@ -160,6 +161,14 @@ def user_error(refusal: Refusal) -> UserError | None:
             return TakenError(code=UserErrorCode.TAKEN, message=message, path=path, suggestions=list(refusal.suggestions))
         case InvalidState():
             return InvalidStateError(code=UserErrorCode.INVALID_STATE, message=message, path=path, current_state=refusal.state)
+        case ProcessorFailed():
+            return PaymentProviderError(
+                code=UserErrorCode.PAYMENT_UNAVAILABLE if refusal.code == "payment_unavailable" else UserErrorCode.PAYMENT_DECLINED,
+                message=message,
+                path=path,
+                provider_code=refusal.provider_code,
+                retryable=refusal.retryable,
+            )
         case InsufficientCredit():
             return InsufficientCreditError(
                 code=UserErrorCode.INSUFFICIENT_CREDIT,

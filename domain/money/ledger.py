@@ -286,6 +286,37 @@ async def find_transfers(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, Tran
     return {transfer.id: transfer for transfer in await _transfers("t.workspace_id = $1 AND t.id = ANY ($2)", workspace_id, list(ids))}
 
 
+OF_PAYMENTS = (
+    *(TransferKind.TOP_UP, TransferKind.REFUND, TransferKind.REFUND_FAILURE, TransferKind.DISPUTE, TransferKind.DISPUTE_REVERSAL, TransferKind.FEE),
+)
+"""Kinds that book what happened to a top-up at Stripe."""
+# A transfer of a payment names, by its reference: the payment, a refund of ours or of Stripe's, a dispute and its balance transaction, or a balance
+# transaction, which is entered beside what it moved.
+_OF_TOP_UP = """
+    SELECT t.id AS transfer_id, p.id AS top_up_id FROM transfer t JOIN top_up p ON p.workspace_id = t.workspace_id AND (
+           (t.kind = 'top_up' AND t.ref = p.payment_id)
+        OR (t.kind IN ('refund', 'refund_failure') AND EXISTS (SELECT FROM refund r WHERE r.workspace_id = t.workspace_id AND r.top_up_id = p.id
+                AND t.ref IN (r.id::text, r.stripe_refund_id)))
+        OR (t.kind IN ('dispute', 'dispute_reversal') AND EXISTS (SELECT FROM dispute d WHERE d.workspace_id = t.workspace_id AND d.top_up_id = p.id
+                AND split_part(t.ref, ':', 1) = d.stripe_dispute_id))
+        OR (t.kind = 'fee' AND EXISTS (SELECT FROM stripe_entry e WHERE e.workspace_id = t.workspace_id AND e.id = t.ref AND (e.transfer_ref = p.payment_id
+                OR split_part(e.transfer_ref, ':', 1) IN (SELECT d.stripe_dispute_id FROM dispute d WHERE d.workspace_id = p.workspace_id AND d.top_up_id = p.id)))))
+"""
+
+
+async def top_ups_of(workspace_id: UUID, transfer_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Return the top-up that each of these transfers books something of."""
+    rows = await database.fetch(f"{_OF_TOP_UP} WHERE t.workspace_id = $1 AND t.id = ANY ($2)", workspace_id, list(transfer_ids))
+    return {row["transfer_id"]: row["top_up_id"] for row in rows}
+
+
+async def of_top_up(caller: Caller, top_up_id: UUID) -> list[TransferView]:
+    """Return what moved for a top-up, oldest first."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    where = f"t.workspace_id = $1 AND t.kind = ANY ($3) AND t.id IN (SELECT o.transfer_id FROM ({_OF_TOP_UP} WHERE p.workspace_id = $1 AND p.id = $2) o) ORDER BY t.id"
+    return await _transfers(where, workspace_id, top_up_id, [kind.value for kind in OF_PAYMENTS])
+
+
 async def of_calls(caller: Caller, call_ids: Sequence[UUID]) -> dict[UUID, list[TransferView]]:
     """Return what moved for each call, oldest first, by the call's id."""
     found: dict[UUID, list[TransferView]] = {}

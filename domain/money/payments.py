@@ -55,6 +55,8 @@ async def look(processor: Processor, workspace_id: UUID, top_up_id: UUID, *, pay
         session, found = await _pages(processor, top_up, row["method_id"], row["now"])
         wanted = top_up.payment_id or found or (session.payment_id if session else None) or payment_id
         payment = await processor.find_payment(wanted) if wanted else None
+        if payment is not None and await _ask_refunds(processor, top_up, payment):
+            payment = await processor.find_payment(payment.id)
         if await _apply(processor, _Seen(top_up, row["version"], row["now"], session, payment)):
             return True
     raise Unavailable("Others look at this top-up at the same time.")
@@ -88,6 +90,60 @@ async def _pages(processor: Processor, top_up: TopUpView, method_id: str | None,
                 failed.message,
             )
         return None, failed.payment_id
+
+
+async def _ask_refunds(processor: Processor, top_up: TopUpView, payment: PaymentFact) -> bool:
+    """Ask for those refunds of ours that Stripe does not know: a crash came in between. Tells whether there was one."""
+    heard = {refund.subject for refund in payment.refunds}
+    rows = await database.fetch(
+        "SELECT id, created_at FROM refund WHERE workspace_id = $1 AND top_up_id = $2 AND stripe_refund_id IS NULL AND status = 'pending' AND creator_name <> $3",
+        top_up.workspace_id,
+        top_up.id,
+        STRIPE.name,
+    )
+    unknown = [row["id"] for row in rows if row["id"] not in heard]
+    for refund_id in unknown:
+        try:
+            await _request_refund(processor, top_up.workspace_id, refund_id)
+        except ProcessorFailed as failed:
+            if failed.retryable:
+                raise
+    return bool(unknown)
+
+
+async def _request_refund(processor: Processor, workspace_id: UUID, refund_id: UUID) -> None:
+    """Ask Stripe for a refund that is booked; what Stripe refuses is booked back. Raises ProcessorFailed."""
+    row = await database.fetch_row(
+        "SELECT r.amount_microusd, r.top_up_id, t.payment_id FROM refund r JOIN top_up t ON t.workspace_id = r.workspace_id AND t.id = r.top_up_id"
+        " WHERE r.workspace_id = $1 AND r.id = $2 AND r.status = 'pending' AND r.stripe_refund_id IS NULL",
+        workspace_id,
+        refund_id,
+    )
+    if row is None:
+        return
+    cents = row["amount_microusd"] // MICROUSD_PER_CENT
+    try:
+        made = await processor.refund(refund_id, row["payment_id"], cents)
+    except ProcessorFailed as failed:
+        if failed.retryable:
+            raise
+        async with database.transaction():
+            await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)
+            ended = await database.fetch_row(
+                "UPDATE refund SET status = 'failed' WHERE workspace_id = $1 AND id = $2 AND status = 'pending'"
+                " AND stripe_refund_id IS NULL RETURNING id", workspace_id, refund_id
+            )
+            if ended is not None:
+                await _post(workspace_id, TransferKind.REFUND_FAILURE, str(refund_id), LedgerAccountKind.PAYMENTS, LedgerAccountKind.CASH, cents, failed.message)
+        raise
+    await database.fetch("UPDATE refund SET stripe_refund_id = $3 WHERE workspace_id = $1 AND id = $2 AND stripe_refund_id IS NULL", workspace_id, refund_id, made.id)
+
+
+async def ask_refund(processor: Processor, workspace_id: UUID, refund_id: UUID) -> None:
+    """Ask Stripe for a refund that is booked, and book what comes of it. Raises ProcessorFailed."""
+    await _request_refund(processor, workspace_id, refund_id)
+    top_up_id = await database.fetch_value("SELECT top_up_id FROM refund WHERE workspace_id = $1 AND id = $2", workspace_id, refund_id)
+    await look(processor, workspace_id, top_up_id)
 
 
 async def _apply(processor: Processor, seen: _Seen) -> bool:

@@ -1,0 +1,93 @@
+"""The mutations of payments; `schema/mutation.py` is made of them."""
+
+import decimal
+from typing import Annotated
+
+import strawberry
+from strawberry import field
+
+from models.enums import Scope
+from resolvers import payments
+from schema.apps_roots import guarded, row
+from schema.context import Info
+from schema.fields import resolved
+from schema.payments import Refund
+from schema.scalars import URL, MicroUsd
+from schema.topups import AutoTopUp, AutoTopUpUpdateInput, CheckoutSession, TopUp
+from schema.user_errors import UserError
+
+
+@strawberry.input(description="Input of creditsCheckoutCreate.")
+class CreditsCheckoutCreateInput:
+    """As the contract has it."""
+
+    amount_usd: decimal.Decimal = field(description="US dollars with at most two decimals, within `credits.topUpTerms`.")
+    return_url: URL | None = field(
+        description="Where Stripe sends the customer afterwards; the console when absent. Must be on an allowed origin.", default=strawberry.UNSET
+    )
+    idempotency_key: str | None = field(description="Makes a retry return the first session instead of another.", default=strawberry.UNSET)
+
+
+@strawberry.type(description="Result of creditsCheckoutCreate.")
+class CreditsCheckoutCreatePayload:
+    """As the contract has it."""
+
+    checkout_session: CheckoutSession | None = field(description="The page to send the customer to.", default=None)
+    top_up: TopUp | None = field(description="The top-up, in status OPEN.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.input(description="Input of topUpRefund.")
+class TopUpRefundInput:
+    """As the contract has it."""
+
+    id: strawberry.ID = field(description="The top-up.")
+    amount: MicroUsd | None = field(description="How much, in whole cents; all that is left, when absent.", default=strawberry.UNSET)
+    reason: str = field(description="Why.")
+    idempotency_key: str = field(description="Makes a retry refund it once.")
+
+
+@strawberry.type(description="Result of topUpRefund.")
+class TopUpRefundPayload:
+    """As the contract has it."""
+
+    refund: Refund | None = field(description="The refund.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.type(description="Result of autoTopUpUpdate.")
+class AutoTopUpUpdatePayload:
+    """As the contract has it."""
+
+    auto_top_up: AutoTopUp | None = field(description="The settings.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.type
+class PaymentMutations:
+    """Writes of payments."""
+
+    @resolved("Open a Stripe page to buy credit. Requires scope `BILLING_WRITE`.", extensions=guarded(CreditsCheckoutCreatePayload, Scope.BILLING_WRITE))
+    async def credits_checkout_create(
+        self, info: Info, input: Annotated[CreditsCheckoutCreateInput, strawberry.argument(description="How much.")]
+    ) -> CreditsCheckoutCreatePayload | None:
+        """Begin a top-up."""
+        begun = await payments.begin(info.context, input.amount_usd, input.return_url or None, input.idempotency_key or None)
+        return CreditsCheckoutCreatePayload(checkout_session=CheckoutSession.of(begun), top_up=TopUp.of(begun))
+
+    @resolved(
+        "Give money of a top-up back to the customer through Stripe, wholly or in part. Requires scope `OPERATOR`.",
+        extensions=guarded(TopUpRefundPayload, Scope.OPERATOR),
+    )
+    async def top_up_refund(self, info: Info, input: Annotated[TopUpRefundInput, strawberry.argument(description="How much.")]) -> TopUpRefundPayload | None:
+        """Give it back."""
+        amount = None if input.amount is strawberry.UNSET else input.amount
+        made = await payments.refund(info.context, row("TopUp", input.id, "top-up", "id"), amount, input.reason, input.idempotency_key)
+        return TopUpRefundPayload(refund=Refund.of(made))
+
+    @resolved("Switch auto top-up, or change its amounts. Requires scope `BILLING_WRITE`.", extensions=guarded(AutoTopUpUpdatePayload, Scope.BILLING_WRITE))
+    async def auto_top_up_update(
+        self, info: Info, input: Annotated[AutoTopUpUpdateInput, strawberry.argument(description="What to change.")]
+    ) -> AutoTopUpUpdatePayload | None:
+        """Change them."""
+        return AutoTopUpUpdatePayload(auto_top_up=AutoTopUp.of(await payments.update_auto_top_up(info.context, input.changes())))
