@@ -87,7 +87,7 @@ class Application:
     """Chooses the door by path: the inference road without a framework, the control plane through Starlette."""
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
-        doors = ((ROADS, Courteous(Inference(relay))), (COUNTS, Courteous(CountTokens(PRESETS))), (BASES, Courteous(greet, "GET")))
+        doors = ((ROADS, Courteous(Inference(relay))), (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting))), (BASES, Courteous(greet, "GET")))
         self.inference = {path: Counted(door, path) for paths, door in doors for path in paths}
         self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
         self.control.router.redirect_slashes = False  # tools take a redirect for a failure

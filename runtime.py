@@ -12,6 +12,7 @@ from typing import Any
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
 from clients.queue import ArqQueue
+from clients.rates import Rates
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from configuration import ECHO, Configuration, RouterEntry, RoutingEntry, UpstreamEntry, load_configuration
@@ -26,6 +27,7 @@ from domain.money.processor import Processor
 from domain.serving.calls import Calls
 from domain.serving.routers import Router, Rule
 from domain.serving.routing import Routes, Upstream, Waits
+from domain.serving.smoothing import Rate, Smoother
 from embedded import echo
 from models import database
 from settings import Settings, SettingsError
@@ -37,6 +39,8 @@ VENDORS = {"anthropic": "anthropic", "openai": "openai"}
 SIMULATOR_PATH = "/stripe-simulator"
 """Where the process serves the simulator that it uses itself."""
 SIMULATOR_KEY = "sk_test_simulator"
+COUNTS_EASE = 10
+"""How many times more often than it calls a key may count tokens: tools count a whole conversation at once, and it costs nobody anything."""
 WEBHOOK_PATH = "/webhooks/stripe"
 
 
@@ -62,6 +66,8 @@ class Runtime:
     queue: ArqQueue
     mail: Mail
     webhooks: Webhooks
+    smoothing: Smoother
+    counting: Smoother
     payments: Payments | None = None
 
     @staticmethod
@@ -186,6 +192,13 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
         duties.connect(queue)
         stack.callback(duties.connect, None)
         payments = await stack.enter_async_context(_open_payments(settings, serving=serving))
+        shared = Rates(settings.redis_url.get_secret_value())
+        stack.push_async_callback(shared.close)
+        rate = Rate(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
+        smoothing = Smoother("requests", rate, shared)
+        counting = Smoother("counts", None if rate is None else Rate(rate.per_second * COUNTS_EASE, rate.burst * COUNTS_EASE), shared)
+        for smoother in (smoothing, counting):
+            stack.push_async_callback(smoother.close)
         calls = Calls(book, batch=settings.batch, hold_seconds=settings.hold_seconds)
         stack.push_async_callback(calls.close)
         yield Runtime(
@@ -201,6 +214,8 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             queue=queue,
             mail=Mail(settings.smtp_url.get_secret_value() if settings.smtp_url else None, settings.mail_from, settings.data / "mail"),
             payments=payments,
+            smoothing=smoothing,
+            counting=counting,
             webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     instalment_tokens: Annotated[
         int, Field(alias="TALLYGATE_INSTALMENT_TOKENS", ge=1, le=1_000_000, description="Output tokens that a stream's hold reserves ahead.")
     ] = 4096
+    rate_per_second: Annotated[
+        int, Field(alias="TALLYGATE_RATE_PER_SECOND", ge=0, le=100_000, description="Requests a second that each key may make after its burst; 0 for no such limit.")
+    ] = 1000
+    rate_burst: Annotated[
+        int, Field(alias="TALLYGATE_RATE_BURST", ge=1, le=1_000_000, description="Requests that each key may make at once, refilled at the rate above.")
+    ] = 5000
     on_client_loss: Annotated[
         Literal["cancel", "drain"],
         Field(alias="TALLYGATE_ON_CLIENT_LOSS", description="Whether an upstream is cancelled when its client leaves, or read to its end."),

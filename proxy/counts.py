@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from domain import errors
+from domain.serving.smoothing import Smoother
 from models.ids import uuid7
 from proxy import splice
 from proxy.admission import PARSE_ASIDE_BYTES, choose, prove, translated
@@ -16,6 +17,7 @@ from proxy.dialects.headers import credentials
 from proxy.presets.insertion import added_tokens
 from proxy.presets.registry import ANSWER_HEADER, Presets, Version, choice, chosen
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, read_body, whence
+from proxy.smoothing import Telling
 
 log = structlog.get_logger()
 
@@ -35,14 +37,16 @@ class CountTokens:
     Any key that works may ask from where it may be used, whatever its kind, scopes, bounds and balance. A path's first segment names the preset that counts.
     """
 
-    def __init__(self, presets: Presets) -> None:
+    def __init__(self, presets: Presets, smoother: Smoother | None = None) -> None:
         self.presets = presets
+        self.smoother = smoother
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; `scope["path"]` decides, never a rebuilt URL."""
         request_id = str(uuid7())
+        send = Telling(send)
         try:
-            answer = await self._answer(scope, receive, request_id)
+            answer = await self._answer(scope, receive, send, request_id)
         except ClientGone:
             return
         except Exception as error:
@@ -53,9 +57,9 @@ class CountTokens:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, send: Telling, request_id: str) -> Answer:
         try:
-            return await self._count(scope, receive, request_id)
+            return await self._count(scope, receive, send, request_id)
         except TooLarge:
             refusal = Refusal(RefusalKind.TOO_LARGE, "A request has at most 32 MiB.", request_id)
         except TooSlow:
@@ -66,11 +70,13 @@ class CountTokens:
             refusal = translated(refused, request_id, now_seconds=time.time())
         return anthropic.refuse(refusal)
 
-    async def _count(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
+    async def _count(self, scope: Scope, receive: Receive, send: Telling, request_id: str) -> Answer:
         if scope["method"] != "POST":
             return anthropic.refuse(Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id))
         headers = scope["headers"]
         secret = await choose(credentials(headers))
+        if self.smoother is not None:
+            await send.smooth(self.smoother, secret)
         # Before anything is told, and before more than a little is taken in; a second look would cost what the first one did.
         await prove(secret, whence(scope))
         body = await read_body(scope, receive, _proved)

@@ -18,6 +18,7 @@ from proxy.dialects.multipart import checked
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
+from proxy.smoothing import Telling
 from proxy.translation.responses_to_openai.request import as_chat
 
 PRESETS = load()
@@ -73,6 +74,7 @@ class Inference:
         road = ROADS[scope["path"]]
         call_id = uuid7()
         request_id = str(call_id)
+        send = Telling(send)
         try:
             refusal = await self._serve(road, scope, receive, send, call_id)
         except ClientGone:
@@ -83,7 +85,7 @@ class Inference:
         if refusal is not None:
             await _answer(send, road.dialect.refuse(refusal), request_id)
 
-    async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Send, call_id: UUID) -> Refusal | None:
+    async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Telling, call_id: UUID) -> Refusal | None:
         request_id = str(call_id)
         headers = scope["headers"]
         if scope["method"] != "POST":
@@ -96,6 +98,7 @@ class Inference:
         language = found.get(b"x-language", "")
         try:
             secret = await choose(credentials(headers))
+            await send.smooth(self.relay.runtime.smoothing, secret)
             body = await read_body(scope, receive, lambda: prove(secret))
             if road.endpoint in SHAPED:
                 body = await _shaped(road, headers, body, secret)

@@ -15,6 +15,7 @@ import pytest
 from clients.issuers import LOCAL_ISSUER
 from clients.mail import Mail
 from clients.queue import ArqQueue
+from clients.rates import Rates
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from domain import duties, errors
@@ -25,6 +26,7 @@ from domain.money.catalogue import Book
 from domain.pages import Page
 from domain.serving.calls import Calls
 from domain.serving.routing import Routes
+from domain.serving.smoothing import Smoother
 from jobs import worker
 from models import database
 from models.enums import Role, Scope
@@ -266,7 +268,10 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
     """What a worker holds, with a folder of its own for mail."""
     book, upstreams, queue = Book(), Upstreams(), ArqQueue(books.environment["REDIS_URL"])
     calls, mail, webhooks = Calls(book, batch=1, hold_seconds=60), Mail(None, "tests@localhost", tmp_path), Webhooks(private_allowed=False)
-    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks)
+    rates = Rates(books.environment["REDIS_URL"])
+    smoother = Smoother("requests", None, rates)
+    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks, smoother, smoother)
+    await rates.close()
     await upstreams.close()
     await queue.close()
 
