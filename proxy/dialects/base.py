@@ -35,6 +35,7 @@ class Ask:
     `max_output_tokens` is for one choice and None when the client set no bound; `input_tokens` is an estimate, at least 1 (see
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
+    `aliases` are names of tools that are too long for another dialect, by what stands for them there.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Ask:
     conversation: str | None
     spans: Mapping[str, Span] = field(repr=False)
     besides: Mapping[Bucket, int] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

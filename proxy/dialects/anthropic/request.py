@@ -9,6 +9,7 @@ from proxy.dialects import headers as fields
 from proxy.dialects.base import Ask, BadRequest, Credential, Headers
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
+from proxy.dialects.tool_names import aliases
 
 OLDEST_VERSION = b"2023-06-01"
 _PASSED = frozenset({b"accept", b"content-type", b"user-agent"})
@@ -37,6 +38,7 @@ def parse(body: bytes) -> Ask:
         end_user=end_user,
         conversation=conversation,
         spans=read.spans,
+        aliases=aliases(read.raw(("tools",))),
     )
 
 

@@ -64,7 +64,7 @@ def answer(body: bytes, ask: Ask, *, created_seconds: int) -> bytes:
         function = call.function or _Function()
         arguments = as_piece(function.arguments)
         delivered += len(arguments)
-        content.append(tool_use(call.id or made_id(identity, place), function.name or "", as_object(arguments)))
+        content.append(tool_use(call.id or made_id(identity, place), ask.aliases.get(function.name or "", function.name or ""), as_object(arguments)))
     reason = stop_reason(completion.choices[0].finish_reason, called=bool(calls), refused=bool(message.refusal))
     model = word(completion.model) or ask.model
     usage = told_usage(completion.usage, model, word(completion.service_tier), ask, delivered)

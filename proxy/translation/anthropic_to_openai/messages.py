@@ -3,6 +3,7 @@
 import msgspec
 
 from proxy.dialects.base import BadRequest
+from proxy.dialects.tool_names import short
 from proxy.translation.anthropic_to_openai.blocks import Block, Part, as_content, listed, parts_of
 from proxy.translation.arguments import as_text
 from proxy.translation.base import read, refused
@@ -97,7 +98,7 @@ def _assistant(blocks: list[Block], where: str) -> list[ChatMessage]:
     calls: list[object] = []
     for index, block in enumerate(blocks):
         if block.type == "tool_use":
-            function = {"name": block.name or "", "arguments": as_text(block.input)}
+            function = {"name": short(block.name or ""), "arguments": as_text(block.input)}
             calls.append({"id": block.id or "", "type": "function", "function": function})
         elif block.type == "text":
             texts += parts_of(block, f"{where}.{index}")

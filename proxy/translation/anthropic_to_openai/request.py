@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from proxy.dialects.base import BadRequest
+from proxy.dialects.tool_names import short
 from proxy.translation.anthropic_to_openai.blocks import Block
 from proxy.translation.anthropic_to_openai.messages import Message, chat_messages, system_message
 from proxy.translation.base import read, refused
@@ -107,7 +108,7 @@ def _refuse(asked: _Request) -> None:
 def _function(tool: _Tool, where: str) -> dict[str, object]:
     if tool.type not in (None, "custom"):
         raise refused(where, f"The tool `{tool.name or tool.type}` of type `{tool.type}`")
-    function: dict[str, object] = {"name": tool.name or ""}
+    function: dict[str, object] = {"name": short(tool.name or "")}
     if tool.description is not None:
         function["description"] = tool.description
     if bytes(tool.input_schema):
@@ -122,7 +123,7 @@ def _choice(choice: _Choice | None) -> dict[str, object]:
         return {}
     translated: dict[str, object] = {}
     if choice.type == "tool":
-        translated["tool_choice"] = {"type": "function", "function": {"name": choice.name or ""}}
+        translated["tool_choice"] = {"type": "function", "function": {"name": short(choice.name or "")}}
     elif choice.type in _CHOICES:
         translated["tool_choice"] = _CHOICES[choice.type]
     else:

@@ -188,7 +188,7 @@ class ChatStreamTranslator(EventTranslator):
             self._queue.append(call)
         function = delta.function or _Function()
         call.id = call.id or delta.id or None
-        call.name = call.name or function.name or None
+        call.name = call.name or self._ask.aliases.get(function.name or "", function.name) or None
         piece = as_piece(function.arguments)
         if call.over:
             return not piece.strip()
