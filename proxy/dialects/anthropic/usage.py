@@ -63,8 +63,9 @@ def merge(report: dict[str, object], later: object) -> None:
 def reported(report: dict[str, object], model: str | None) -> Usage:
     """Read a final report. Raises Unsound when input or output is missing, and Nonsense when a number is no count.
 
-    `speed: fast` is a service tier of its own. What the top level does not hold is added: every `compaction` iteration to its buckets, every
-    `advisor_message` under its own model; a `fallback_message` names the model that the whole is priced by.
+    `speed: fast` is a service tier of its own. Code that the provider ran has no bucket: a doubtful report. What the top level does not hold is
+    added: every `compaction` iteration to its buckets, every `advisor_message` under its own model; a `fallback_message` names the model that
+    the whole is priced by.
     """
     if report.get("input_tokens") is None or report.get("output_tokens") is None:
         raise Unsound("usage")
@@ -126,6 +127,7 @@ def _buckets(report: dict[str, object], model: str | None) -> Usage:
         write_1h = total - write_5m
     output = count(report, "output_tokens")
     speed = word(report.get("speed"))
+    ran = part(report, "server_tool_use")
     return Usage(
         input_tokens=count(report, "input_tokens"),
         cache_read_tokens=count(report, "cache_read_input_tokens"),
@@ -133,7 +135,8 @@ def _buckets(report: dict[str, object], model: str | None) -> Usage:
         cache_write_1h_tokens=write_1h,
         output_tokens=output,
         reasoning_tokens=min(count(part(report, "output_tokens_details"), "thinking_tokens"), output),
-        web_searches=count(part(report, "server_tool_use"), "web_search_requests"),
+        web_searches=count(ran, "web_search_requests"),
+        doubtful=count(ran, "code_execution_requests") > 0,
         model=model,
         service_tier=FAST if speed == FAST else word(report.get("service_tier")),
         geography=word(report.get("inference_geo")),

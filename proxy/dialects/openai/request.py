@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import msgspec
 
+from models.enums import Bucket
 from proxy import splice
 from proxy.dialects import headers as fields
 from proxy.dialects.base import Ask, Credential, Headers
@@ -19,7 +20,8 @@ _PASSED = frozenset({b"accept", b"content-type", b"user-agent", b"openai-beta"})
 def parse(body: bytes) -> Ask:
     """Read a request body; unknown fields are the upstream's matter. Raises BadRequest and nothing else.
 
-    With both `max_completion_tokens` and the older `max_tokens`, the larger is the bound that the upstream may honour.
+    With `web_search_options` a model searches once, which no usage tells. With both `max_completion_tokens` and the older `max_tokens`, the
+    larger is the bound that the upstream may honour.
     Source: the Chat Completions API reference.
     """
     read = Body(body)
@@ -37,6 +39,7 @@ def parse(body: bytes) -> Ask:
         end_user=identity(read.value("safety_identifier")) or identity(read.value("user")),
         conversation=identity(metadata.get("conversation_id")) or identity(metadata.get("session_id")),
         spans=read.spans,
+        besides={Bucket.WEB_SEARCHES: 1} if read.value("web_search_options") is not None else {},
     )
 
 

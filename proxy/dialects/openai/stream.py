@@ -16,7 +16,7 @@ from proxy.dialects.base import Ask, Refusal, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.openai import errors
 from proxy.dialects.openai.request import CHOICES_LIMIT
-from proxy.dialects.openai.usage import estimated, hidden_characters, reported, shown, written
+from proxy.dialects.openai.usage import estimated, hidden_characters, reported, searched, shown, written
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
 OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
@@ -88,13 +88,13 @@ class OpenAIMeter(LineMeter):
         nonsense = False
         if self.complete:
             try:
-                return reported(self._report, self._model, self._tier)
+                return searched(reported(self._report, self._model, self._tier), self.ask)
             except Unsound as fault:
                 nonsense = doubtful(fault)
         elif not self.first_token_seen and self._report is None:
             return Usage()
         usage = estimated(self._report, self._model, self._tier, self.ask, self.delivered_characters)
-        return replace(usage, doubtful=True) if nonsense else usage
+        return searched(replace(usage, doubtful=True) if nonsense else usage, self.ask)
 
     def fail(self, refusal: Refusal) -> bytes:
         """Give the error chunk after which no `[DONE]` comes."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from models.enums import Bucket
 from proxy.dialects.base import Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens
 from proxy.dialects.numbers import Unsound, count, doubtful, part, word
@@ -39,7 +40,7 @@ def read(body: bytes, ask: Ask) -> Reading:
         usage = reported(completion.get("usage"), model, tier)
     except Unsound as fault:
         usage = replace(estimated(None, model, tier, ask, text.characters + delivered), doubtful=doubtful(fault))
-    return Reading(usage, text.characters, text.lines, complete=True)
+    return Reading(searched(usage, ask), text.characters, text.lines, complete=True)
 
 
 def shown(message: dict[str, object]) -> list[str]:
@@ -105,6 +106,12 @@ def estimated(report: object, model: str | None, tier: str | None, ask: Ask, del
     except Unsound:
         usage = Usage(input_tokens=ask.input_tokens, model=model, service_tier=tier)
     return replace(usage, output_tokens=max(usage.output_tokens, output_tokens(delivered_characters)), reported=False)
+
+
+def searched(usage: Usage, ask: Ask) -> Usage:
+    """Add the search that was asked for with the call, where the report tells of none."""
+    asked = ask.besides.get(Bucket.WEB_SEARCHES, 0)
+    return replace(usage, web_searches=asked) if asked and not usage.web_searches else usage
 
 
 def written(usage: Usage) -> dict[str, int]:

@@ -53,6 +53,7 @@ MESSAGES = [
         {"input_tokens": 3, "output_tokens": 1, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 5}},
         12 + 20 + 20_000,
     ),
+    Case("code that was run has no bucket", {"input_tokens": 3, "output_tokens": 1, "server_tool_use": {"code_execution_requests": 1}}, 12 + 20, review=True),
     Case("thinking is inside the output", {"input_tokens": 3, "output_tokens": 9, "output_tokens_details": {"thinking_tokens": 8}}, 12 + 180),
     Case("standard and global", {"input_tokens": 3, "output_tokens": 1, "service_tier": "standard", "inference_geo": "global", "speed": "standard"}, 12 + 20),
     Case("batch is half", {"input_tokens": 3, "output_tokens": 1, "service_tier": "batch"}, 6 + 10),
@@ -214,6 +215,16 @@ def test_chat_completions(case: Case) -> None:
 def test_the_tier_of_the_answer_counts(tier: str | None, microusd: int, review: bool) -> None:
     """F12: the answer's tier is charged, whatever was asked; one without a row costs the dearest and is looked at: 10 in and 1 out of GPT-5.5."""
     assert cost(openai.read(_completion(_chat(10, 1), service_tier=tier), openai_ask()).usage, shipped("gpt-5.5")) == (microusd * MICRO, review)
+
+
+def test_a_search_that_comes_with_a_chat_is_charged() -> None:
+    """F13: a chat with `web_search_options` searches once, which its usage does not say; whole and streamed: 10 in, 1 out, one search of GPT-5.5."""
+    ask = openai_ask(web_search_options={})
+    assert cost(openai.read(_completion(_chat(10, 1)), ask).usage, shipped("gpt-5.5")) == ((80 + 10_000) * MICRO, False)
+    meter = openai.meter(ask)
+    assert meter.usage == Usage()
+    meter.feed(chunks(chunk("x"), chunk(None, "stop", usage=_chat(10, 1))))
+    assert cost(meter.usage, shipped("gpt-5.5")) == ((80 + 10_000) * MICRO, False)
 
 
 @pytest.mark.parametrize("report", [None, {}, {"prompt_tokens": 10}, "none", []])
