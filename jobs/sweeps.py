@@ -8,12 +8,14 @@ from functools import partial
 import structlog
 
 from domain import duties
+from domain.money import grants
 from domain.usage import alerts, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
 from runtime import Runtime
 
 HOLDS_SECONDS = 5.0
+GRANTS_SECONDS = 30.0
 DUTIES_SECONDS = 5.0
 PRICES_SECONDS = 1.0
 ALERTS_SECONDS = 2.0
@@ -41,6 +43,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
 
     tasks = [
         asyncio.create_task(again(HOLDS_SECONDS, runtime.calls.sweep)),
+        asyncio.create_task(again(GRANTS_SECONDS, grants.sweep)),
         asyncio.create_task(again(DUTIES_SECONDS, duties.sweep)),
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),

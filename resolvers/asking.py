@@ -203,3 +203,8 @@ def _loader(find: Callable[[list[K]], Awaitable[Mapping[K, V]]]) -> DataLoader[K
         return [found.get(each) for each in ids]
 
     return DataLoader(load_fn=load, cache=False)
+
+
+def offered_names(asking: Asking) -> frozenset[str]:
+    """Names that calls may give and the catalogue may not have: those of routers."""
+    return frozenset(model.name for model in asking.facilities.offered())

@@ -5,7 +5,7 @@ from uuid import UUID
 from domain.access import keys
 from domain.access.keys import KeyChanges, KeyFilter, KeyView, NewKey
 from domain.pages import Page, PageOf
-from resolvers.asking import Asking
+from resolvers.asking import Asking, offered_names
 
 
 async def page(asking: Asking, wanted: Page, filter_: KeyFilter) -> PageOf[KeyView]:
@@ -20,17 +20,12 @@ async def count(asking: Asking, filter_: KeyFilter) -> int:
 
 async def create(asking: Asking, new: NewKey) -> tuple[KeyView, str | None]:
     """Make a key; the secret is None when an idempotency key has made it before."""
-    return await keys.create(asking.known, new, offered=_offered(asking))
+    return await keys.create(asking.known, new, offered=offered_names(asking))
 
 
 async def update(asking: Asking, key_id: UUID, changes: KeyChanges) -> KeyView:
     """Change a key."""
-    return await keys.update(asking.known, key_id, changes, offered=_offered(asking))
-
-
-def _offered(asking: Asking) -> frozenset[str]:
-    """Names that calls may give and the catalogue may not have: those of routers."""
-    return frozenset(model.name for model in asking.facilities.offered())
+    return await keys.update(asking.known, key_id, changes, offered=offered_names(asking))
 
 
 async def rotate(asking: Asking, key_id: UUID, grace_seconds: int) -> tuple[KeyView, str]:

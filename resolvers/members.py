@@ -3,10 +3,11 @@
 from uuid import UUID
 
 from domain.access import members
+from domain.access.limits import BoundInput
 from domain.access.members import MemberView
 from domain.pages import Page, PageOf
 from models.enums import Role
-from resolvers.asking import Asking
+from resolvers.asking import Asking, offered_names
 
 
 async def page(asking: Asking, wanted: Page) -> PageOf[MemberView]:
@@ -29,11 +30,11 @@ async def accept(asking: Asking, token: str) -> MemberView:
     return await members.accept(asking.known, token, asking.facilities.signing_secret)
 
 
-async def update(asking: Asking, member_id: UUID, role: Role | None) -> MemberView:
-    """Give a member another role; without one, the member as it is."""
-    if role is None:
-        return await members.find(asking.known, member_id)
-    return await members.change_role(asking.known, member_id, role)
+async def update(
+    asking: Asking, member_id: UUID, role: Role | None, budgets: tuple[BoundInput, ...] | None, limits: tuple[BoundInput, ...] | None
+) -> MemberView:
+    """Give a member another role, other bounds, or both at once; None leaves each."""
+    return await members.update(asking.known, member_id, role, budgets, limits, offered=offered_names(asking))
 
 
 async def remove(asking: Asking, member_id: UUID) -> UUID:

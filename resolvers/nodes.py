@@ -14,7 +14,9 @@ from domain.apps.registry import AppView
 from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
+from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import AttemptView, Receipt
@@ -23,7 +25,7 @@ from domain.usage.alerts import RuleView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
-from resolvers import catalogue, payments, receipts, tiers, workspaces
+from resolvers import billing, catalogue, payments, receipts, tiers, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
@@ -44,6 +46,8 @@ Found = (
     | Receipt
     | Tried
     | Tier
+    | SubscriptionView
+    | GrantView
     | RuleView
     | EndpointView
     | DeliveryView
@@ -148,6 +152,14 @@ async def _dispute(asking: Asking, key: str) -> DisputeView | None:
     return await payments.dispute(asking, UUID(key))
 
 
+async def _subscription(asking: Asking, key: str) -> SubscriptionView | None:
+    return await billing.subscription(asking, UUID(key))
+
+
+async def _grant(asking: Asking, key: str) -> GrantView | None:
+    return await billing.grant(asking, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -162,8 +174,10 @@ FINDERS: Final[Mapping[str, Find]] = {
     "UsageRecord": _record,
     "Receipt": _receipt,
     "Attempt": _attempt,
-    "Model": _model,
     "Tier": _tier,
+    "TierSubscription": _subscription,
+    "Grant": _grant,
+    "Model": _model,
     "Price": _price,
     "AlertRule": _alert_rule,
     "WebhookEndpoint": _webhook_endpoint,

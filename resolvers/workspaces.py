@@ -1,8 +1,11 @@
 """Workspaces: the current one, those to switch to, and new ones."""
 
-from domain.access import workspaces
-from domain.access.workspaces import WorkspaceView
-from resolvers.asking import Asking
+from uuid import UUID
+
+from domain.access import limits, workspaces
+from domain.access.workspaces import WorkspaceChanges, WorkspaceView
+from models.enums import SubjectKind
+from resolvers.asking import Asking, offered_names
 
 
 async def current(asking: Asking) -> WorkspaceView | None:
@@ -23,3 +26,13 @@ async def reachable(asking: Asking) -> list[WorkspaceView]:
 async def create(asking: Asking, name: str, timezone: str, idempotency_key: str | None) -> WorkspaceView:
     """Make a workspace that the signed-in person owns."""
     return await workspaces.create(asking.known, name, timezone, idempotency_key)
+
+
+async def update(asking: Asking, changes: WorkspaceChanges) -> WorkspaceView:
+    """Change the current workspace."""
+    return await workspaces.update(asking.known, changes, offered=offered_names(asking))
+
+
+async def reset_limits(asking: Asking, kind: SubjectKind, subject_id: UUID, reason: str) -> None:
+    """Begin every window of a subject's bounds afresh."""
+    await limits.reset(asking.known, kind, subject_id, reason)

@@ -9,11 +9,12 @@ from pydantic import BeforeValidator, Field
 from domain.access import keys
 from domain.access.keys import KeyView
 from domain.errors import OutOfRange
-from domain.money import ledger
+from domain.money import ledger, subscriptions
+from domain.money.tiers import SPENT
 from domain.usage import measure, windows
 from domain.usage.metrics import Metrics, Question
 from domain.usage.windows import Days, Granularity
-from models.enums import ApiKeyKind, ApiKeyStatus, Scope
+from models.enums import ApiKeyKind, ApiKeyStatus, Resource, Scope, SubscriptionStatus
 from rest.doors import Ask, Document, Operation
 from rest.fields import Asked, Day, Instant, Microusd, Nothing, Told, choice
 from rest.keys import every_key, make_key, parse_key_id
@@ -123,6 +124,28 @@ class TenantUsage(Told):
     total: TotalUsage
 
 
+class TenantQuota(Told):
+    """What a tier allows of `unit` in a window; null for no limit. The instants are null until a call opens the window."""
+
+    window: str
+    unit: Resource
+    limit: int | None
+    used: int
+    remaining: int | None
+    window_start: datetime | None
+    resets_at: datetime | None
+
+
+class TenantSubscription(Told):
+    """The tier in force and its 24-hour quota, with every window of what calls use up beside it; null without a subscription."""
+
+    tier: str | None
+    status: SubscriptionStatus | None
+    current_period_end: datetime | None
+    quota: TenantQuota | None
+    windows: list[TenantQuota]
+
+
 def _told(key: KeyView) -> TenantKey:
     return TenantKey(
         id=key.id,
@@ -199,6 +222,32 @@ async def _top_up(ask: Ask[TopUpBody]) -> Checkout:
     return Checkout(url=url, session_id=session_id)
 
 
+async def _subscription(ask: Ask[Nothing]) -> TenantSubscription:
+    billing = await subscriptions.billing(ask.caller)
+    windows = [
+        TenantQuota(
+            window=quota.window,
+            unit=quota.resource,
+            limit=quota.limit,
+            used=quota.used or 0,
+            remaining=quota.remaining,
+            window_start=quota.started_at,
+            resets_at=quota.resets_at,
+        )
+        for quota in await subscriptions.quotas(billing.workspace_id, at=ask.caller.at)
+        if quota.resource in SPENT
+    ]
+    main = billing.subscription
+    daily = {quota.unit: quota for quota in windows if quota.window == "24h"}
+    return TenantSubscription(
+        tier=billing.tier.slug if billing.tier else None,
+        status=main.status if main else None,
+        current_period_end=main.current_period_end if main else None,
+        quota=next((daily[unit] for unit in (Resource.TOKENS, Resource.API_CALLS, Resource.CREDITS, Resource.CONVERSATIONS) if unit in daily), None),
+        windows=windows,
+    )
+
+
 DOCUMENT = Document(
     name="Gateway: tenant",
     shape=lambda headers: TYPED,
@@ -211,6 +260,7 @@ DOCUMENT = Document(
             "DELETE", "/tenant/keys/{id}", "Revoke a key: its next request fails, streams under way go on.", Nothing, None, _revoke_key, status=204, refusals=(404,)
         ),
         Operation("GET", "/tenant/usage", "Usage by day.", UsageQuery, TenantUsage, _usage, refusals=(400,)),
+        Operation("GET", "/tenant/subscription", "The tier and where its quotas stand.", Nothing, TenantSubscription, _subscription),
         Operation("GET", "/tenant/credits", "Prepaid credit.", Nothing, TenantCredits, _credits),
         Operation(
             "POST", "/tenant/billing/topup", "Begin a top-up, to be paid at Stripe.", TopUpBody, Checkout, _top_up, refusals=(400, 413, 422, 502, 503)

@@ -7,6 +7,7 @@ import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
 from domain.apps import registry
+from domain.money import grants
 from domain.serving import receipts
 from domain.usage import activity, metrics, windows
 from models import enums
@@ -455,3 +456,35 @@ _describe(
     {"OPEN": "It sets credit aside.", "SETTLED": "The call was charged, and the rest released.", "RELEASED": "Nothing was charged."},
 )
 _describe(enums.BillingCycle, "How often a tier is billed.", {"MONTHLY": "Every month.", "YEARLY": "Every year."})
+_describe(
+    enums.SubscriptionStatus,
+    "Where a subscription stands; the values are Stripe's.",
+    {
+        "TRIALING": "In trial.",
+        "ACTIVE": "Paid.",
+        "PAST_DUE": "The last payment failed; Stripe is trying again.",
+        "CANCELED": "Over.",
+        "UNPAID": "Stripe has given up trying.",
+        "INCOMPLETE": "The first payment is not made yet.",
+        "INCOMPLETE_EXPIRED": "The first payment was never made.",
+        "PAUSED": "Stopped for a while.",
+    },
+)
+_describe(
+    enums.SubscriptionSource,
+    "Who keeps a subscription going.",
+    {
+        "STRIPE": "Stripe, by payment.",
+        "GRANTED": "An operator, without payment.",
+    },
+)
+_describe(
+    grants.GrantStatus,
+    "Whether a grant can be spent.",
+    {
+        "ACTIVE": "It can.",
+        "USED_UP": "Nothing is left.",
+        "EXPIRED": "Its time is over.",
+        "REVOKED": "It was taken back.",
+    },
+)

@@ -9,11 +9,13 @@ import strawberry
 from strawberry import UNSET, field
 
 from domain.money import amounts
+from domain.money.grants import GrantStatus
 from domain.money.ledger import OF_PAYMENTS, AccountView, Balance, Entry, StatementFilter, TransferView
 from domain.pages import PageOf
+from domain.serving.receipts import FundingSource
 from models import enums
+from resolvers import billing, payments, usage
 from resolvers import ledger as resolvers
-from resolvers import payments, usage
 from schema import ids, pages
 from schema.amounts import Money
 from schema.callers import Actor
@@ -26,7 +28,10 @@ from schema.scalars import MicroUsd, SafeInt
 from schema.topups import AutoTopUp, TopUp, TopUpConnection, TopUpTerms
 
 if TYPE_CHECKING:
+    from schema.grants import GrantConnection
     from schema.records import UsageRecord
+
+Statuses = Annotated[list[GrantStatus] | None, strawberry.argument(description="Only those in one of these statuses. ACTIVE only, when absent.")]
 
 
 @strawberry.type(
@@ -83,12 +88,12 @@ class Transfer(Node):
     @resolved("The account it left.")
     async def debit(self, info: Info) -> LedgerAccount:
         """Load the account."""
-        return await _account(info, self.workspace_id, self.debit_id)
+        return await account_of(info, self.workspace_id, self.debit_id)
 
     @resolved("The account it entered.")
     async def credit(self, info: Info) -> LedgerAccount:
         """Load the account."""
-        return await _account(info, self.workspace_id, self.credit_id)
+        return await account_of(info, self.workspace_id, self.credit_id)
 
     @resolved("The usage event it charges or corrects.")
     async def usage_record(self, info: Info) -> Annotated["UsageRecord", strawberry.lazy("schema.records")] | None:
@@ -123,7 +128,8 @@ class Transfer(Node):
         )
 
 
-async def _account(info: Info, workspace_id: UUID, account_id: UUID) -> LedgerAccount:
+async def account_of(info: Info, workspace_id: UUID, account_id: UUID) -> LedgerAccount:
+    """An account by its id; it is never deleted."""
     account = await info.context.accounts.load((workspace_id, account_id))
     assert account is not None, "accounts are never deleted"
     return LedgerAccount.of(account)
@@ -254,6 +260,35 @@ class CreditAccount:
         wanted = filter.wanted(info) if filter else StatementFilter()
         page = await resolvers.statement(info.context, self.workspace_id, pages.page_of("Transfer", first, after, last, before), wanted)
         return TransferConnection(workspace_id=self.workspace_id, page=page, filter_=wanted)
+
+    @resolved("Since when a dispute has stopped all spending; null while it is allowed.")
+    async def frozen_at(self, info: Info) -> datetime.datetime | None:
+        """Read it."""
+        return await billing.frozen_at(info.context, self.workspace_id)
+
+    @resolved("Which sources pay for a key's calls, first to last.")
+    async def funding_order(
+        self, info: Info, kind: Annotated[enums.ApiKeyKind, strawberry.argument(description="The kind of key.")]
+    ) -> list[FundingSource]:
+        """Tell it."""
+        return await billing.funding_order(info.context, self.workspace_id, kind)
+
+    @resolved("Promotional credit, in the order in which it is spent.", directives=[PAGED])
+    async def grants(
+        self,
+        info: Info,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        statuses: Statuses = UNSET,
+    ) -> Annotated["GrantConnection", strawberry.lazy("schema.grants")]:
+        """Read a page of them."""
+        from schema.grants import GrantConnection
+
+        wanted = statuses if isinstance(statuses, list) else [GrantStatus.ACTIVE]
+        page = await billing.page_of_grants(info.context, self.workspace_id, pages.page_of("Grant", first, after, last, before), wanted)
+        return GrantConnection(workspace_id=self.workspace_id, page=page, statuses=wanted)
 
     @classmethod
     def of(cls, workspace_id: UUID, balance: Balance) -> Self:

@@ -14,7 +14,7 @@ from resolvers import members as resolvers
 from schema import ids, pages
 from schema.context import Info
 from schema.fields import resolved
-from schema.limits import Limited
+from schema.limits import BudgetInput, Limited, LimitInput
 from schema.nodes import Node
 from schema.scalars import EmailAddress, SafeInt, Secret
 from schema.users import User, visible
@@ -116,6 +116,8 @@ class MemberUpdateInput:
     role: enums.Role | None = field(
         description="What the person may do; it cannot be cleared, and nobody changes their own.", default=strawberry.UNSET
     )
+    budgets: list[BudgetInput] | None = field(description="What the person may spend; replaces the old list.", default=strawberry.UNSET)
+    limits: list[LimitInput] | None = field(description="How much the person may call; replaces the old list.", default=strawberry.UNSET)
 
 
 @strawberry.input(description="Input of memberRemove.")

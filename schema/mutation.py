@@ -13,10 +13,13 @@ from schema import ids
 from schema.access import Requires, SignedIn
 from schema.alerting import AlertMutations
 from schema.apps_roots import AppMutations
+from schema.billing_roots import BillingMutations
 from schema.context import Info
 from schema.fields import resolved
 from schema.keys import ApiKey, ApiKeyCreateInput, ApiKeyRevokeInput, ApiKeyRotateInput, ApiKeyUpdateInput
 from schema.ledger import CreditAccount, CreditsAdjustInput, Transfer
+from schema.limits import bounds, limit_bounds
+from schema.limits_roots import LimitMutations
 from schema.members import InvitationAcceptInput, Member, MemberInviteInput, MemberRemoveInput, MemberUpdateInput
 from schema.payloads import (
     ApiKeyCreatePayload,
@@ -59,6 +62,8 @@ class Mutation(
     AppMutations,
     UsageMutations,
     PaymentMutations,
+    BillingMutations,
+    LimitMutations,
 ):
     """Fields run one after another."""
 
@@ -156,7 +161,10 @@ class Mutation(
     ) -> MemberUpdatePayload | None:
         """Change a member."""
         role = input.role if isinstance(input.role, Role) else None
-        return MemberUpdatePayload(member=Member.of(await members.update(info.context, _row("Member", input.id, "member", "id"), role)))
+        budgets = None if input.budgets is strawberry.UNSET else bounds(input.budgets or ())
+        limits = None if input.limits is strawberry.UNSET else limit_bounds(input.limits or ())
+        member = await members.update(info.context, _row("Member", input.id, "member", "id"), role, budgets, limits)
+        return MemberUpdatePayload(member=Member.of(member))
 
     @resolved(
         "Take a person out, or withdraw an invitation. Requires scope `MEMBERS_WRITE`.",

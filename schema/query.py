@@ -15,6 +15,7 @@ from schema import pages, ranges, records
 from schema.access import requires
 from schema.alerting import AlertQueries
 from schema.apps_roots import AppQueries
+from schema.billing_roots import BillingQueries
 from schema.catalogue import Filter, Model
 from schema.context import Info
 from schema.directives import PAGED, Cost, ListSize
@@ -45,6 +46,7 @@ MOST_NODES = 100
 class Query(
     AlertQueries,
     AppQueries,
+    BillingQueries,
 ):
     """Reads of the current workspace, and what is public."""
 

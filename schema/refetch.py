@@ -6,7 +6,9 @@ from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.apps.registry import AppView
 from domain.money.catalogue import ModelView, PriceVersion
+from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import Receipt as ReceiptView
@@ -18,8 +20,10 @@ from resolvers.nodes import Found
 from schema import ids
 from schema.alerts import AlertRule
 from schema.apps import App
+from schema.billing import TierSubscription
 from schema.catalogue import Model, Price
 from schema.context import Context
+from schema.grants import Grant
 from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
@@ -76,6 +80,10 @@ def shown(context: Context, found: Found) -> Node:
             return Refund.of(found)
         case DisputeView():
             return Dispute.of(found)
+        case SubscriptionView():
+            return TierSubscription.of(found)
+        case GrantView():
+            return Grant.of(found)
         case RuleView():
             return AlertRule.of(found)
         case EndpointView():

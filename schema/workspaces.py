@@ -10,10 +10,11 @@ from domain.access.callers import Caller
 from domain.access.workspaces import WorkspaceView
 from models import enums
 from models.enums import Role, Scope
-from resolvers import ledger, members
+from resolvers import billing, ledger, members
 from resolvers import workspaces as resolvers
 from schema import ids, pages, ranges
 from schema.access import requires
+from schema.billing import Billing
 from schema.client_tokens import ClientToken
 from schema.context import Info
 from schema.directives import PAGED
@@ -60,6 +61,11 @@ class Workspace(Node, UsageSource, Limited):
     async def credits(self, info: Info) -> CreditAccount | None:
         """Read the balance. Only the current workspace shows its money."""
         return CreditAccount.of(self.subject_id, await ledger.balance(info.context, self.subject_id)) if self.is_current(info) else None
+
+    @resolved("Tier, subscriptions, trial and quotas. Requires scope `BILLING_READ`.", extensions=requires(Scope.BILLING_READ))
+    async def billing(self, info: Info) -> Billing | None:
+        """Read it. Only the current workspace shows it."""
+        return Billing.of(await billing.of(info.context, self.subject_id)) if self.is_current(info) else None
 
     @resolved("The usage of the whole workspace. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(

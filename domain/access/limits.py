@@ -1,19 +1,27 @@
 """Bounds: the most that a workspace, a member or a key may spend or call in a window. Admission enforces them; this sets and shows them."""
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from domain import periods
-from domain.errors import InvalidInput, OutOfRange
+from domain.access.callers import Caller
+from domain.errors import InvalidInput, NotFound, OutOfRange
+from domain.money import catalogue
 from domain.money.amounts import LARGEST_MICROUSD
 from models import database
-from models.enums import LimitPer, Measure, SubjectKind
+from models.enums import LimitPer, Measure, Scope, SubjectKind
 from models.ids import uuid7
 
 MOST_BOUNDS = 20
+COUNTS = (Measure.CALLS, Measure.TOKENS, Measure.CONCURRENT)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +152,62 @@ async def of_subjects(workspace_id: UUID, subject_ids: Sequence[UUID]) -> dict[U
             )
         )
     return found
+
+
+async def set_bounds(
+    caller: Caller,
+    subject_kind: SubjectKind,
+    subject_id: UUID,
+    budgets: tuple[BoundInput, ...] | None,
+    limits: tuple[BoundInput, ...] | None,
+    *,
+    offered: Collection[str] = (),
+) -> None:
+    """Make these the subject's only budgets and limits, each list for itself; None leaves it. Call it in a transaction.
+
+    Models go by their own names or aliases; `offered` are names that calls may give besides. Raises NotFound for one that there is not,
+    InvalidInput and OutOfRange for a bound that cannot be kept.
+    """
+    for name, measures, bounds in (("budgets", (Measure.MONEY,), budgets), ("limits", COUNTS, limits)):
+        if bounds is not None:
+            check(bounds, path=name)
+            known = await catalogue.own_names({bound.model for bound in bounds if bound.model is not None}) | {each: each for each in offered}
+            for place, bound in enumerate(bounds):
+                if bound.model is not None and bound.model not in known:
+                    raise NotFound("model", path=(name, str(place), "model"))
+            own = [bound if bound.model is None else dataclasses.replace(bound, model=known[bound.model]) for bound in bounds]
+            await replace(caller.workspace(), subject_kind, subject_id, measures, own, at=caller.at)
+
+
+_SUBJECTS = {
+    SubjectKind.WORKSPACE: "SELECT EXISTS (SELECT FROM workspace WHERE id = $1 AND id = $2)",
+    SubjectKind.MEMBER: "SELECT EXISTS (SELECT FROM member WHERE workspace_id = $1 AND id = $2 AND removed_at IS NULL)",
+    SubjectKind.KEY: "SELECT EXISTS (SELECT FROM api_key WHERE workspace_id = $1 AND id = $2)",
+    SubjectKind.APP: "SELECT EXISTS (SELECT FROM app WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL)",
+}
+
+
+async def reset(caller: Caller, subject_kind: SubjectKind, subject_id: UUID, reason: str) -> None:
+    """Begin every budget and limit window of a subject afresh; every process's next admission sees it. What calls under way hold stays held.
+
+    Raises NotFound for a subject that is not the workspace's, InvalidInput for a reason that is none.
+    """
+    workspace_id = caller.require(Scope.MEMBERS_WRITE)
+    if not 1 <= len(reason.strip()) <= 500 or "\x00" in reason:
+        raise InvalidInput("A reason has 1 to 500 characters.", path=("reason",))
+    exists = _SUBJECTS.get(subject_kind)
+    if exists is None or not await database.fetch_value(exists, workspace_id, subject_id):
+        raise NotFound(subject_kind.value.replace("_", " "), path=("subjectId",))
+    async with database.transaction():
+        await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)
+        await database.fetch(
+            """
+            UPDATE bound_window w SET spent = 0, started_at = NULL, ends_at = NULL FROM bound b
+             WHERE b.workspace_id = $1 AND b.subject_kind = $2 AND b.subject_id = $3 AND b.removed_at IS NULL
+               AND w.workspace_id = b.workspace_id AND w.bound_id = b.id
+            """,
+            workspace_id,
+            subject_kind.value,
+            subject_id,
+        )
+    log.info("limits reset", workspace=str(workspace_id), subject=f"{subject_kind.value}:{subject_id}", actor=caller.actor.name, reason=reason.strip())

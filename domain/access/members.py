@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -10,12 +10,13 @@ from uuid import UUID
 import asyncpg
 
 from domain import duties
-from domain.access import users
+from domain.access import limits, users
 from domain.access.callers import Caller
+from domain.access.limits import BoundInput
 from domain.errors import Forbidden, InvalidState, NotFound, WiderThanCaller
 from domain.pages import Page, PageOf, cut, oldest_first
 from models import database
-from models.enums import Role, Scope
+from models.enums import Role, Scope, SubjectKind
 from models.ids import uuid7
 
 INVITATION_DAYS = 7
@@ -170,6 +171,30 @@ async def accept(caller: Caller, token: str, secret: str) -> MemberView:
 
 def _as_joined(row: asyncpg.Record) -> MemberView:
     return MemberView(row["id"], row["workspace_id"], row["user_id"], Role(row["role"]), row["invited_by"], None, row["joined_at"])
+
+
+async def update(
+    caller: Caller,
+    member_id: UUID,
+    role: Role | None,
+    budgets: tuple[BoundInput, ...] | None,
+    bounds: tuple[BoundInput, ...] | None,
+    *,
+    offered: Collection[str] = (),
+) -> MemberView:
+    """Change a member's role as `change_role` does, and make these the only budgets and limits of the person's calls here; None leaves each.
+
+    All of it or nothing. Nobody but an owner changes an owner. Raises NotFound for a model of a bound, InvalidInput, OutOfRange besides.
+    """
+    caller.require(Scope.MEMBERS_WRITE)
+    async with database.transaction():
+        if role is not None:
+            await change_role(caller, member_id, role)
+        member = await _locked(caller, member_id)
+        if budgets is not None or bounds is not None:
+            _refuse_owner(caller, member.role, path="id")
+            await limits.set_bounds(caller, SubjectKind.MEMBER, member_id, budgets, bounds, offered=offered)
+    return await find(_reader(caller), member_id)
 
 
 async def change_role(caller: Caller, member_id: UUID, role: Role) -> MemberView:

@@ -2,7 +2,7 @@
 
 import base64
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,13 +11,15 @@ from uuid import UUID
 from domain import idempotency, periods
 from domain.errors import InvalidInput, NotFound, OutOfRange
 from models import database
-from models.enums import LedgerAccountKind, Role
+from models.enums import LedgerAccountKind, Role, Scope, SubjectKind
 from models.ids import uuid7
 
 if TYPE_CHECKING:
     from domain.access.callers import Caller
+    from domain.access.limits import BoundInput
 
 LONGEST_NAME = 200
+LONGEST_RETENTION_DAYS = 3650
 ONE_EACH = tuple(kind for kind in LedgerAccountKind if kind not in (LedgerAccountKind.GRANT, LedgerAccountKind.WALLET))
 
 
@@ -133,6 +135,54 @@ async def create_for(owner_id: UUID | None, name: str, timezone: str, *, at: dat
         await _insert(workspace_id, check_name(name), periods.check_zone(timezone, path=("timezone",)), at=at)
         if owner_id is not None:
             await _insert_owner(workspace_id, owner_id, at=at)
+    return await find(workspace_id)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceChanges:
+    """What to change of a workspace; None stays as it is. `retention_days` 0 keeps calls for as long as the service does."""
+
+    name: str | None = None
+    default_timezone: str | None = None
+    retention_days: int | None = None
+    stopped: bool | None = None
+    budgets: "tuple[BoundInput, ...] | None" = None
+    limits: "tuple[BoundInput, ...] | None" = None
+
+
+async def update(caller: "Caller", changes: WorkspaceChanges, *, offered: Collection[str] = ()) -> WorkspaceView:
+    """Change the caller's workspace: its settings, the emergency stop, its bounds; the next admission of every process sees it.
+
+    Raises MissingScope, InvalidInput, OutOfRange, NotFound for a model of a bound.
+    """
+    from domain.access import limits  # which knows callers, who know workspaces
+
+    workspace_id = caller.require(Scope.MEMBERS_WRITE)
+    values: dict[str, object] = {}
+    if changes.name is not None:
+        values["name"] = check_name(changes.name)
+    if changes.default_timezone is not None:
+        values["default_timezone"] = periods.check_zone(changes.default_timezone, path=("defaultTimezone",))
+    if changes.retention_days is not None:
+        if not 0 <= changes.retention_days <= LONGEST_RETENTION_DAYS:
+            raise OutOfRange(
+                f"Calls are kept for 1 to {LONGEST_RETENTION_DAYS} days.",
+                minimum=1,
+                maximum=LONGEST_RETENTION_DAYS,
+                too_large=changes.retention_days > 0,
+                path=("retentionDays",),
+            )
+        values["retention_days"] = changes.retention_days or None
+    if changes.stopped is not None:
+        values["stopped_at"] = caller.at if changes.stopped else None
+    async with database.transaction():
+        if values:
+            assignments = ", ".join(
+                f"{column} = coalesce(stopped_at, ${place})" if column == "stopped_at" and changes.stopped else f"{column} = ${place}"
+                for place, column in enumerate(values, start=2)
+            )
+            await database.fetch(f"UPDATE workspace SET {assignments} WHERE id = $1", workspace_id, *values.values())
+        await limits.set_bounds(caller, SubjectKind.WORKSPACE, workspace_id, changes.budgets, changes.limits, offered=offered)
     return await find(workspace_id)
 
 

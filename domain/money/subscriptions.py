@@ -234,6 +234,12 @@ async def overage(workspace_id: UUID, since: datetime) -> int:
     )
 
 
+async def frozen_at(workspace_id: UUID) -> datetime | None:
+    """Return since when a dispute has stopped all spending; None while it is allowed."""
+    since: datetime | None = await database.fetch_value("SELECT frozen_at FROM workspace WHERE id = $1", workspace_id)
+    return since
+
+
 _HELD = {
     Resource.MEMBERS: "SELECT count(*) FROM member WHERE workspace_id = $1 AND removed_at IS NULL AND joined_at IS NOT NULL",
 }

@@ -3,7 +3,7 @@
 -- Locks go holds first (in call order), then cash accounts (in workspace order). A hold that is closed already is answered and left alone,
 -- so that a settlement may be sent again; one that the sweep closed while its call went on gets the difference as a `late` transfer and event.
 -- A call that a quota paid is charged nothing, and keeps its list value. One that grants pay takes from each, in order, what was held of it, and the
--- rest from cash; what a late settlement gives back goes to the grants first, the last that paid before others.
+-- rest from cash; what a late settlement gives back goes the way it came, to cash first and then to the grants, the last that paid before others.
 -- The charge is quantised here and nowhere else: micros = floor((carry + picos) / 10^6), the rest is carried to the workspace's next charge.
 -- A balance never goes below its floor: what is not there is posted from `write_offs`, so that revenue always gets the whole charge. What a late
 -- settlement gives back goes to `write_offs` first, as far as the call was written off, and only then to the balance, where it lifts a lowered floor.
@@ -104,9 +104,10 @@ BEGIN
   FOR v_place IN 1 .. CASE WHEN v_granted THEN array_length(v_items, 1) ELSE 0 END LOOP
     CONTINUE WHEN v_items[v_place].part_ids IS NULL OR v_items[v_place].result NOT IN ('settled', 'late');
     v_left := v_items[v_place].charge;
-    IF v_left < 0 THEN  -- what was written off is nobody's to get back
+    IF v_left < 0 THEN  -- what was written off is nobody's to get back, and what cash paid is cash's
       SELECT least(0, v_left + coalesce(sum(t.amount), 0)) INTO v_left FROM transfer t
-       WHERE t.workspace_id = v_items[v_place].workspace_id AND t.call_id = v_items[v_place].call_id AND t.kind = 'write_off';
+       WHERE t.workspace_id = v_items[v_place].workspace_id AND t.call_id = v_items[v_place].call_id
+         AND (t.kind = 'write_off' OR (t.kind = 'charge' AND t.ref = v_items[v_place].call_id::text));
     END IF;
     v_items[v_place].granted := v_left;
     FOR v_part IN

@@ -58,6 +58,7 @@ NEEDS: dict[str, Scope | None] = {
     "GET /tenant/keys/{id}": Scope.KEYS_READ,
     "DELETE /tenant/keys/{id}": Scope.KEYS_WRITE,
     "GET /tenant/credits": Scope.BILLING_READ,
+    "GET /tenant/subscription": Scope.BILLING_READ,
     "GET /v1/models": None,
     "GET /v1/models/{id:path}": None,
     "GET /v1/receipts/{id}": None,
