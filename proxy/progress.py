@@ -79,6 +79,10 @@ class Progress:
             if output_tokens is not None and covered < output_tokens:
                 self._refused_extension = True
 
+    def caught_up(self, output_tokens: int) -> bool:
+        """Tell whether `room` may have to wait for the hold to grow."""
+        return output_tokens >= self._covered and not self._refused_extension and not self._call.admitted.clamped
+
     async def room(self, output_tokens: int) -> int:
         """Return how many tokens may still come, 0 when the stream has to end.
 

@@ -365,31 +365,39 @@ class Pump:
 
     async def _pass_on(self, response: Response, meter: Meter, head: list[tuple[bytes, bytes]]) -> bool:
         """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
-        progress, reply = self._progress, self._reply
+        progress = self._progress
         assert progress is not None
         looked = look_after = 0
         async for chunk in response:
+            going: list[bytes] = []  # leaves together, because it came together
             # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
             for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
                 forward = meter.feed(part)
                 if progress.first_token_ms is None and meter.first_token_seen:
                     progress.first_token_ms = self._elapsed_ms()
-                if forward and not reply.started:
-                    await reply.begin(200, head)
                 looked += len(part)
                 if looked >= look_after:
-                    left = await progress.room(meter.usage.output_tokens)
+                    output_tokens = meter.usage.output_tokens
+                    if going and progress.caught_up(output_tokens):  # what is covered does not wait for what may not be
+                        await self._pass(going, head)
+                        going = []
+                    left = await progress.room(output_tokens)
                     looked, look_after = 0, min(LOOK_BYTES, left)
                     if not left and not meter.ended:
-                        if not reply.started:
-                            await reply.begin(200, head)
-                        await reply.say(forward)
+                        await self._pass([*going, forward], head)
                         return True
                 if forward:
-                    await reply.say(forward)
+                    going.append(forward)
+            if going:
+                await self._pass(going, head)
             if meter.ended:
                 break
         return False
+
+    async def _pass(self, parts: list[bytes], head: list[tuple[bytes, bytes]]) -> None:
+        if not self._reply.started:
+            await self._reply.begin(200, head)
+        await self._reply.say(parts[0] if len(parts) == 1 else b"".join(parts))
 
     # How it ends.
 

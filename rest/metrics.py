@@ -1,6 +1,7 @@
 """Numbers on this process for Prometheus: requests answered and under way. Labels are ours alone, so that no client can make new ones."""
 
 import hmac
+from collections.abc import Awaitable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
@@ -36,11 +37,11 @@ class Counted:
         """Pass one request on, and count it when it is over, however it ends."""
         status = UNANSWERED
 
-        async def noting(message: Message) -> None:
+        def noting(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
-            await send(message)
+            return send(message)
 
         IN_FLIGHT.inc()
         try:

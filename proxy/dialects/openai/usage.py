@@ -101,11 +101,14 @@ def reported(report: object, model: str | None, tier: str | None) -> Usage:
 
 def estimated(report: object, model: str | None, tier: str | None, ask: Ask, delivered_characters: int) -> Usage:
     """Estimate the usage of an answer: input as a report so far says, or counted; output the larger of what was said and delivered."""
+    output = output_tokens(delivered_characters)
+    if report is None:  # as in nearly every look at a stream
+        return Usage(input_tokens=ask.input_tokens, output_tokens=output, model=model, service_tier=tier)
     try:
         usage = reported(report, model, tier)
     except Unsound:
         usage = Usage(input_tokens=ask.input_tokens, model=model, service_tier=tier)
-    return replace(usage, output_tokens=max(usage.output_tokens, output_tokens(delivered_characters)), reported=False)
+    return replace(usage, output_tokens=max(usage.output_tokens, output), reported=False)
 
 
 def searched(usage: Usage, ask: Ask) -> Usage:
