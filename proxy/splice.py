@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-_KEY = re.compile(rb'[ \t\r\n]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_COMMA_OR_BRACE = b",}"
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -49,11 +50,12 @@ def fields(text: bytes) -> dict[str, Span]:
         key = _KEY.match(text, position)
         if key is None or not text.startswith(value, key.end()):
             raise NotAnObject("a field is named twice")
-        end = key.end() + len(value)
-        after = _end_of_space(text, end)
-        if text[after : after + 1] not in (b",", b"}"):
-            raise NotAnObject("a field is named twice")
-        found[name] = Span(_end_of_space(text, position), key.end(), end)
+        end = after = key.end() + len(value)
+        if text[end] not in _COMMA_OR_BRACE:
+            after = _end_of_space(text, end)
+            if text[after] not in _COMMA_OR_BRACE:
+                raise NotAnObject("a field is named twice")
+        found[name] = Span(key.start(1), key.end(), end)
         position = after + 1
     if found and text[position - 1 : position] != b"}":
         raise NotAnObject("a field is named twice")
