@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clients.exports import Files
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.rates import Rates
+from clients.storage import Storage
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from configuration import ECHO, Configuration, RouterEntry, RoutingEntry, UpstreamEntry, load_configuration
@@ -68,6 +70,8 @@ class Runtime:
     webhooks: Webhooks
     smoothing: Smoother
     counting: Smoother
+    store: Storage
+    files: Files
     payments: Payments | None = None
 
     @staticmethod
@@ -119,6 +123,21 @@ def _router(entry: RouterEntry) -> Router:
         for rule in entry.targets
     )
     return Router(entry.name, entry.display_name or entry.name, entry.choose, rules)
+
+
+def _storage(settings: Settings) -> Storage:
+    if settings.storage is None:
+        return Storage.in_folder(settings.data / "files")
+    bucket, _, prefix = settings.storage.removeprefix("s3://").partition("/")
+    secret = settings.s3_secret_access_key
+    return Storage.in_bucket(
+        bucket,
+        prefix.strip("/"),
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        key_id=settings.s3_access_key_id,
+        secret=secret.get_secret_value() if secret else None,
+    )
 
 
 def _echo(url: str, dialect: str) -> Upstream:
@@ -216,6 +235,8 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             payments=payments,
             smoothing=smoothing,
             counting=counting,
+            store=_storage(settings),
+            files=Files(),
             webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

@@ -76,6 +76,19 @@ class Settings(BaseSettings):
     webhooks_private: Annotated[
         bool, Field(alias="TALLYGATE_WEBHOOKS_PRIVATE", description="Whether webhooks may go to private addresses and over plain HTTP; for development.")
     ] = False
+    storage: Annotated[
+        str | None,
+        Field(
+            alias="TALLYGATE_STORAGE",
+            description="Where files are kept: s3://bucket or s3://bucket/prefix; without it, the folder `files` in TALLYGATE_DATA.",
+        ),
+    ] = None
+    s3_endpoint: Annotated[
+        str | None, Field(alias="S3_ENDPOINT", description="The store's address, for R2 https://<account>.r2.cloudflarestorage.com; without it, Amazon's.")
+    ] = None
+    s3_region: Annotated[str, Field(alias="S3_REGION", description="The store's region; `auto` for R2.")] = "auto"
+    s3_access_key_id: Annotated[str | None, Field(alias="S3_ACCESS_KEY_ID", description="The id of the store's access key.")] = None
+    s3_secret_access_key: Annotated[SecretStr | None, Field(alias="S3_SECRET_ACCESS_KEY", description="The store's access key.")] = None
     metrics_token: Annotated[
         SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
     ] = None

@@ -107,6 +107,25 @@ async def done(duty: Duty) -> bool:
     )
 
 
+class TakenOver(Exception):
+    """Another worker has the job now: this one's work no longer counts."""
+
+
+async def extend(duty: Duty) -> None:
+    """Keep a job that takes long for another LEASE_SECONDS; raises TakenOver when another worker has it."""
+    row = await database.fetch_row(
+        """
+        UPDATE job SET leased_until = clock_timestamp() + make_interval(secs => $3), next_at = clock_timestamp() + make_interval(secs => $3)
+         WHERE id = $1 AND tries = $2 AND status = 'running' RETURNING id
+        """,
+        duty.id,
+        duty.tries,
+        LEASE_SECONDS,
+    )
+    if row is None:
+        raise TakenOver
+
+
 async def again(duty: Duty, delay_seconds: int, reason: str) -> bool:
     """Put a job back that knows itself when to try again; False when another worker took it over meanwhile."""
     row = await database.fetch_row(

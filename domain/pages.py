@@ -64,6 +64,12 @@ def _keyset(page: Page, column: str, offset: int, *, newest: bool) -> Keyset:
     return Keyset(where="".join(f" AND {clause}" for clause in clauses), order=order, arguments=(*arguments, page.size + 1))
 
 
+def following(after: UUID | None, most: int, *, column: str = "id", offset: int) -> Keyset:
+    """Return the clauses of the next `most` rows, oldest first, of a list that is read to its end by the service itself."""
+    where, arguments = ("", ()) if after is None else (f" AND {column} > ${offset + 1}", (after,))
+    return Keyset(where=where, order=f"ORDER BY {column} LIMIT ${offset + len(arguments) + 1}", arguments=(*arguments, most))
+
+
 def cut(rows: list[T], page: Page) -> PageOf[T]:
     """Make a page of the `size + 1` rows that a keyset statement returned."""
     more = len(rows) > page.size

@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from domain import duties
+from domain import audit, duties
 from domain.access.callers import Caller
 from domain.duties import Duty
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange
@@ -180,7 +180,9 @@ async def create(caller: Caller, url: str, events: Sequence[str] | None, *, inst
             wanted,
             caller.at,
         )
-    assert row is not None
+        assert row is not None
+        told = {"url": (None, url), "events": (None, wanted)}
+        await audit.note(caller.actor, "webhookEndpoint.create", ("WebhookEndpoint", row["id"]), told, workspace_id=workspace_id, at=caller.at)
     return _endpoint(row), signing_secret(installation_secret, row["id"], 1)
 
 
@@ -234,7 +236,7 @@ async def update(caller: Caller, endpoint_id: UUID, changes: EndpointChanges, *,
         check_url(changes.url, private_allowed=private_allowed)
     wanted = None if changes.keep_events else _check_events(changes.events)
     async with database.transaction():
-        await _own(workspace_id, endpoint_id, lock=True)
+        old = _endpoint(await _own(workspace_id, endpoint_id, lock=True))
         row = await database.fetch_row(
             f"""
             UPDATE webhook_endpoint SET url = coalesce($3, url), events = CASE WHEN $4 THEN events ELSE $5 END, enabled = coalesce($6, enabled)
@@ -247,8 +249,14 @@ async def update(caller: Caller, endpoint_id: UUID, changes: EndpointChanges, *,
             wanted,
             changes.enabled,
         )
-    assert row is not None
+        assert row is not None
+        told = audit.difference(_told(old), _told(_endpoint(row)))
+        await audit.note(caller.actor, "webhookEndpoint.update", ("WebhookEndpoint", endpoint_id), told, workspace_id=workspace_id, at=caller.at)
     return _endpoint(row)
+
+
+def _told(endpoint: EndpointView) -> dict[str, object]:
+    return {"url": endpoint.url, "events": endpoint.events, "enabled": endpoint.enabled}
 
 
 async def rotate(caller: Caller, endpoint_id: UUID, grace_seconds: int, *, installation_secret: str) -> tuple[EndpointView, str]:
@@ -270,7 +278,9 @@ async def rotate(caller: Caller, endpoint_id: UUID, grace_seconds: int, *, insta
             endpoint_id,
             caller.at + timedelta(seconds=grace_seconds),
         )
-    assert row is not None
+        assert row is not None
+        told = {"graceSeconds": (None, grace_seconds)}
+        await audit.note(caller.actor, "webhookEndpoint.rotate", ("WebhookEndpoint", endpoint_id), told, workspace_id=workspace_id, at=caller.at)
     return _endpoint(row), signing_secret(installation_secret, endpoint_id, row["generation"])
 
 
@@ -289,6 +299,7 @@ async def remove(caller: Caller, endpoint_id: UUID) -> UUID:
             workspace_id,
             endpoint_id,
         )
+        await audit.note(caller.actor, "webhookEndpoint.delete", ("WebhookEndpoint", endpoint_id), None, workspace_id=workspace_id, at=caller.at)
     return endpoint_id
 
 
@@ -346,6 +357,7 @@ async def replay(caller: Caller, delivery_id: UUID) -> DeliveryView:
             state = "deleted" if endpoint is None else "disabled"
             raise InvalidState(f"The delivery's endpoint is {state}.", state=state, path=("id",))
         new = await _owe(workspace_id, old.endpoint_id, old.event, old.event_id, msgspec.json.encode(old.payload).decode(), at=caller.at)
+        await audit.note(caller.actor, "webhookDelivery.replay", ("WebhookDelivery", new), None, workspace_id=workspace_id, at=caller.at)
     return await find_delivery(caller, new)
 
 

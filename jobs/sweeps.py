@@ -9,7 +9,7 @@ import structlog
 
 from domain import duties
 from domain.money import grants
-from domain.usage import alerts, partitions, rollups
+from domain.usage import alerts, exports, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
 from runtime import Runtime
@@ -20,6 +20,7 @@ DUTIES_SECONDS = 5.0
 PRICES_SECONDS = 1.0
 ALERTS_SECONDS = 2.0
 PAYMENTS_SECONDS = 5.0
+EXPORTS_SECONDS = 600.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 PARTITIONS_SECONDS = 6 * 3600.0
@@ -50,6 +51,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),
         asyncio.create_task(again(PAYMENTS_SECONDS, partial(payments.sweep, runtime))),
+        asyncio.create_task(again(EXPORTS_SECONDS, lambda: exports.expire(runtime.store))),
     ]
     try:
         yield

@@ -16,9 +16,10 @@ from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.duties import Duty
 from domain.money.events import STRIPE_EVENT
-from domain.usage import alerts
+from domain.usage import alerts, exports
 from domain.webhooks import DELIVERY
-from jobs import mail, payments, rollups, webhooks
+from jobs import books, mail, payments, rollups, webhooks
+from jobs import exports as export_jobs
 from runtime import Runtime
 
 HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
@@ -26,8 +27,12 @@ HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     alerts.MAIL: mail.alert,
     DELIVERY: webhooks.deliver,
     STRIPE_EVENT: payments.stripe_event,
+    exports.DUTY: export_jobs.make,
 }
 JOB_SECONDS = 50
+BOOKS_SECONDS = 1800
+LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600}
+"""Kinds of jobs that take longer, and extend their lease while they work."""
 RESTART_SECONDS = 1.0
 SHUTDOWN_SECONDS = 10.0
 
@@ -48,7 +53,8 @@ async def run(ctx: dict[str, Any], job_id: str) -> None:
         await duties.failed(duty, f"no handler for {duty.kind}: a newer version wrote this job")
         return
     try:
-        await handler(runtime, duty)
+        async with asyncio.timeout(LONG_JOBS.get(duty.kind, JOB_SECONDS)):
+            await handler(runtime, duty)
     except Exception as error:
         log.warning("job failed", job=job_id, kind=duty.kind, tries=duty.tries, error=type(error).__name__)
         told = next(iter(str(error).splitlines()), "")  # on the lines after it, Postgres tells values of the row
@@ -58,10 +64,11 @@ async def run(ctx: dict[str, Any], job_id: str) -> None:
 def build(runtime: Runtime, redis_url: str) -> Worker:
     """Return a worker in the running event loop; its owner handles signals."""
     return Worker(
-        functions=[func(run, name=FUNCTION, keep_result=0, timeout=JOB_SECONDS, max_tries=1_000)],
+        functions=[func(run, name=FUNCTION, keep_result=0, timeout=max(LONG_JOBS.values()) + JOB_SECONDS, max_tries=1_000)],
         cron_jobs=[
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),
+            cron(books.check_books, name="books", hour={3}, minute={37}, second={0}, keep_result=0, timeout=BOOKS_SECONDS),
             cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=JOB_SECONDS),
         ],
         queue_name=QUEUE_NAME,

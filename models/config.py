@@ -13,6 +13,9 @@ TABLES = [
     "models.jobs",
     "models.apps",
     "models.alerts",
+    "models.exports",
+    "models.audit",
+    "models.books",
 ]
 
 

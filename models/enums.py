@@ -301,3 +301,27 @@ class WebhookDeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
+
+
+class ExportDataset(StrEnum):
+    """What an export holds."""
+
+    USAGE = "usage"
+    USAGE_RECORDS = "usage_records"
+    TRANSACTIONS = "transactions"
+    AUDIT_EVENTS = "audit_events"
+
+
+class ExportFormat(StrEnum):
+    """The format of an export."""
+
+    CSV = "csv"
+    JSON_LINES = "json_lines"
+    PARQUET = "parquet"
+
+
+class ExportColumns(StrEnum):
+    """The columns of an export."""
+
+    NATIVE = "native"
+    FOCUS = "focus"

@@ -16,7 +16,7 @@ LOCK = 7_155_419_225
 PARTITIONED = ("call", "hold", "attempt", "usage_event")
 MONTHS = 4
 """This month's partitions are made here, and those of the next three; the worker then makes them ahead."""
-APPEND_ONLY = ("transfer", "price", "call", "usage_event", "attempt")
+APPEND_ONLY = ("transfer", "price", "call", "usage_event", "attempt", "audit_event")
 MIGRATIONS = "tortoise_migrations"
 
 

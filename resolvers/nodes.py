@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from uuid import UUID
 
-from domain import webhooks
+from domain import audit, webhooks
 from domain.access import members
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.apps.registry import AppView
+from domain.audit import AuditEventView
 from domain.errors import Refusal
 from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
@@ -20,8 +21,9 @@ from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import AttemptView, Receipt
-from domain.usage import alerts
+from domain.usage import alerts, exports
 from domain.usage.alerts import RuleView
+from domain.usage.exports import ExportView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
@@ -51,6 +53,8 @@ Found = (
     | RuleView
     | EndpointView
     | DeliveryView
+    | ExportView
+    | AuditEventView
 )
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
@@ -160,6 +164,14 @@ async def _grant(asking: Asking, key: str) -> GrantView | None:
     return await billing.grant(asking, UUID(key))
 
 
+async def _audit_event(asking: Asking, key: str) -> AuditEventView | None:
+    return await audit.find(asking.known, UUID(key))
+
+
+async def _export(asking: Asking, key: str) -> ExportView | None:
+    return await exports.find(asking.known, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -180,6 +192,8 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Model": _model,
     "Price": _price,
     "AlertRule": _alert_rule,
+    "Export": _export,
+    "AuditEvent": _audit_event,
     "WebhookEndpoint": _webhook_endpoint,
     "WebhookDelivery": _webhook_delivery,
 }

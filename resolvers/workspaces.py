@@ -15,6 +15,12 @@ async def current(asking: Asking) -> WorkspaceView | None:
     return await workspaces.find(asking.caller.workspace_id)
 
 
+async def of_event(asking: Asking, workspace_id: UUID) -> WorkspaceView:
+    """The workspace of a change that the caller may see."""
+    asking.within(workspace_id)
+    return await workspaces.find(workspace_id)
+
+
 async def reachable(asking: Asking) -> list[WorkspaceView]:
     """Every workspace that the caller can switch to: a person's own, or a key's only one."""
     if asking.known.user_id is not None:

@@ -9,7 +9,7 @@ import structlog
 from pydantic import TypeAdapter
 from starlette.types import Receive, Scope, Send
 
-from domain import errors
+from domain import audit, errors
 from domain.access.callers import Caller
 from domain.errors import Refusal
 from models.database import CONTENDED, UNREACHABLE
@@ -107,6 +107,8 @@ class Door:
         """Answer one request."""
         request_id = scope.get("state", {}).get("request_id") or str(uuid7())
         headers: Headers = scope["headers"]
+        client = scope.get("client")
+        audit.REQUEST.set(audit.Request(request_id, client[0] if client else None))
         try:
             reply, fields = await self._answer(scope, receive, headers, request_id)
         except ClientGone:

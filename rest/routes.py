@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from rest import aaas, apps, billing, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
+from rest import aaas, apps, billing, books, exports, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
@@ -13,7 +13,7 @@ from rest.shapes import PLAIN, PlainError
 from rest.webhooks import StripeWebhook
 from runtime import WEBHOOK_PATH, Runtime
 
-PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, records.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT, receipts.DOCUMENT)
+PUBLISHED = (aaas.DOCUMENT, workspace.DOCUMENT, billing.DOCUMENT, records.DOCUMENT, tenant.DOCUMENT, models.DOCUMENT, receipts.DOCUMENT, books.DOCUMENT)
 """What needs a caller."""
 
 
@@ -38,4 +38,5 @@ def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
     shown = metrics.document(runtime)
     documents = (*described, itself) if shown is None else (*described, itself, shown)
     told = Route(WEBHOOK_PATH, Counted(StripeWebhook(runtime), WEBHOOK_PATH))
-    return [told, *(Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items())]
+    doors = [Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items()]
+    return [told, *doors, *exports.routes(runtime)]

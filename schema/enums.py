@@ -39,33 +39,6 @@ class UsageRecordOrderField(enum.Enum):
     CREATED_AT = strawberry.enum_value("created_at", description="When the call began.")
 
 
-@strawberry.enum(description="What an export holds.")
-class ExportDataset(enum.Enum):
-    """ExportDataset, as the contract has it."""
-
-    USAGE = strawberry.enum_value("usage", description="A usage report.")
-    USAGE_RECORDS = strawberry.enum_value("usage_records", description="Usage records.")
-    TRANSACTIONS = strawberry.enum_value("transactions", description="The credit statement.")
-    AUDIT_EVENTS = strawberry.enum_value("audit_events", description="The audit log.")
-
-
-@strawberry.enum(description="The format of an export.")
-class ExportFormat(enum.Enum):
-    """ExportFormat, as the contract has it."""
-
-    CSV = strawberry.enum_value("csv", description="Comma-separated values, with a header line.")
-    JSON_LINES = strawberry.enum_value("json_lines", description="One JSON object on each line.")
-    PARQUET = strawberry.enum_value("parquet", description="Apache Parquet.")
-
-
-@strawberry.enum(description="The columns of an export.")
-class ExportColumns(enum.Enum):
-    """ExportColumns, as the contract has it."""
-
-    NATIVE = strawberry.enum_value("native", description="Ours, named as in this schema.")
-    FOCUS = strawberry.enum_value("focus", description="Those of the FinOps Open Cost and Usage Specification.")
-
-
 @strawberry.enum(description="Why a mutation did not do what was asked. New values may be added; treat an unknown one as INVALID.")
 class UserErrorCode(enum.Enum):
     """UserErrorCode, as the contract has it."""
@@ -186,6 +159,33 @@ _describe(
         "ACTIVE": "It works.",
         "REVOKED": "It was revoked.",
         "EXPIRED": "Its time is over.",
+    },
+)
+_describe(
+    enums.ExportDataset,
+    "What an export holds.",
+    {
+        "USAGE": "A usage report.",
+        "USAGE_RECORDS": "Usage records.",
+        "TRANSACTIONS": "The credit statement.",
+        "AUDIT_EVENTS": "The audit log.",
+    },
+)
+_describe(
+    enums.ExportFormat,
+    "The format of an export.",
+    {
+        "CSV": "Comma-separated values, with a header line.",
+        "JSON_LINES": "One JSON object on each line.",
+        "PARQUET": "Apache Parquet.",
+    },
+)
+_describe(
+    enums.ExportColumns,
+    "The columns of an export.",
+    {
+        "NATIVE": "Ours, named as in this schema.",
+        "FOCUS": "Those of the FinOps Open Cost and Usage Specification.",
     },
 )
 _describe(

@@ -15,6 +15,7 @@ from schema.alerting import AlertMutations
 from schema.apps_roots import AppMutations
 from schema.billing_roots import BillingMutations
 from schema.context import Info
+from schema.exports_roots import ExportMutations
 from schema.fields import resolved
 from schema.keys import ApiKey, ApiKeyCreateInput, ApiKeyRevokeInput, ApiKeyRotateInput, ApiKeyUpdateInput
 from schema.ledger import CreditAccount, CreditsAdjustInput, Transfer
@@ -64,6 +65,7 @@ class Mutation(
     PaymentMutations,
     BillingMutations,
     LimitMutations,
+    ExportMutations,
 ):
     """Fields run one after another."""
 

@@ -16,11 +16,13 @@ from schema.access import requires
 from schema.alerting import AlertQueries
 from schema.apps_roots import AppQueries
 from schema.billing_roots import BillingQueries
+from schema.audit import AuditQueries
 from schema.catalogue import Filter, Model
 from schema.context import Info
 from schema.directives import PAGED, Cost, ListSize
 from schema.enums import SortDirection
 from schema.errors import unacceptable
+from schema.exports_roots import ExportQueries
 from schema.fields import resolved
 from schema.keys import ApiKeyConnection, ApiKeyFilter
 from schema.ledger import CreditAccount
@@ -47,6 +49,8 @@ class Query(
     AlertQueries,
     AppQueries,
     BillingQueries,
+    AuditQueries,
+    ExportQueries,
 ):
     """Reads of the current workspace, and what is public."""
 

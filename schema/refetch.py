@@ -5,6 +5,7 @@ from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
 from domain.apps.registry import AppView
+from domain.audit import AuditEventView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
@@ -13,6 +14,7 @@ from domain.money.tiers import Tier as TierView
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import Receipt as ReceiptView
 from domain.usage.alerts import RuleView
+from domain.usage.exports import ExportView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from resolvers import nodes as resolvers
@@ -24,6 +26,10 @@ from schema.billing import TierSubscription
 from schema.catalogue import Model, Price
 from schema.context import Context
 from schema.grants import Grant
+from schema.audit import AuditEvent
+from schema.catalogue import Model, Price
+from schema.context import Context
+from schema.exports import Export
 from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
@@ -84,6 +90,10 @@ def shown(context: Context, found: Found) -> Node:
             return TierSubscription.of(found)
         case GrantView():
             return Grant.of(found)
+        case AuditEventView():
+            return AuditEvent.of(found)
+        case ExportView():
+            return Export.of(found)
         case RuleView():
             return AlertRule.of(found)
         case EndpointView():

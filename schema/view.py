@@ -22,6 +22,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import SubscriptionExecutionResult
 from strawberry.types.unset import UNSET, UnsetType
 
+from domain import audit
 from domain.access.callers import Caller, Whence
 from domain.errors import Refusal, Unauthenticated
 from resolvers.asking import Facilities
@@ -252,6 +253,7 @@ class GraphQLView(GraphQL[Context, None]):
             if not over_socket:
                 raise
             caller = None  # the socket is accepted already: what it asks will be refused
+        audit.REQUEST.set(audit.Request(self._request_id(request), request.client.host if request.client else None))
         return Context(
             caller=caller,
             facilities=self._facilities,

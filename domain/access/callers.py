@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from domain.access import secrets, users, workspaces
+from domain.access.actors import Actor as Actor
 from domain.errors import Forbidden, MissingScope, Unauthenticated
 from models import database
 from models.enums import ActorKind, ApiKeyKind, ApiKeyMode, Role, Scope
@@ -39,15 +40,6 @@ ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
         {Scope.USAGE_READ, Scope.KEYS_READ, Scope.APPS_READ, Scope.BILLING_READ, Scope.MEMBERS_READ, Scope.ALERTS_READ}
     ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who did something, as it is kept beside the thing."""
-
-    kind: ActorKind
-    id: UUID | None
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access import limits, secrets
 from domain.access.callers import Actor, Caller
 from domain.access.limits import BoundInput
@@ -258,6 +258,8 @@ async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = ()) 
             await limits.replace(workspace_id, SubjectKind.KEY, key_id, (Measure.MONEY,), wanted.budgets, at=caller.at)
         if wanted.limits:
             await limits.replace(workspace_id, SubjectKind.KEY, key_id, COUNTS, wanted.limits, at=caller.at)
+        told = audit.difference(None, await _told(workspace_id, key_id))
+        await audit.note(caller.actor, "apiKey.create", ("ApiKey", key_id), told, workspace_id=workspace_id, at=caller.at)
     made = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", workspace_id, key_id)
     assert made is not None
     return _view(made), secret
@@ -298,6 +300,7 @@ async def update(caller: Caller, key_id: UUID, changes: KeyChanges, *, offered: 
     if minter is not None:
         _refuse_widening(minter, key, changes)
     async with database.transaction():
+        before = await _told(workspace_id, key_id)
         if asked:
             assignments = ", ".join(f"{column} = ${index}" for index, column in enumerate(asked, start=3))
             await database.fetch(f"UPDATE api_key SET {assignments} WHERE workspace_id = $1 AND id = $2", workspace_id, key_id, *asked.values())
@@ -305,6 +308,8 @@ async def update(caller: Caller, key_id: UUID, changes: KeyChanges, *, offered: 
             await limits.replace(workspace_id, SubjectKind.KEY, key_id, (Measure.MONEY,), changes.budgets, at=caller.at)
         if not isinstance(changes.limits, Unset):
             await limits.replace(workspace_id, SubjectKind.KEY, key_id, COUNTS, changes.limits, at=caller.at)
+        told = audit.difference(before, await _told(workspace_id, key_id))
+        await audit.note(caller.actor, "apiKey.update", ("ApiKey", key_id), told, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, key_id)
 
 
@@ -338,6 +343,8 @@ async def rotate(caller: Caller, key_id: UUID, grace_seconds: int = 86_400) -> t
             until,
         )
         await _insert_secret(workspace_id, key_id, secret, at=caller.at)
+        told = {"suffix": (key.secrets[0].suffix, secret[-4:])}
+        await audit.note(caller.actor, "apiKey.rotate", ("ApiKey", key_id), told, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, key_id), secret
 
 
@@ -348,12 +355,36 @@ async def revoke(caller: Caller, key_id: UUID) -> KeyView:
     """
     workspace_id = caller.require(Scope.KEYS_WRITE)
     await _managed(caller, key_id)
-    row = await database.fetch_row(
-        "UPDATE api_key SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE workspace_id = $1 AND id = $2 RETURNING id", workspace_id, key_id
-    )
-    if row is None:
-        raise NotFound("key", path=("id",))
+    async with database.transaction():
+        row = await database.fetch_row("SELECT revoked_at FROM api_key WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE", workspace_id, key_id)
+        if row is None:
+            raise NotFound("key", path=("id",))
+        if row["revoked_at"] is None:
+            at = await database.fetch_value(
+                "UPDATE api_key SET revoked_at = clock_timestamp() WHERE workspace_id = $1 AND id = $2 RETURNING revoked_at", workspace_id, key_id
+            )
+            await audit.note(caller.actor, "apiKey.revoke", ("ApiKey", key_id), {"revokedAt": (None, at)}, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, key_id)
+
+
+async def _told(workspace_id: UUID, key_id: UUID) -> dict[str, object]:
+    """What the audit log tells of a key, by the contract's names: everything that it may do, and no secret."""
+    key = await _again(workspace_id, key_id)
+    bounds = [
+        {"measure": bound.measure.value, "window": bound.window, "limit": bound.most, "per": bound.per.value, "model": bound.model}
+        for bound in (await limits.of_subjects(workspace_id, [key_id])).get(key_id, [])
+    ]
+    return {
+        "name": key.name,
+        "kind": key.kind.value,
+        "mode": key.mode.value,
+        "scopes": sorted(scope.value for scope in key.scopes),
+        "allowedModels": key.allowed_models,
+        "allowedOrigins": key.allowed_origins,
+        "allowedAddresses": key.allowed_addresses,
+        "expiresAt": key.expires_at,
+        "bounds": bounds,
+    }
 
 
 async def _again(workspace_id: UUID, key_id: UUID) -> KeyView:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from domain import duties
+from domain import audit, duties
 from domain.access import limits, users
 from domain.access.callers import Caller
 from domain.access.limits import BoundInput
@@ -124,6 +124,8 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
                 expires_at,
             )
         await duties.owe(INVITATION_MAIL, {"member_id": str(member_id)}, workspace_id=workspace_id, at=caller.at)
+        told = {"email": (None, email.lower()), "role": (open_["role"] if open_ else None, role.value)}
+        await audit.note(caller.actor, "member.invite", ("Member", member_id), told, workspace_id=workspace_id, at=caller.at)
     return await find(_reader(caller), member_id)
 
 
@@ -164,6 +166,8 @@ async def accept(caller: Caller, token: str, secret: str) -> MemberView:
         await database.fetch(
             "UPDATE member SET user_id = $3, joined_at = $4 WHERE workspace_id = $1 AND id = $2", row["workspace_id"], member_id, person, caller.at
         )
+        told = {"joinedAt": (None, caller.at)}
+        await audit.note(caller.actor, "invitation.accept", ("Member", member_id), told, workspace_id=row["workspace_id"], at=caller.at)
         joined = await database.fetch_row("SELECT m.* FROM member m WHERE m.workspace_id = $1 AND m.id = $2", row["workspace_id"], member_id)
     assert joined is not None
     return _as_joined(joined)
@@ -213,6 +217,8 @@ async def change_role(caller: Caller, member_id: UUID, role: Role) -> MemberView
         if member.role is Role.OWNER and role is not Role.OWNER:
             await _refuse_last_owner(workspace_id, member_id)
         await database.fetch("UPDATE member SET role = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, member_id, role.value)
+        told = {"role": (member.role.value, role.value)}
+        await audit.note(caller.actor, "member.update", ("Member", member_id), told, workspace_id=workspace_id, at=caller.at)
     return await find(_reader(caller), member_id)
 
 
@@ -226,6 +232,8 @@ async def remove(caller: Caller, member_id: UUID) -> UUID:
         if member.role is Role.OWNER and member.joined_at is not None:
             await _refuse_last_owner(workspace_id, member_id)
         await database.fetch("UPDATE member SET removed_at = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, member_id, caller.at)
+        told = {"role": (member.role.value, None)}
+        await audit.note(caller.actor, "member.remove", ("Member", member_id), told, workspace_id=workspace_id, at=caller.at)
     return member_id
 
 

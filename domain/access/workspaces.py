@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from domain import idempotency, periods
+from domain import audit, idempotency, periods
 from domain.errors import InvalidInput, NotFound, OutOfRange
 from models import database
 from models.enums import LedgerAccountKind, Role, Scope, SubjectKind
@@ -115,6 +115,8 @@ async def create(caller: "Caller", name: str, timezone: str, idempotency_key: st
                 return await find(first)
         await _insert(workspace_id, name, timezone, at=caller.at)
         await _insert_owner(workspace_id, person, at=caller.at)
+        told = {"name": (None, name), "defaultTimezone": (None, timezone)}
+        await audit.note(caller.actor, "workspace.create", ("Workspace", workspace_id), told, workspace_id=workspace_id, at=caller.at)
     return await find(workspace_id)
 
 

@@ -9,8 +9,9 @@ import asyncpg
 
 from domain import idempotency
 from domain.access.callers import Actor, Caller
+from domain.audit import note
 from domain.errors import InsufficientCredit, InvalidInput, NotFound, OutOfRange
-from domain.pages import Page, PageOf, cut, newest_first
+from domain.pages import Page, PageOf, cut, following, newest_first
 from models import database
 from models.enums import ActorKind, LedgerAccountKind, Scope, TransferKind
 from models.ids import uuid7
@@ -183,6 +184,9 @@ async def adjust(caller: Caller, workspace_id: UUID | None, amount_microusd: int
             actor=caller.actor,
             lower_floor=True,
         )
+        if first is None:
+            told = {"amountMicroUsd": (None, amount_microusd)}
+            await note(caller.actor, "credits.adjust", ("Transfer", transfer.id), told, workspace_id=target, at=caller.at, reason=reason)
         assert first is None or transfer.amount == abs(amount_microusd), "the same input under the same key is the same transfer"
     return transfer
 
@@ -269,15 +273,28 @@ async def entries(workspace_id: UUID, account_id: UUID, page: Page, wanted: Stat
         *_filter_arguments(wanted),
         *keyset.arguments,
     )
-    return cut(
-        [
-            Entry(_transfer(row), -row["amount"], row["debit_balance_after"] or 0)
-            if row["debit_id"] == account_id
-            else Entry(_transfer(row), row["amount"], row["credit_balance_after"] or 0)
-            for row in rows
-        ],
-        page,
+    return cut([_entry(row, account_id) for row in rows], page)
+
+
+def _entry(row: asyncpg.Record, account_id: UUID) -> Entry:
+    if row["debit_id"] == account_id:
+        return Entry(_transfer(row), -row["amount"], row["debit_balance_after"] or 0)
+    return Entry(_transfer(row), row["amount"], row["credit_balance_after"] or 0)
+
+
+async def statement_after(caller: Caller, wanted: StatementFilter, last: UUID | None, most: int) -> list[Entry]:
+    """Return the next `most` entries of the caller's statement after the transfer `last`, oldest first, for reading all of them."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    keyset = following(last, most, column="t.id", offset=5)
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM transfer t WHERE {_FILTER} {keyset.where} {keyset.order}",
+        workspace_id,
+        account_id,
+        *_filter_arguments(wanted),
+        *keyset.arguments,
     )
+    return [_entry(row, account_id) for row in rows]
 
 
 async def find_transfers(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, TransferView]:

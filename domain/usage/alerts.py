@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from domain import duties, periods, webhooks
+from domain import audit, duties, periods, webhooks
 from domain.access import keys, limits, users
 from domain.access.callers import Caller
 from domain.apps import registry
@@ -199,8 +199,22 @@ async def create(caller: Caller, new: NewRule) -> RuleView:
             emails,
             caller.at,
         )
-    assert row is not None
-    return _view(row)
+        assert row is not None
+        rule = _view(row)
+        await audit.note(caller.actor, "alertRule.create", ("AlertRule", rule.id), audit.difference(None, _changed(rule)), workspace_id=workspace_id, at=caller.at)
+    return rule
+
+
+def _changed(rule: RuleView) -> dict[str, object]:
+    return {
+        "name": rule.name,
+        "metric": rule.metric.value,
+        "threshold": rule.threshold,
+        "window": rule.window,
+        "webhookEndpointId": rule.endpoint_id,
+        "emails": rule.emails,
+        "enabled": rule.enabled,
+    }
 
 
 async def every(caller: Caller) -> list[RuleView]:
@@ -255,20 +269,23 @@ async def update(caller: Caller, rule_id: UUID, changes: RuleChanges) -> RuleVie
             old.enabled if changes.enabled is None else changes.enabled,
             anew,
         )
-    assert row is not None
-    return _view(row)
+        assert row is not None
+        rule = _view(row)
+        told = audit.difference(_changed(old), _changed(rule))
+        await audit.note(caller.actor, "alertRule.update", ("AlertRule", rule_id), told, workspace_id=workspace_id, at=caller.at)
+    return rule
 
 
 async def remove(caller: Caller, rule_id: UUID) -> UUID:
     """Delete a rule; raises NotFound for another workspace's too."""
-    row = await database.fetch_row(
-        "UPDATE alert_rule SET removed_at = $3 WHERE workspace_id = $1 AND id = $2 AND removed_at IS NULL RETURNING id",
-        caller.require(Scope.ALERTS_WRITE),
-        rule_id,
-        caller.at,
-    )
-    if row is None:
-        raise NotFound("alert rule", path=("id",))
+    workspace_id = caller.require(Scope.ALERTS_WRITE)
+    async with database.transaction():
+        row = await database.fetch_row(
+            "UPDATE alert_rule SET removed_at = $3 WHERE workspace_id = $1 AND id = $2 AND removed_at IS NULL RETURNING id", workspace_id, rule_id, caller.at
+        )
+        if row is None:
+            raise NotFound("alert rule", path=("id",))
+        await audit.note(caller.actor, "alertRule.delete", ("AlertRule", rule_id), None, workspace_id=workspace_id, at=caller.at)
     return rule_id
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from domain.access.callers import Actor, Caller
 from domain.errors import MissingScope, NotFound
-from domain.pages import Page, PageOf, cut, newest_first, oldest_first
+from domain.pages import Page, PageOf, cut, following, newest_first, oldest_first
 from domain.usage.metrics import EVERYTHING, Dimension, UsageFilter
 from domain.usage.windows import Window
 from models import database
@@ -223,6 +223,13 @@ async def page(caller: Caller, page: Page, wanted: RecordFilter | None = None, *
     keyset = (oldest_first if ascending else newest_first)(page, column="f.id", offset=len(arguments))
     rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)
     return cut([_view(row) for row in rows], page)
+
+
+async def after(caller: Caller, wanted: RecordFilter, last: UUID | None, most: int) -> list[RecordView]:
+    """Return the next `most` records after the record `last`, oldest first, for reading all of them; raises as `page`."""
+    where, arguments = _where(caller, wanted)
+    keyset = following(last, most, column="f.id", offset=len(arguments))
+    return [_view(row) for row in await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)]
 
 
 async def count(caller: Caller, wanted: RecordFilter | None = None) -> int:

@@ -12,10 +12,12 @@ from uuid import UUID
 
 import pytest
 
+from clients.exports import Files
 from clients.issuers import LOCAL_ISSUER
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.rates import Rates
+from clients.storage import Storage
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from domain import duties, errors
@@ -270,7 +272,8 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
     calls, mail, webhooks = Calls(book, batch=1, hold_seconds=60), Mail(None, "tests@localhost", tmp_path), Webhooks(private_allowed=False)
     rates = Rates(books.environment["REDIS_URL"])
     smoother = Smoother("requests", None, rates)
-    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks, smoother, smoother)
+    store = Storage.in_folder(tmp_path / "files")
+    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks, smoother, smoother, store, Files())
     await rates.close()
     await upstreams.close()
     await queue.close()

@@ -35,6 +35,8 @@ CONSTRAINTS = {
     ("app_name", "CHECK (((slug)::text ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))"),
     ("attempt", "PRIMARY KEY (workspace_id, id)"),
     ("attempt", "CHECK ((cost_picousd >= 0))"),
+    ("audit_event", "PRIMARY KEY (workspace_id, id)"),
+    ("books_check", "PRIMARY KEY (name)"),
     ("bound", "PRIMARY KEY (workspace_id, id)"),
     ("bound", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("bound", "CHECK ((most >= 0))"),
@@ -53,6 +55,8 @@ CONSTRAINTS = {
     ("credit_grant", "CHECK ((amount > 0))"),
     ("quota_conversation", "PRIMARY KEY (workspace_id, bound_id, conversation)"),
     ("quota_conversation", "FOREIGN KEY (workspace_id, bound_id) REFERENCES bound(workspace_id, id)"),
+    ("export", "PRIMARY KEY (workspace_id, id)"),
+    ("export", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("hold", "PRIMARY KEY (workspace_id, call_id)"),
     ("hold", "CHECK ((amount >= 0))"),
     ("hold", "CHECK ((((state)::text = 'open'::text) = (closed_at IS NULL)))"),
@@ -113,6 +117,18 @@ CONSTRAINTS = {
 DIRECTORIES = {
     *("app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"),
     *("stripe_object", "stripe_event"),
+    "api_key_secret",
+    "app_name",
+    "books_check",
+    "catalogue_model",
+    "clock",
+    "idempotency",
+    "job",
+    "price",
+    "tier",
+    "tortoise_migrations",
+    "users",
+    "workspace",
 }
 """Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
 
