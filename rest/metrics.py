@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.errors import Unauthenticated
+from domain.money import books
 from rest.callers import credentials
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
@@ -22,6 +23,8 @@ UNANSWERED = "none"
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 REQUESTS = Counter("tallygate_requests", "Requests that are over; status `none` when the client left first.", ("method", "path", "status"), registry=REGISTRY)
+BOOKS = Gauge("tallygate_books_broken", "Rows that break a check of the books, as the last nightly look found; alarm on any above 0.", ("check",), registry=REGISTRY)
+BOOKS_CHECKED = Gauge("tallygate_books_checked_timestamp_seconds", "When the books were last looked at; alarm when it is older than two days.", registry=REGISTRY)
 IN_FLIGHT = Gauge("tallygate_requests_in_flight", "Requests that are under way.", registry=REGISTRY)
 
 
@@ -65,6 +68,9 @@ def document(runtime: Runtime) -> Document | None:
     async def show(ask: Ask[Nothing]) -> Reply:
         if not any(hmac.compare_digest(credential.encode(), token) for credential in credentials(ask.headers, api_key_field=False)):
             raise Unauthenticated
+        for check in await books.kept():
+            BOOKS.labels(check.name).set(check.broken)
+            BOOKS_CHECKED.set(check.checked_at.timestamp())
         return Reply(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST.encode())
 
     return Document(

@@ -17,7 +17,7 @@ from schema import ids, pages
 from schema.access import requires
 from schema.callers import Actor
 from schema.context import Info
-from schema.directives import PAGED
+from schema.directives import PAGED, Cost
 from schema.errors import unacceptable
 from schema.fields import resolved
 from schema.nodes import Node
@@ -75,7 +75,7 @@ class AuditEventEdge:
     """As the contract has it."""
 
     cursor: str = field(description="Its place.")
-    node: AuditEvent = field(description="The event.")
+    node: AuditEvent = field(description="The audit event.")
 
 
 @strawberry.type(description="A page of audit events.")
@@ -101,7 +101,7 @@ class AuditEventConnection:
         """Tell the ends."""
         return pages.info("AuditEvent", self.page, [event.id for event in self.page.items])
 
-    @resolved("How many there are in all; counted only when selected.")
+    @resolved("How many there are in all; counted only when selected.", directives=[Cost(weight="5")])
     async def total_count(self, info: Info) -> SafeInt:
         """Count."""
         return SafeInt(await resolvers.count(info.context, self.filter_, everywhere=self.everywhere))

@@ -15,8 +15,8 @@ from schema import pages, ranges, records
 from schema.access import requires
 from schema.alerting import AlertQueries
 from schema.apps_roots import AppQueries
-from schema.billing_roots import BillingQueries
 from schema.audit import AuditQueries
+from schema.billing_roots import BillingQueries
 from schema.catalogue import Filter, Model
 from schema.context import Info
 from schema.directives import PAGED, Cost, ListSize

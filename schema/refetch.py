@@ -22,14 +22,12 @@ from resolvers.nodes import Found
 from schema import ids
 from schema.alerts import AlertRule
 from schema.apps import App
+from schema.audit import AuditEvent
 from schema.billing import TierSubscription
 from schema.catalogue import Model, Price
 from schema.context import Context
-from schema.grants import Grant
-from schema.audit import AuditEvent
-from schema.catalogue import Model, Price
-from schema.context import Context
 from schema.exports import Export
+from schema.grants import Grant
 from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member

@@ -157,7 +157,7 @@ def test_env_example_is_made_from_the_settings() -> None:
     """`.env.example` is what `python -m operations.env_example` writes, with every setting once, and the required ones without a value."""
     text = (ROOT / ".env.example").read_text()
     assert text == env_example.lines()
-    assignments = re.findall(r"^(# )?([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assignments = re.findall(r"^(# )?([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)
     assert sorted(name for _, name, _ in assignments) == sorted(SETTINGS)
     required = {str(field.alias) for field in Settings.model_fields.values() if field.is_required()}
     assert {name for comment, name, value in assignments if not comment and not value} == required
@@ -165,7 +165,7 @@ def test_env_example_is_made_from_the_settings() -> None:
 
 def test_defaults_of_env_example_are_accepted() -> None:
     """Every default that `.env.example` shows is the one that the settings take when it is set so."""
-    shown = dict(re.findall(r"^# ([A-Z_]+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     needed = {"DATABASE_URL": "postgresql://role@host/name", "REDIS_URL": "redis://host", "TALLYGATE_SECRET": "s" * 32}
     assert Settings.model_validate(needed | shown) == Settings.model_validate(needed)
 

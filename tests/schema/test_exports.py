@@ -133,7 +133,7 @@ async def test_a_stranger_neither_follows_nor_lists_nor_refetches(gateway: Gatew
 async def test_what_cannot_be_exported_is_told(gateway: Gateway, given: dict[str, Any], code: str | None) -> None:
     """A question that cannot be asked is a user error, or refused before; nothing is queued."""
     mine = await tenant()
-    _, secret = await mine.mint(name="whole", scopes=mine.owner.scopes)
+    _, secret = await mine.mint(name="reader", scopes=frozenset({Scope.USAGE_READ}))
     document = "mutation M($input: ExportCreateInput!) { exportCreate(input: $input) { export { id } userErrors { code } } }"
     async with httpx2.AsyncClient(base_url=gateway.url) as http:
         answer = await http.post("/graphql", json={"query": document, "variables": {"input": given}}, headers={"authorization": f"Bearer {secret}"})
