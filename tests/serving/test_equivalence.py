@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,16 +11,20 @@ from hypothesis import strategies as st
 
 from domain import errors
 from domain.access.limits import BoundInput
-from domain.money import ledger
+from domain.money import grants, ledger, subscriptions, tiers
+from domain.money.grants import NewGrant
+from domain.money.tiers import tiers_of
 from domain.serving.calls import Admitted, Opening
 from models import database
-from models.enums import ApiKeyMode, LimitPer, Measure, Scope
+from models.enums import ApiKeyKind, ApiKeyMode, LimitPer, Measure, Scope
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, priced, sign, used
 from tests.support.world import Tenant, tenant
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+LIMITS = (("tokens", "24h", 200), ("api_calls", "5h", 9), ("credits", "24h", 1), ("conversations", "24h", 1))
+TIER = {"slug": "even", "name": "Even", "price_cents": 0, "limits": [{"resource": r, "window": w, "limit": most} for r, w, most in LIMITS]}
 GRATIS = priced("gratis", uncached_input="0", output="0")
 
 
@@ -40,7 +45,7 @@ PLANS = st.lists(
     st.builds(
         Plan,
         place=st.integers(0, 1),
-        key=st.integers(0, 3),
+        key=st.integers(0, 4),
         model=st.sampled_from(["echo", "echo", "claude-haiku-5-5", "gratis"]),
         input_tokens=st.integers(0, 40),
         max_output=st.integers(0, 60),
@@ -53,8 +58,15 @@ PLANS = st.lists(
 
 
 async def stage(own: OwnBooks, credits: list[int]) -> tuple[list[Tenant], list[list[str]]]:
-    """Make two workspaces with four keys each: one free, one with a budget, one with limits, one for tests."""
+    """Make two workspaces with five keys each: one free, one with a budget, one with limits, one for tests, one of a subscription.
+
+    The first workspace allows overage, and the second has grants, which pay before its cash.
+    """
     tenants = [await tenant(credit_microusd=credit) for credit in credits]
+    await tiers.keep(tiers_of({"tier": [TIER]}), at=datetime.now(UTC))
+    await subscriptions.allow_overage(tenants[0].caller(), True)
+    for amount, priority in ((40, 5), (25, 1)):
+        await grants.create(tenants[1].caller(Scope.OPERATOR), tenants[1].workspace_id, NewGrant(amount, "launch", f"g{priority}", priority=priority))
     secrets = []
     for mine in tenants:
         budgets = (BoundInput(Measure.MONEY, "day", 120), BoundInput(Measure.MONEY, "5h", 50, LimitPer.END_USER))
@@ -62,7 +74,9 @@ async def stage(own: OwnBooks, credits: list[int]) -> tuple[list[Tenant], list[l
         _, budgeted = await mine.mint(budgets=budgets)
         _, limited = await mine.mint(limits=limits)
         _, testing = await mine.mint(mode=ApiKeyMode.TEST)
-        secrets.append([mine.secret, budgeted, limited, testing])
+        _, subscribed = await mine.mint(kind=ApiKeyKind.SUBSCRIPTION)
+        await subscriptions.grant(mine.caller(Scope.OPERATOR), mine.workspace_id, "even", "for the test", idempotency_key="s")
+        secrets.append([mine.secret, budgeted, limited, testing, subscribed])
     return tenants, secrets
 
 
@@ -77,6 +91,8 @@ def asked_of(own: OwnBooks, secrets: list[list[str]], plans: list[Plan]) -> list
             max_output=plan.max_output,
             instalment=None if plan.instalment is None else min(plan.instalment, plan.max_output),
             end_user=plan.end_user,
+            conversation=plan.end_user,
+            **({"road": "tool", "endpoint": "/cursor/v1/messages"} if plan.key == 4 else {}),
         )
         for plan in plans
     ]
@@ -85,7 +101,7 @@ def asked_of(own: OwnBooks, secrets: list[list[str]], plans: list[Plan]) -> list
 def verdict(answer: Admitted | BaseException) -> tuple[Any, ...]:
     """Return what a caller hears, without identities and instants."""
     if isinstance(answer, Admitted):
-        return ("admitted", answer.hold_microusd, answer.output_tokens, answer.clamped)
+        return ("admitted", answer.hold_microusd, answer.output_tokens, answer.clamped, answer.payer)
     if isinstance(answer, errors.InsufficientCredit):
         return ("insufficient", answer.available_microusd, answer.required_microusd)
     if isinstance(answer, errors.BoundReached):
@@ -106,7 +122,14 @@ async def state(of: Tenant) -> tuple[Any, ...]:
         """,
         of.workspace_id,
     )
-    return (tuple(account or ()), [tuple(row) for row in windows])
+    given = await database.fetch(
+        """
+        SELECT g.priority, a.credits, a.debits, a.held FROM credit_grant g JOIN account a ON a.workspace_id = g.workspace_id AND a.id = g.id
+         WHERE g.workspace_id = $1 ORDER BY 1
+        """,
+        of.workspace_id,
+    )
+    return (tuple(account or ()), [tuple(row) for row in windows], [tuple(row) for row in given])
 
 
 async def flows(of: Tenant, ids: list[UUID]) -> list[tuple[int, str, int, bool]]:
@@ -125,6 +148,7 @@ async def flows(of: Tenant, ids: list[UUID]) -> list[tuple[int, str, int, bool]]
 @given(plans=PLANS, credits=st.tuples(st.integers(0, 400), st.integers(0, 4000)), cuts=st.sampled_from([2, 7, 500]))
 @example(plans=[Plan(0, 0, "echo", 7, 0, None, None)] * 20, credits=(100, 0), cuts=500)
 @example(plans=[Plan(0, 2, "echo", 7, 60, None, None)] * 8, credits=(4000, 0), cuts=500)
+@example(plans=[Plan(0, 4, "echo", 7, 20, None, "ann"), Plan(1, 4, "echo", 7, 20, 5, "bob"), Plan(1, 0, "echo", 7, 20, 5, None)] * 6, credits=(90, 30), cuts=500)
 def test_admissions_in_batches_are_those_of_single_calls(own: OwnBooks, plans: list[Plan], credits: tuple[int, int], cuts: int) -> None:
     """The same calls in the same order get the same verdicts, the same holds and leave the same state, one by one and in batches."""
 
