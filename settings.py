@@ -122,7 +122,10 @@ class Settings(BaseSettings):
     ] = 5000
     on_client_loss: Annotated[
         Literal["cancel", "drain"],
-        Field(alias="TALLYGATE_ON_CLIENT_LOSS", description="Whether an upstream is cancelled when its client leaves, or read to its end."),
+        Field(
+            alias="TALLYGATE_ON_CLIENT_LOSS",
+            description="Whether a stream is cancelled when its client leaves, or read to its end. A whole answer is always read: its provider bills it.",
+        ),
     ] = "cancel"
 
     @property

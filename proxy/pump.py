@@ -87,11 +87,14 @@ class Pump:
     # What ends it from outside.
 
     def client_left(self) -> None:
-        """Take note that nobody reads any more; what happens to the upstream is a matter of policy. After the answer it means nothing."""
+        """Take note that nobody reads any more; what happens to a stream is a matter of policy. After the answer it means nothing.
+
+        A whole answer is always read to its end: the provider makes and bills it all the same, and only its end says what it used.
+        """
         if self._reply.ended:
             return
         self._reply.here = False
-        if self._call is None or self._runtime.settings.on_client_loss == "cancel":
+        if self._call is None or (self._call.ask.streamed and self._runtime.settings.on_client_loss == "cancel"):
             self._interrupt("client_gone")
 
     def stop(self) -> None:

@@ -37,19 +37,44 @@ def _counted(wire: Wire, word: str) -> int:
     return 25 if wire.name == "anthropic" else wire.counted(wire.body(f"<{word}>"))
 
 
-@pytest.mark.parametrize("stream", [True, False])
-async def test_before_the_head_nothing_is_charged(gateway: Gateway, provider: Upstream, wire: Wire, stream: bool) -> None:
-    """The upstream hangs and the client leaves: the upstream is let go, the call is cancelled, the charge is 0."""
+async def test_before_the_head_nothing_is_charged(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
+    """F33: the upstream of a stream hangs and the client leaves: the upstream is let go, the call is cancelled, the charge is 0."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(scripted.hang)
     async with session() as client:
-        calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(stream=stream), headers=bearer(mine.secret)))
+        calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
         request = await provider.arrival()
         calling.cancel()
         await request.client_closed.wait()
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.outcome, booked.error_code) == (0, "cancelled", "client_gone")
     assert await quiet(mine) == CREDIT
+
+
+@pytest.mark.parametrize("fault", [False, True])
+async def test_a_whole_answer_is_read_to_its_end_and_charged_as_the_provider_bills_it(gateway: Gateway, provider: Upstream, wire: Wire, fault: bool) -> None:
+    """F16: the client of a call that does not stream leaves: the provider bills the answer all the same, so it is read and charged; one that fails is free."""
+    mine = await tenant(credit_microusd=CREDIT)
+    go = asyncio.Event()
+
+    async def later(exchange: scripted.Exchange) -> None:
+        await go.wait()
+        await (scripted.status(400) if fault else scripted.whole(wire.whole()))(exchange)
+
+    provider.script(later)
+    async with session() as client:
+        calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(stream=False), headers=bearer(mine.secret)))
+        request = await provider.arrival()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+    go.set()
+    await request.finished.wait()
+    assert request.end is End.ANSWERED
+    booked = await settled(await only_call(mine))
+    expected = 0 if fault else wire.price()
+    assert (booked.charge_microusd, booked.token_source) == (expected, "estimate" if fault else "provider")
+    assert booked.outcome == ("failed" if fault else "succeeded")
+    assert await quiet(mine) == CREDIT - expected
 
 
 async def test_before_the_first_token_only_the_start_is_charged(gateway: Gateway, provider: Upstream, wire: Wire) -> None:
