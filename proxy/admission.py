@@ -19,6 +19,7 @@ from proxy.dialects.registry import DIALECTS
 from proxy.presets.insertion import apply
 from proxy.presets.registry import Version
 from proxy.translation.base import Translation
+from proxy.translation.fitting import fitted
 from proxy.translation.registry import between, reaches, said_as
 from runtime import Runtime
 
@@ -58,9 +59,8 @@ class LetIn:
     async def spoken_to(self, candidate: Candidate) -> Spoken:
         """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
         upstream = candidate.upstream
-        if self.first.translation is between(self.dialect, upstream.dialect, upstream.forms) and (
-            self.first.translation is None or self.ask.max_output_tokens is not None
-        ):
+        translation = between(self.dialect, upstream.dialect, upstream.forms)
+        if self.first.translation is translation and (translation is None or candidate.model is self.plan.candidates[0].model):
             return self.first
         return await _speak(self.dialect, self.ask, self.body, candidate)
 
@@ -174,6 +174,7 @@ async def _speak(dialect: Dialect, ask: Ask, body: bytes, candidate: Candidate) 
         return Spoken(dialect, ask, body, None)
     spoken = DIALECTS[translation.upstream]
     sent = await asyncio.to_thread(translation.request, body, max_output_tokens=most_output(candidate.model, ask))
+    sent = fitted(sent, candidate.model.capabilities)
     return Spoken(spoken, spoken.parse(sent), sent, translation)
 
 
