@@ -291,6 +291,22 @@ def subscription_end(subscription_id: Any, actor: str) -> None:
 
 
 @main.group()
+def stripe() -> None:
+    """What is sold at Stripe."""
+
+
+@stripe.command("sync")
+def stripe_sync() -> None:
+    """Make a product and a price at Stripe for every tier that costs something; safe to repeat."""
+    from operations import money
+
+    async def make(settings: Settings) -> None:
+        await money.sync_stripe(settings)
+
+    _run(make)
+
+
+@main.group()
 def prices() -> None:
     """What models cost."""
 

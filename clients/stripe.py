@@ -8,7 +8,19 @@ from uuid import UUID
 import aiohttp
 import stripe
 
-from domain.money.processor import USD, DisputeFact, EntryFact, EventFact, PaymentFact, ProcessorFailed, RefundFact, SavedMethod, SessionFact
+from domain.money.processor import (
+    USD,
+    DisputeFact,
+    EntryFact,
+    EventFact,
+    InvoiceFact,
+    PaymentFact,
+    ProcessorFailed,
+    RefundFact,
+    SavedMethod,
+    SessionFact,
+    SubscriptionFact,
+)
 from domain.outside import before_calling
 
 T = TypeVar("T", bound=stripe.StripeObject)
@@ -141,6 +153,160 @@ class Stripe:
         wanted = {"gte": int(start.timestamp()), "lt": int(end.timestamp())}
         listed = await _all(self._client.v1.balance_transactions, {"created": wanted})
         return [_entry(each) for each in reversed(listed)]
+
+    async def ensure_price(self, slug: str, name: str, cents: int, *, yearly: bool) -> str:
+        """Return the active price under the tier's lookup key; one of another amount or interval loses the key to a new one."""
+        key, interval = f"tallygate:{slug}", "year" if yearly else "month"
+        listed = await _ask(self._client.v1.prices.list_async({"lookup_keys": [key], "active": True, "limit": 1}))
+        for price in listed["data"]:
+            if (price["unit_amount"], price["currency"], (price["recurring"] or {}).get("interval")) == (cents, USD, interval):
+                return str(price["id"])
+        product_id = f"tallygate_{slug}"
+        if await _find(self._client.v1.products.retrieve_async(product_id)) is None:
+            await _ask(self._client.v1.products.create_async({"id": product_id, "name": name, "metadata": {"tier": slug}}, {"idempotency_key": f"product:{slug}"}))
+        made = await _ask(
+            self._client.v1.prices.create_async(
+                {
+                    "product": product_id,
+                    "currency": USD,
+                    "unit_amount": cents,
+                    "recurring": {"interval": "year" if yearly else "month"},
+                    "lookup_key": key,
+                    "transfer_lookup_key": True,
+                    "metadata": {"tier": slug},
+                }
+            )
+        )
+        return str(made["id"])
+
+    async def create_subscription_session(
+        self, page_id: UUID, workspace_id: UUID, customer_id: str, price_id: str, slug: str, trial_days: int, *, success_url: str, cancel_url: str
+    ) -> SessionFact:
+        """Begin a Checkout session in mode subscription."""
+        ours = {"workspace": str(workspace_id), "tier": slug}
+        about: Any = {"metadata": ours, **({"trial_period_days": trial_days} if trial_days else {})}
+        made = await _ask(
+            self._client.v1.checkout.sessions.create_async(
+                {
+                    "mode": "subscription",
+                    "client_reference_id": str(page_id),
+                    "customer": customer_id,
+                    "metadata": ours,
+                    "success_url": success_url,
+                    "cancel_url": cancel_url,
+                    "line_items": [{"price": price_id, "quantity": 1}],
+                    "subscription_data": about,
+                },
+                {"idempotency_key": f"subscription:{page_id}"},
+            )
+        )
+        return _session(made)
+
+    async def create_portal(self, customer_id: str, *, return_url: str) -> str:
+        """Begin a session of the customer portal."""
+        made = await _ask(self._client.v1.billing_portal.sessions.create_async({"customer": customer_id, "return_url": return_url}))
+        return str(made["url"])
+
+    async def find_subscription(self, subscription_id: str) -> SubscriptionFact | None:
+        """Read a subscription with its schedule."""
+        found = await _find(self._client.v1.subscriptions.retrieve_async(subscription_id, {"expand": ["schedule"]}))
+        if found is None:
+            return None
+        item = found["items"]["data"][0]
+        return SubscriptionFact(
+            id=found["id"],
+            status=found["status"],
+            customer_id=_id(found["customer"]),
+            workspace_id=_uuid((found.get("metadata") or {}).get("workspace")),
+            tier=(item["price"].get("metadata") or {}).get("tier"),
+            next_tier=await self._next_tier(found["schedule"], item),
+            yearly=item["price"]["recurring"]["interval"] == "year",
+            period_start=_at(item["current_period_start"]),
+            period_end=_at(item["current_period_end"]),
+            trial_ends_at=_at(found["trial_end"]) if found["trial_end"] else None,
+            cancel_at_period_end=found["cancel_at_period_end"],
+            created_at=_at(found["created"]),
+            ended_at=_at(found["ended_at"]) if found["ended_at"] else None,
+            live=found["livemode"],
+        )
+
+    async def _next_tier(self, schedule: Any, item: Json) -> str | None:
+        if not isinstance(schedule, dict) or schedule["status"] not in ("active", "not_started") or len(schedule["phases"]) < 2:
+            return None
+        price_id = _id(schedule["phases"][-1]["items"][0]["price"])
+        if price_id is None or price_id == item["price"]["id"]:
+            return None
+        price = await _find(self._client.v1.prices.retrieve_async(price_id))
+        return None if price is None else (price.get("metadata") or {}).get("tier")
+
+    async def find_invoice(self, invoice_id: str) -> InvoiceFact | None:
+        """Read an invoice."""
+        found = await _find(self._client.v1.invoices.retrieve_async(invoice_id))
+        if found is None:
+            return None
+        parent = (found.get("parent") or {}).get("subscription_details") or {}
+        lines = (found.get("lines") or {}).get("data") or []
+        return InvoiceFact(
+            id=found["id"],
+            number=found["number"],
+            status=found["status"] or "draft",
+            description=found["description"] or (lines[0].get("description") if lines else None),
+            cents=found["total"],
+            url=found["hosted_invoice_url"],
+            pdf_url=found["invoice_pdf"],
+            customer_id=_id(found["customer"]),
+            subscription_id=_id(parent.get("subscription")),
+            created_at=_at(found["created"]),
+            live=found["livemode"],
+        )
+
+    async def change_price(self, change_id: UUID, subscription_id: str, price_id: str, slug: str) -> None:
+        """Change the price of a subscription's item now, and charge the rest of the period now."""
+        found = await _ask(self._client.v1.subscriptions.retrieve_async(subscription_id))
+        if found["schedule"]:
+            await self.release_schedule(change_id, subscription_id)
+        await _ask(
+            self._client.v1.subscriptions.update_async(
+                subscription_id,
+                {
+                    "items": [{"id": found["items"]["data"][0]["id"], "price": price_id}],
+                    "proration_behavior": "always_invoice",
+                    "payment_behavior": "error_if_incomplete",
+                    "metadata": {"tier": slug},
+                },
+                {"idempotency_key": f"change:{change_id}"},
+            )
+        )
+
+    async def schedule_price(self, change_id: UUID, subscription_id: str, price_id: str) -> None:
+        """Let a schedule of two phases lead the subscription: this period as it is, the next one at the other price."""
+        found = await _ask(self._client.v1.subscriptions.retrieve_async(subscription_id))
+        schedule_id = _id(found["schedule"])
+        if schedule_id is None:
+            made = await _ask(self._client.v1.subscription_schedules.create_async({"from_subscription": subscription_id}, {"idempotency_key": f"schedule:{change_id}"}))
+            schedule_id = str(made["id"])
+        item = found["items"]["data"][0]
+        now: Any = {"items": [{"price": item["price"]["id"], "quantity": 1}], "start_date": item["current_period_start"], "end_date": item["current_period_end"]}
+        await _ask(
+            self._client.v1.subscription_schedules.update_async(
+                schedule_id,
+                {"end_behavior": "release", "phases": [now, {"items": [{"price": price_id, "quantity": 1}], "start_date": item["current_period_end"]}]},
+                {"idempotency_key": f"phases:{change_id}"},
+            )
+        )
+
+    async def release_schedule(self, change_id: UUID, subscription_id: str) -> None:
+        """Take the subscription from its schedule."""
+        found = await _ask(self._client.v1.subscriptions.retrieve_async(subscription_id))
+        schedule_id = _id(found["schedule"])
+        if schedule_id is not None:
+            await _ask(self._client.v1.subscription_schedules.release_async(schedule_id, {}, {"idempotency_key": f"release:{change_id}"}))
+
+    async def end_with_period(self, change_id: UUID, subscription_id: str, *, ends: bool) -> None:
+        """Set whether a subscription ends with its period; one that does has no schedule."""
+        if ends:
+            await self.release_schedule(change_id, subscription_id)
+        await _ask(self._client.v1.subscriptions.update_async(subscription_id, {"cancel_at_period_end": ends}, {"idempotency_key": f"end:{change_id}"}))
 
 
 async def _all(service: Any, wanted: Json) -> list[Json]:

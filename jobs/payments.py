@@ -1,7 +1,7 @@
 """Payments: what Stripe told of, and what it never told."""
 
 from domain.duties import Duty
-from domain.money import autotopup, events, payments
+from domain.money import autotopup, events, payments, renewals
 from domain.money.processor import PaymentsDisabled
 from runtime import Runtime
 
@@ -19,4 +19,5 @@ async def sweep(runtime: Runtime) -> None:
         return
     await autotopup.sweep(runtime.payments.processor)
     await payments.sweep(runtime.payments.processor)
+    await renewals.sweep(runtime.payments.processor)
     await events.catch_up(runtime.payments.processor, at=runtime.clock())

@@ -249,6 +249,16 @@ class DisputeStatus(StrEnum):
     LOST = "lost"
 
 
+class InvoiceStatus(StrEnum):
+    """Where an invoice stands; the values are Stripe's."""
+
+    DRAFT = "draft"
+    OPEN = "open"
+    PAID = "paid"
+    VOID = "void"
+    UNCOLLECTIBLE = "uncollectible"
+
+
 class SubscriptionSource(StrEnum):
     """Who keeps a subscription going."""
 

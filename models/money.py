@@ -140,6 +140,7 @@ class Subscription(Model):
     reason = fields.TextField(null=True)
     created_at = fields.DatetimeField()
     ended_at = fields.DatetimeField(null=True)
+    looked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "subscription"

@@ -3,7 +3,7 @@
 from tortoise import fields
 from tortoise.models import Model
 
-from models.enums import ActorKind, DisputeStatus, RefundStatus, TopUpStatus, TransferKind
+from models.enums import ActorKind, DisputeStatus, InvoiceStatus, RefundStatus, TopUpStatus, TransferKind
 from models.ids import uuid7
 
 
@@ -136,3 +136,21 @@ class AutoTopUp(Model):
 
     class Meta:
         table = "auto_top_up"
+
+
+class Invoice(Model):
+    """An invoice of Stripe's, as it was last read."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    stripe_invoice_id = fields.CharField(max_length=255)
+    number = fields.CharField(max_length=100, null=True)
+    status = fields.CharEnumField(InvoiceStatus, max_length=16)
+    description = fields.TextField(null=True)
+    amount_microusd = fields.BigIntField()
+    url = fields.TextField(null=True)
+    pdf_url = fields.TextField(null=True)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "invoice"

@@ -14,7 +14,7 @@ import click
 from domain.access import workspaces
 from domain.access.callers import Actor
 from domain.errors import InvalidInput
-from domain.money import catalogue, ledger
+from domain.money import catalogue, ledger, renewals, topups
 from domain.money.amounts import parse_decimal, usd
 from domain.money.catalogue import ModelEntry, make_row
 from models.enums import ActorKind, Bucket
@@ -126,3 +126,12 @@ async def audit(settings: Settings) -> int:
         click.echo(f"{row.broken}: workspace {row.workspace_id}, {row.subject}{difference}")
     click.echo(f"{len(broken)} broken" if broken else "the books are sound")
     return len(broken)
+
+
+async def sync_stripe(settings: Settings) -> None:
+    """Make products and prices at Stripe for the tiers that are sold, and print them."""
+    async with open_runtime(settings, serving=False) as runtime:
+        made = await renewals.sync(topups.enabled(runtime.payments.processor if runtime.payments else None))
+    for slug, price_id in made:
+        click.echo(f"{slug}: {price_id}")
+    click.echo(f"{len(made)} tiers are on sale at Stripe")

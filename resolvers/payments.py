@@ -4,9 +4,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from domain.errors import InvalidInput
-from domain.money import amounts, autotopup, ledger, refunds, topups
+from domain.money import amounts, autotopup, ledger, refunds, renewals, topups
 from domain.money.autotopup import AutoTopUpChanges, AutoTopUpView
 from domain.money.ledger import TransferView
+from domain.money.processor import SessionFact
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.pages import Page, PageOf
 from models.enums import Scope
@@ -26,6 +27,18 @@ async def begin(asking: Asking, amount_usd: Decimal, return_url: str | None, ide
 async def refund(asking: Asking, top_up_id: UUID, microusd: int | None, reason: str, idempotency_key: str) -> RefundView:
     """Give money of a top-up back."""
     return await refunds.refund(asking.known, asking.facilities.payments, top_up_id, microusd, reason, idempotency_key)
+
+
+async def subscribe(asking: Asking, slug: str, return_url: str | None, idempotency_key: str | None) -> SessionFact:
+    """Begin a page to subscribe to a tier at."""
+    url = topups.check_return_url(return_url, asking.facilities.public_url)
+    return await renewals.subscribe(asking.known, asking.facilities.payments, slug, return_url=url, idempotency_key=idempotency_key)
+
+
+async def portal(asking: Asking, return_url: str | None) -> str:
+    """The address of Stripe's customer portal."""
+    url = topups.check_return_url(return_url, asking.facilities.public_url)
+    return await renewals.portal(asking.known, asking.facilities.payments, return_url=url)
 
 
 async def page(asking: Asking, workspace_id: UUID, wanted: Page) -> PageOf[TopUpView]:

@@ -1,13 +1,19 @@
 """Document 2: usage of the billing period, in dollars as decimal text."""
 
+from collections.abc import Iterable
 from datetime import date, datetime
 
 from pydantic import Field
 
+from domain.apps import registry
+from domain.money import subscriptions
 from domain.money.amounts import usd
+from domain.money.subscriptions import BillingView, QuotaView
+from domain.money.tiers import Limit
 from domain.usage import measure, windows
 from domain.usage.metrics import Detail, Dimension, Question, UsageFilter
 from domain.usage.windows import BillingPeriod, Days, Granularity
+from models.enums import Resource
 from rest.apps_named import find_app, named_apps
 from rest.doors import Ask, Document, Operation
 from rest.fields import Asked, Integer, Nothing, Told
@@ -16,7 +22,69 @@ from rest.shapes import LISTED, ListedError
 ZONE = "UTC"
 """The document names no time zone."""
 MOST_DAYS = 366
+NO_PLAN, NO_STATUS, UPGRADE_URL = "No Plan", "none", "/billing"
+SITES_PER_NODE = 25
+"""How many sites a serving node takes where no plan says so."""
+LONGEST_FIRST = ("billing_period", "month", "concurrent")
 PEOPLE = frozenset({Detail.END_USERS})
+
+
+class Plan(Told):
+    """The plan in force; without one, its name is `No Plan` and its status `none`. A limit is null when there is none."""
+
+    api_call_limit: int | None
+    billing_cycle: str | None
+    conversation_limit: int | None
+    current_period_end: datetime | None
+    current_period_start: datetime | None
+    instance_limit: int | None
+    max_sites_per_node: int | None
+    plan_name: str
+    price_cents: int
+    product_name: str | None
+    status: str
+    tier_id: str | None
+    tier_slug: str | None
+    token_allowance: int | None
+    trial_days_remaining: int
+    trial_ends_at: datetime | None
+
+
+class PlanUsage(Told):
+    """What was used in the billing period, and what all subscriptions together allow."""
+
+    active_instances: int
+    api_call_limit: int | None
+    conversation_limit: int | None
+    instance_limit: int | None
+    max_sites_per_node: int | None
+    platform_cost_usd: str
+    token_allowance: int | None
+    total_cost_usd: str
+    total_hosted_sites: int
+    total_requests: int
+    total_tokens: int
+    unique_end_users: int
+    webhost_nodes: int
+
+
+class BillingPage(Told):
+    """The current plan and its usage."""
+
+    plan: Plan
+    subscribed_tier_ids: list[str]
+    usage: PlanUsage
+
+
+class TrialStatus(Told):
+    """Subscription and dates alone."""
+
+    plan_name: str
+    status: str
+    trial_days_remaining: int
+    trial_ends_at: datetime | None
+    trial_expired: bool
+    upgrade_url: str
 
 
 class InstanceUsage(Told):
@@ -67,6 +135,77 @@ class UsageChart(Told):
 
     period_label: str
     points: list[ChartPoint]
+
+
+def _limit(limits: Iterable[Limit | QuotaView], resource: Resource) -> int | None:
+    """The limit of a resource over its longest window: the billing period, or what is held at once."""
+    found = {limit.window: limit for limit in limits if limit.resource is resource}
+    chosen = next((found[window] for window in LONGEST_FIRST if window in found), next(iter(found.values()), None))
+    return None if chosen is None else chosen.most if isinstance(chosen, Limit) else chosen.limit
+
+
+def _plan(billing: BillingView) -> Plan:
+    tier, mine, trial = billing.tier, billing.subscription, billing.trial
+    limits = tier.limits if tier else ()
+    return Plan(
+        api_call_limit=_limit(limits, Resource.API_CALLS),
+        billing_cycle=tier.billing_cycle.value if tier else None,
+        conversation_limit=_limit(limits, Resource.CONVERSATIONS),
+        current_period_end=mine.current_period_end if mine else None,
+        current_period_start=mine.current_period_start if mine else None,
+        instance_limit=_limit(limits, Resource.APPS),
+        max_sites_per_node=_limit(limits, Resource.SITES_PER_NODE),
+        plan_name=tier.name if tier else NO_PLAN,
+        price_cents=tier.price_cents if tier else 0,
+        product_name=tier.product_name if tier else None,
+        status=mine.status.value if mine else NO_STATUS,
+        tier_id=tier.slug if tier else None,
+        tier_slug=tier.slug if tier else None,
+        token_allowance=_limit(limits, Resource.TOKENS),
+        trial_days_remaining=trial.days_remaining if trial else 0,
+        trial_ends_at=trial.ends_at if trial else None,
+    )
+
+
+async def _billing(ask: Ask[Nothing]) -> BillingPage:
+    billing = await subscriptions.billing(ask.caller)
+    quotas = await subscriptions.quotas(billing.workspace_id, at=ask.caller.at)
+    window = windows.resolve(BillingPeriod.CURRENT, ZONE, ask.caller.at)
+    used = await measure.totals(ask.caller, window, details=PEOPLE)
+    instances, sites = await registry.in_use(billing.workspace_id)
+    per_node = _limit(quotas, Resource.SITES_PER_NODE)
+    return BillingPage(
+        plan=_plan(billing),
+        subscribed_tier_ids=sorted({each.tier for each in billing.current}),
+        usage=PlanUsage(
+            active_instances=instances,
+            api_call_limit=_limit(quotas, Resource.API_CALLS),
+            conversation_limit=_limit(quotas, Resource.CONVERSATIONS),
+            instance_limit=_limit(quotas, Resource.APPS),
+            max_sites_per_node=per_node,
+            platform_cost_usd=usd(used.platform_cost_microusd),
+            token_allowance=_limit(quotas, Resource.TOKENS),
+            total_cost_usd=usd(used.charge_microusd),
+            total_hosted_sites=sites,
+            total_requests=used.requests,
+            total_tokens=used.tokens,
+            unique_end_users=used.end_users or 0,
+            webhost_nodes=-(-sites // (per_node or SITES_PER_NODE)),
+        ),
+    )
+
+
+async def _trial(ask: Ask[Nothing]) -> TrialStatus:
+    billing = await subscriptions.billing(ask.caller)
+    trial = billing.trial
+    return TrialStatus(
+        plan_name=billing.tier.name if billing.tier else NO_PLAN,
+        status=billing.subscription.status.value if billing.subscription else NO_STATUS,
+        trial_days_remaining=trial.days_remaining if trial else 0,
+        trial_ends_at=trial.ends_at if trial else None,
+        trial_expired=trial is not None and trial.expired,
+        upgrade_url=UPGRADE_URL,
+    )
 
 
 async def _usage(ask: Ask[Nothing]) -> PeriodUsage:
@@ -121,6 +260,8 @@ DOCUMENT = Document(
     shape=lambda headers: LISTED,
     errors=ListedError,
     operations=(
+        Operation("GET", "/v1/billing", "The current plan and its usage.", Nothing, BillingPage, _billing),
+        Operation("GET", "/v1/billing/trial-status", "Subscription and trial dates, without a look at usage.", Nothing, TrialStatus, _trial),
         Operation("GET", "/v1/billing/usage", "Usage of the billing period, by instance.", Nothing, PeriodUsage, _usage),
         Operation("GET", "/v1/billing/usage/chart", "Usage by day, of one instance if asked.", ChartQuery, UsageChart, _chart, refusals=(404, 422)),
     ),

@@ -19,7 +19,7 @@ from rest.doors import Ask, Document, Operation
 from rest.fields import Asked, Day, Instant, Microusd, Nothing, Told, choice
 from rest.keys import every_key, make_key, parse_key_id
 from rest.shapes import TYPED, TypedError
-from rest.topups import top_up
+from rest.topups import portal, subscribe, top_up
 
 ZONE = "UTC"
 """The document names no time zone."""
@@ -76,6 +76,18 @@ class Checkout(Told):
 
     url: str
     session_id: str
+
+
+class CheckoutBody(Asked):
+    """The tier to subscribe to, by its slug."""
+
+    tier: str
+
+
+class Portal(Told):
+    """Stripe's page where the customer manages cards, invoices and subscriptions."""
+
+    url: str
 
 
 class TenantCredits(Told):
@@ -248,6 +260,15 @@ async def _subscription(ask: Ask[Nothing]) -> TenantSubscription:
     )
 
 
+async def _checkout(ask: Ask[CheckoutBody]) -> Checkout:
+    url, session_id = await subscribe(ask.runtime, ask.caller, ask.headers, ask.given.tier)
+    return Checkout(url=url, session_id=session_id)
+
+
+async def _portal(ask: Ask[Nothing]) -> Portal:
+    return Portal(url=await portal(ask.runtime, ask.caller))
+
+
 DOCUMENT = Document(
     name="Gateway: tenant",
     shape=lambda headers: TYPED,
@@ -265,5 +286,9 @@ DOCUMENT = Document(
         Operation(
             "POST", "/tenant/billing/topup", "Begin a top-up, to be paid at Stripe.", TopUpBody, Checkout, _top_up, refusals=(400, 413, 422, 502, 503)
         ),
+        Operation(
+            "POST", "/tenant/billing/checkout", "Subscribe to a tier, at Stripe.", CheckoutBody, Checkout, _checkout, refusals=(400, 404, 409, 413, 422, 502, 503)
+        ),
+        Operation("POST", "/tenant/billing/portal", "Manage cards, invoices and subscriptions, at Stripe.", Nothing, Portal, _portal, refusals=(413, 502, 503)),
     ),
 )

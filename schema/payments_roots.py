@@ -6,14 +6,16 @@ from typing import Annotated
 import strawberry
 from strawberry import field
 
+from domain.errors import NotFound
 from models.enums import Scope
 from resolvers import payments
+from schema import ids
 from schema.apps_roots import guarded, row
 from schema.context import Info
 from schema.fields import resolved
 from schema.payments import Refund
 from schema.scalars import URL, MicroUsd
-from schema.topups import AutoTopUp, AutoTopUpUpdateInput, CheckoutSession, TopUp
+from schema.topups import AutoTopUp, AutoTopUpUpdateInput, CheckoutSession, PortalSession, TopUp
 from schema.user_errors import UserError
 
 
@@ -63,6 +65,42 @@ class AutoTopUpUpdatePayload:
     user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
 
 
+@strawberry.input(description="Input of subscriptionCheckoutCreate.")
+class SubscriptionCheckoutCreateInput:
+    """As the contract has it."""
+
+    tier_id: strawberry.ID = field(description="The tier.")
+    return_url: URL | None = field(
+        description="Where Stripe sends the customer afterwards; the console when absent. Must be on an allowed origin.", default=strawberry.UNSET
+    )
+    idempotency_key: str | None = field(description="Makes a retry return the first session instead of another.", default=strawberry.UNSET)
+
+
+@strawberry.type(description="Result of subscriptionCheckoutCreate.")
+class SubscriptionCheckoutCreatePayload:
+    """As the contract has it."""
+
+    checkout_session: CheckoutSession | None = field(description="The page to send the customer to.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.input(description="Input of billingPortalCreate.")
+class BillingPortalCreateInput:
+    """As the contract has it."""
+
+    return_url: URL | None = field(
+        description="Where Stripe sends the customer afterwards; the console when absent. Must be on an allowed origin.", default=strawberry.UNSET
+    )
+
+
+@strawberry.type(description="Result of billingPortalCreate.")
+class BillingPortalCreatePayload:
+    """As the contract has it."""
+
+    portal_session: PortalSession | None = field(description="The page to send the customer to.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
 @strawberry.type
 class PaymentMutations:
     """Writes of payments."""
@@ -74,6 +112,29 @@ class PaymentMutations:
         """Begin a top-up."""
         begun = await payments.begin(info.context, input.amount_usd, input.return_url or None, input.idempotency_key or None)
         return CreditsCheckoutCreatePayload(checkout_session=CheckoutSession.of(begun), top_up=TopUp.of(begun))
+
+    @resolved(
+        "Open a Stripe page to subscribe to a tier. Requires scope `BILLING_WRITE`.",
+        extensions=guarded(SubscriptionCheckoutCreatePayload, Scope.BILLING_WRITE),
+    )
+    async def subscription_checkout_create(
+        self, info: Info, input: Annotated[SubscriptionCheckoutCreateInput, strawberry.argument(description="Which tier.")]
+    ) -> SubscriptionCheckoutCreatePayload | None:
+        """Begin the page."""
+        slug = ids.key_of("Tier", input.tier_id)
+        if slug is None:
+            raise NotFound("tier", path=("tierId",))
+        session = await payments.subscribe(info.context, slug, input.return_url or None, input.idempotency_key or None)
+        assert session.url is not None, "a page that was begun has an address"
+        shown = CheckoutSession(session_id=session.id, url=URL(session.url), expires_at=session.expires_at)
+        return SubscriptionCheckoutCreatePayload(checkout_session=shown)
+
+    @resolved("Open Stripe's customer portal. Requires scope `BILLING_WRITE`.", extensions=guarded(BillingPortalCreatePayload, Scope.BILLING_WRITE))
+    async def billing_portal_create(
+        self, info: Info, input: Annotated[BillingPortalCreateInput, strawberry.argument(description="Where to return.")]
+    ) -> BillingPortalCreatePayload | None:
+        """Begin the page."""
+        return BillingPortalCreatePayload(portal_session=PortalSession(url=URL(await payments.portal(info.context, input.return_url or None))))
 
     @resolved(
         "Give money of a top-up back to the customer through Stripe, wholly or in part. Requires scope `OPERATOR`.",

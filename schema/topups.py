@@ -51,6 +51,13 @@ class CheckoutSession:
         return cls(session_id=top_up.session_id, url=URL(top_up.session_url), expires_at=top_up.session_expires_at)
 
 
+@strawberry.type(description="A page at Stripe where the customer manages cards, invoices and the subscription.")
+class PortalSession:
+    """As the contract has it."""
+
+    url: URL = field(description="Where to send the customer.")
+
+
 @strawberry.type(description="A payment that buys credit.")
 class TopUp(Node):
     """As the contract has it."""

@@ -139,6 +139,15 @@ async def count(caller: Caller) -> int:
     return int(await database.fetch_value(f"SELECT count(*) FROM app a WHERE {_MINE}", caller.require(Scope.APPS_READ)))
 
 
+async def in_use(workspace_id: UUID) -> tuple[int, int]:
+    """Return how many apps a workspace has, and how many of them have a live deployment; the caller has been let in to see it."""
+    row = await database.fetch_row(
+        "SELECT count(*) AS apps, count(live_deployment_id) AS live FROM app WHERE workspace_id = $1 AND deleted_at IS NULL", workspace_id
+    )
+    assert row is not None, "an aggregate has a row"
+    return row["apps"], row["live"]
+
+
 async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, AppView]:
     """Return those of the workspace's apps that have these ids, by id."""
     rows = await database.fetch(f"SELECT {_COLUMNS} FROM app a WHERE {_MINE} AND a.id = ANY ($2)", caller.require(Scope.APPS_READ), list(ids))

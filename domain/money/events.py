@@ -12,7 +12,7 @@ import msgspec
 from domain import duties
 from domain.duties import Duty
 from domain.errors import InvalidInput
-from domain.money import payments, topups
+from domain.money import payments, renewals, topups
 from domain.money.processor import EventFact, Processor
 from models import database
 
@@ -30,7 +30,12 @@ MONEY = (
     *("charge.succeeded", "charge.refunded", "refund.created", "refund.updated", "refund.failed", "charge.refund.updated"),
     *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
 )
-TYPES = (*SESSIONS, *MONEY)
+SUBSCRIPTION, INVOICE = "customer.subscription.", "invoice."
+RENEWALS = (
+    *(f"{SUBSCRIPTION}{what}" for what in ("created", "updated", "deleted", "paused", "resumed", "trial_will_end")),
+    *(f"{INVOICE}{what}" for what in ("finalized", "paid", "payment_failed", "payment_action_required", "voided", "marked_uncollectible", "updated")),
+)
+TYPES = (*SESSIONS, *MONEY, *RENEWALS)
 """What is listened to; everything else is answered and forgotten."""
 
 _ID = re.compile(r"[A-Za-z0-9_]{4,250}")
@@ -128,10 +133,16 @@ async def apply(processor: Processor, duty: Duty) -> None:
 
 
 async def _look(processor: Processor, type_: str, object_id: str, payment_id: str | None, heard_at: datetime) -> bool:
+    if type_.startswith(SUBSCRIPTION):
+        return await renewals.refresh(processor, object_id)
+    if type_.startswith(INVOICE):
+        return await renewals.refresh_invoice(processor, object_id)
     if type_ in SESSIONS:
         session = await topups.whose(object_id)
         if session is None:
             found = await processor.find_session(object_id)
+            if found is not None and found.subscription_id is not None:
+                return await renewals.refresh(processor, found.subscription_id)
             if found is None or found.mode != "payment" or found.workspace_id is None or found.subject is None:
                 return False
             session, payment_id = (found.workspace_id, found.subject), found.payment_id

@@ -137,6 +137,43 @@ class EventFact:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionFact:
+    """A subscription; `tier` and `next_tier` are slugs that its prices name, `workspace_id` is what it says of itself."""
+
+    id: str
+    status: str
+    customer_id: str | None
+    workspace_id: UUID | None
+    tier: str | None
+    next_tier: str | None
+    yearly: bool
+    period_start: datetime
+    period_end: datetime
+    trial_ends_at: datetime | None
+    cancel_at_period_end: bool
+    created_at: datetime
+    ended_at: datetime | None
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceFact:
+    """An invoice, in cents of US dollars, tax included."""
+
+    id: str
+    number: str | None
+    status: str
+    description: str | None
+    cents: int
+    url: str | None
+    pdf_url: str | None
+    customer_id: str | None
+    subscription_id: str | None
+    created_at: datetime
+    live: bool
+
+
 class Processor(Protocol):
     """Stripe, or what stands in for it. Every method raises ProcessorFailed; none may be called inside a database transaction."""
 
@@ -171,3 +208,32 @@ class Processor(Protocol):
 
     async def entries_between(self, start: datetime, end: datetime) -> list[EntryFact]:
         """Return the balance transactions of a stretch of time, oldest first."""
+
+    async def ensure_price(self, slug: str, name: str, cents: int, *, yearly: bool) -> str:
+        """Return the price that a tier is sold at, made where there is none of that amount."""
+
+    async def create_subscription_session(
+        self, page_id: UUID, workspace_id: UUID, customer_id: str, price_id: str, slug: str, trial_days: int, *, success_url: str, cancel_url: str
+    ) -> SessionFact:
+        """Begin a page to subscribe at, once for each of our pages."""
+
+    async def create_portal(self, customer_id: str, *, return_url: str) -> str:
+        """Return the address of a page where a customer manages cards, invoices and subscriptions."""
+
+    async def find_subscription(self, subscription_id: str) -> SubscriptionFact | None:
+        """Read a subscription as it is now."""
+
+    async def find_invoice(self, invoice_id: str) -> InvoiceFact | None:
+        """Read an invoice as it is now."""
+
+    async def change_price(self, change_id: UUID, subscription_id: str, price_id: str, slug: str) -> None:
+        """Change a subscription's price now; the difference is charged now, or nothing changes."""
+
+    async def schedule_price(self, change_id: UUID, subscription_id: str, price_id: str) -> None:
+        """Change a subscription's price with its next period."""
+
+    async def release_schedule(self, change_id: UUID, subscription_id: str) -> None:
+        """Forget what was to change with the next period."""
+
+    async def end_with_period(self, change_id: UUID, subscription_id: str, *, ends: bool) -> None:
+        """Let a subscription end with its period, or go on."""

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from embedded.stripe import pages
+from embedded.stripe import billing, pages
 from embedded.stripe.account import API_VERSION, Account, Json, Missing, Refused, shown
 from embedded.stripe.deliveries import Deliveries
 from embedded.stripe.endpoints import ENDPOINTS, Endpoint
@@ -95,6 +95,7 @@ class Simulator:
         return _reply(status, answer)
 
     def _perform(self, method: str, path: str, body: bytes) -> Json:
+        billing.tick(self.account)
         found = _endpoint(method, path)
         if found is None:
             raise Refused(f"Unrecognized request URL ({method}: {path}).", status=404)

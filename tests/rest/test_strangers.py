@@ -48,6 +48,10 @@ NEEDS: dict[str, Scope | None] = {
     "GET /v1/credits/transactions": Scope.BILLING_READ,
     "POST /v1/credits/checkout": Scope.BILLING_WRITE,
     "POST /tenant/billing/topup": Scope.BILLING_WRITE,
+    "POST /tenant/billing/checkout": Scope.BILLING_WRITE,
+    "POST /tenant/billing/portal": Scope.BILLING_WRITE,
+    "GET /v1/billing": Scope.BILLING_READ,
+    "GET /v1/billing/trial-status": Scope.BILLING_READ,
     "GET /v1/apps": Scope.APPS_READ,
     "POST /v1/apps": Scope.APPS_WRITE,
     "GET /v1/apps/{appId}": Scope.APPS_READ,
@@ -70,9 +74,10 @@ BODIES: dict[str, Callable[[], dict[str, Any]]] = {
     "PUT /usage/{usage_id}": lambda: {"units_used": 1},
     "POST /v1/credits/checkout": lambda: {"amountUsd": 10},
     "POST /tenant/billing/topup": lambda: {"amount_usd": 10},
+    "POST /tenant/billing/checkout": lambda: {"tier": "pro"},
 }
 """The bodies of operations that answer nothing without one."""
-SEES = {"/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
+SEES = {"/v1/billing": frozenset({Scope.USAGE_READ}), "/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
 """What a key needs besides to see the record of another key."""
 TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name", "top_up")
 

@@ -1,0 +1,238 @@
+"""Subscriptions that Stripe keeps going: bought on a page of Stripe's, changed there or here, and read afresh whatever is heard."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from domain import idempotency
+from domain.access.callers import Caller
+from domain.errors import InvalidInput, InvalidState, NotFound, Unavailable
+from domain.money import subscriptions, tiers, topups
+from domain.money.payments import MOST_RACES, STRIPE
+from domain.money.processor import InvoiceFact, Processor, ProcessorFailed, SessionFact, SubscriptionFact
+from domain.money.subscriptions import SubscriptionView
+from domain.money.tiers import Tier
+from models import database
+from models.enums import BillingCycle, Scope, SubscriptionSource, SubscriptionStatus
+from models.ids import uuid7
+
+GRACE = timedelta(days=7)
+"""How long a renewal that failed is waited for, from the day it was due."""
+MOST_REFRESHES = 20
+OVER = (SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED)
+
+log = structlog.get_logger()
+
+
+async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, return_url: str, idempotency_key: str | None, path: str = "tierId") -> SessionFact:
+    """Begin a page to subscribe to a tier at; the same key gives the first page again. A first subscription has the tier's trial.
+
+    Raises NotFound for the tier, InvalidState for one that costs nothing, IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
+    """
+    workspace_id = caller.require(Scope.BILLING_WRITE)
+    tier = (await tiers.find_many([slug])).get(slug)
+    if tier is None or tier.retired:
+        raise NotFound("tier", path=(path,))
+    if tier.price_cents == 0:
+        raise InvalidState("This tier costs nothing: an operator gives it.", state="free", path=(path,))
+    cashier = topups.enabled(processor)
+    page_id = uuid7()
+    if idempotency_key is not None:
+        async with database.transaction():
+            page_id = await idempotency.claim(workspace_id, "subscriptionCheckout", idempotency_key, [slug, return_url], page_id) or page_id
+    had_one = await database.fetch_value("SELECT EXISTS (SELECT FROM subscription WHERE workspace_id = $1)", workspace_id)
+    customer_id = await topups.customer_of(cashier, workspace_id)
+    price_id = await price_of(cashier, tier)
+    trial_days = 0 if had_one else tier.trial_days
+    session = await cashier.create_subscription_session(
+        page_id, workspace_id, customer_id, price_id, tier.slug, trial_days, success_url=return_url, cancel_url=return_url
+    )
+    if session.url is None:
+        raise ProcessorFailed("This page is over: begin another one.", retryable=False)
+    return session
+
+
+async def price_of(processor: Processor, tier: Tier) -> str:
+    """Return the price at Stripe that a tier is sold at, made when there is none or the tier's has changed."""
+    return await processor.ensure_price(tier.slug, tier.name, tier.price_cents, yearly=tier.billing_cycle is BillingCycle.YEARLY)
+
+
+async def sync(processor: Processor) -> list[tuple[str, str]]:
+    """Make products and prices at Stripe for every tier that is sold; returns slug and price of each. Safe to repeat."""
+    return [(tier.slug, await price_of(processor, tier)) for tier in await tiers.listed() if tier.price_cents > 0]
+
+
+async def portal(caller: Caller, processor: Processor | None, *, return_url: str) -> str:
+    """Return the address of Stripe's customer portal. Raises PaymentsDisabled, ProcessorFailed."""
+    workspace_id = caller.require(Scope.BILLING_WRITE)
+    cashier = topups.enabled(processor)
+    return await cashier.create_portal(await topups.customer_of(cashier, workspace_id), return_url=return_url)
+
+
+async def change(
+    caller: Caller, processor: Processor | None, subscription_id: UUID, *, tier: str | None, cancel_at_period_end: bool | None, idempotency_key: str | None
+) -> SubscriptionView:
+    """Change the tier of a subscription, at once when it is dearer (Stripe prorates and charges), with the next period when it is cheaper; or let it end.
+
+    Raises NotFound, InvalidState for one that is over or that an operator gave, InvalidInput, IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
+    """
+    workspace_id = caller.require(Scope.BILLING_WRITE)
+    cashier = topups.enabled(processor)
+    mine = await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+    stripe_id = await database.fetch_value("SELECT stripe_subscription_id FROM subscription WHERE workspace_id = $1 AND id = $2", workspace_id, subscription_id)
+    if mine.source is not SubscriptionSource.STRIPE or stripe_id is None:
+        raise InvalidState("An operator gave this subscription, and changes it.", state=mine.source.value, path=("id",))
+    if mine.status in OVER or mine.ended_at is not None:
+        raise InvalidState("This subscription is over: subscribe again.", state=mine.status.value, path=("id",))
+    if tier is None and cancel_at_period_end is None:
+        raise InvalidInput("Name a tier, or whether it ends with its period.", path=("tierId",))
+    known = await tiers.find_many([slug for slug in (tier, mine.tier) if slug])
+    wanted = known.get(tier) if tier is not None else None
+    if tier is not None and (wanted is None or wanted.retired or wanted.price_cents == 0):
+        raise NotFound("tier", path=("tierId",))
+    change_id = uuid7()
+    if idempotency_key is not None:
+        async with database.transaction():
+            input_ = [str(subscription_id), tier, cancel_at_period_end]
+            change_id = await idempotency.claim(workspace_id, "subscriptionUpdate", idempotency_key, input_, change_id) or change_id
+    await refresh(cashier, stripe_id)
+    mine = await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+    if wanted is not None and wanted.slug != mine.tier:
+        price_id = await price_of(cashier, wanted)
+        if _yearly_cents(wanted) > _yearly_cents(known[mine.tier]) if mine.tier in known else True:
+            await cashier.change_price(change_id, stripe_id, price_id, wanted.slug)
+        elif wanted.slug != mine.next_tier:
+            await cashier.schedule_price(change_id, stripe_id, price_id)
+    elif wanted is not None and mine.next_tier is not None:
+        await cashier.release_schedule(change_id, stripe_id)
+    if cancel_at_period_end is not None and cancel_at_period_end != mine.cancel_at_period_end:
+        await cashier.end_with_period(change_id, stripe_id, ends=cancel_at_period_end)
+    await refresh(cashier, stripe_id)
+    return await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+
+
+def _yearly_cents(tier: Tier) -> int:
+    return tier.price_cents * (1 if tier.billing_cycle is BillingCycle.YEARLY else 12)
+
+
+async def refresh(processor: Processor, stripe_id: str) -> bool:
+    """Read a subscription at Stripe and write it down; False when it is not ours. A reading that another one overtook is thrown away and made anew.
+
+    Raises ProcessorFailed, and Unavailable when others were in the way.
+    """
+    for _ in range(MOST_RACES):
+        seen = await database.fetch_row(
+            "SELECT s.looked_at, clock_timestamp() AS now FROM (SELECT 1) x LEFT JOIN subscription s ON s.stripe_subscription_id = $1", stripe_id
+        )
+        assert seen is not None
+        fact = await processor.find_subscription(stripe_id)
+        owner = await _owner(processor, fact) if fact is not None else None
+        if fact is None or owner is None:
+            return False
+        if await _write(owner, fact, seen["looked_at"], seen["now"]):
+            return True
+    raise Unavailable("Others look at this subscription at the same time.")
+
+
+async def _owner(processor: Processor, fact: SubscriptionFact) -> UUID | None:
+    """The workspace that a subscription is bound to: its customer's, which its own words must agree with, in our mode, for a tier that there is."""
+    ours = await topups.whose(fact.customer_id) if fact.customer_id else None
+    if ours is None or fact.live != processor.live:
+        return None
+    if ours[0] != fact.workspace_id or fact.tier is None or not await tiers.find_many([fact.tier]):
+        log.error("subscription is not bound to a workspace and a tier", subscription=fact.id)
+        return None
+    return ours[0]
+
+
+async def _write(workspace_id: UUID, fact: SubscriptionFact, seen: object, now: object) -> bool:
+    assert fact.tier is not None
+    status = SubscriptionStatus(fact.status)
+    ended = status in OVER
+    async with database.transaction():
+        row = await database.fetch_row(
+            """
+            INSERT INTO subscription (workspace_id, id, tier, source, status, cycle, current_period_start, current_period_end, trial_ends_at, grace_ends_at,
+                                      cancel_at_period_end, next_tier, stripe_subscription_id, creator_kind, creator_name, created_at, ended_at, looked_at)
+            VALUES ($1, $2, $3, 'stripe', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                ON CONFLICT (workspace_id, stripe_subscription_id) WHERE stripe_subscription_id IS NOT NULL DO UPDATE
+               SET tier = excluded.tier, status = excluded.status, cycle = excluded.cycle, current_period_start = excluded.current_period_start,
+                   current_period_end = excluded.current_period_end, trial_ends_at = excluded.trial_ends_at, grace_ends_at = excluded.grace_ends_at,
+                   cancel_at_period_end = excluded.cancel_at_period_end, next_tier = excluded.next_tier, ended_at = excluded.ended_at, looked_at = excluded.looked_at
+             WHERE subscription.looked_at IS NOT DISTINCT FROM $18::timestamptz
+            RETURNING id
+            """,
+            workspace_id,
+            uuid7(),
+            fact.tier,
+            status.value,
+            (BillingCycle.YEARLY if fact.yearly else BillingCycle.MONTHLY).value,
+            fact.period_start,
+            fact.period_end,
+            fact.trial_ends_at,
+            fact.period_start + GRACE if status is SubscriptionStatus.PAST_DUE else None,
+            fact.cancel_at_period_end,
+            fact.next_tier,
+            fact.id,
+            STRIPE.kind.value,
+            STRIPE.name,
+            fact.created_at,
+            (fact.ended_at or now) if ended else None,
+            now,
+            seen,
+        )
+        if row is not None:
+            await topups.enter(fact.id, "subscription", workspace_id, row["id"])
+    return row is not None
+
+
+async def refresh_invoice(processor: Processor, invoice_id: str) -> bool:
+    """Read an invoice at Stripe, write it down, and its subscription with it; False when it is not ours."""
+    fact = await processor.find_invoice(invoice_id)
+    ours = await topups.whose(fact.customer_id) if fact is not None and fact.customer_id else None
+    if fact is None or ours is None or fact.live != processor.live:
+        return False
+    await _write_invoice(ours[0], fact)
+    if fact.subscription_id is not None:
+        await refresh(processor, fact.subscription_id)
+    return True
+
+
+async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> None:
+    await database.fetch(
+        """
+        INSERT INTO invoice (workspace_id, id, stripe_invoice_id, number, status, description, amount_microusd, url, pdf_url, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            ON CONFLICT (workspace_id, stripe_invoice_id) DO UPDATE SET number = coalesce(excluded.number, invoice.number), description = excluded.description,
+               status = CASE WHEN invoice.status IN ('paid', 'void') THEN invoice.status ELSE excluded.status END,
+               amount_microusd = excluded.amount_microusd, url = coalesce(excluded.url, invoice.url), pdf_url = coalesce(excluded.pdf_url, invoice.pdf_url)
+        """,
+        workspace_id,
+        uuid7(),
+        fact.id,
+        fact.number,
+        fact.status,
+        fact.description,
+        fact.cents * 10_000,
+        fact.url,
+        fact.pdf_url,
+        fact.created_at,
+    )
+
+
+async def sweep(processor: Processor) -> None:
+    """Read again what should have renewed, or ended, and was not heard of; any process may do so at any time."""
+    rows = await database.fetch(
+        """
+        SELECT stripe_subscription_id AS id FROM subscription WHERE source = 'stripe' AND ended_at IS NULL AND stripe_subscription_id IS NOT NULL
+           AND least(current_period_end, coalesce(trial_ends_at, current_period_end)) < clock_timestamp()
+           AND coalesce(looked_at, '-infinity') < clock_timestamp() - interval '10 minutes' ORDER BY looked_at NULLS FIRST LIMIT $1
+        """,
+        MOST_REFRESHES,
+    )
+    for row in rows:
+        try:
+            await refresh(processor, row["id"])
+        except (ProcessorFailed, Unavailable) as refusal:
+            log.warning("a subscription could not be looked at", subscription=row["id"], reason=refusal.message)

@@ -1,0 +1,109 @@
+"""Plans over REST and GraphQL on a running gateway: subscribing, the portal, the billing page, the trial's status."""
+
+from datetime import datetime
+from typing import Any
+
+import httpx2
+import pytest
+
+from embedded.stripe import billing as bank
+from models import database
+from tests.payments.lives import Till
+from tests.payments.test_graphql import ask
+from tests.support.calling import until
+from tests.support.world import Tenant, tenant
+
+pytestmark = pytest.mark.anyio
+
+TIER = "pro"
+PLAN = {
+    *("api_call_limit", "billing_cycle", "conversation_limit", "current_period_end", "current_period_start", "instance_limit", "max_sites_per_node", "plan_name"),
+    *("price_cents", "product_name", "status", "tier_id", "tier_slug", "token_allowance", "trial_days_remaining", "trial_ends_at"),
+}
+USAGE = {
+    *("active_instances", "api_call_limit", "conversation_limit", "instance_limit", "max_sites_per_node", "platform_cost_usd", "token_allowance", "total_cost_usd"),
+    *("total_hosted_sites", "total_requests", "total_tokens", "unique_end_users", "webhost_nodes"),
+}
+TRIAL = {"plan_name", "status", "trial_days_remaining", "trial_ends_at", "trial_expired", "upgrade_url"}
+
+
+async def get(client: httpx2.AsyncClient, customer: Tenant, path: str) -> Any:
+    """The body of a good answer."""
+    answer = await client.get(path, headers=customer.bearer)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_without_a_plan(counter: tuple[httpx2.AsyncClient, Till]) -> None:
+    """Document 2: every field is there without a plan too: `No Plan`, nothing used, no trial."""
+    client, _ = counter
+    customer = await tenant()
+    told = await get(client, customer, "/v1/billing")
+    assert (set(told), set(told["plan"]), set(told["usage"])) == ({"plan", "subscribed_tier_ids", "usage"}, PLAN, USAGE)
+    assert (told["plan"]["plan_name"], told["plan"]["price_cents"], told["subscribed_tier_ids"]) == ("No Plan", 0, [])
+    assert (told["usage"]["total_cost_usd"], told["usage"]["total_requests"], told["usage"]["webhost_nodes"]) == ("0.00", 0, 0)
+    assert await get(client, customer, "/v1/billing/trial-status") == {
+        "plan_name": "No Plan", "status": "none", "trial_days_remaining": 0,
+        "trial_ends_at": None, "trial_expired": False, "upgrade_url": "/billing",
+    }
+
+
+async def test_a_plan_from_the_page_to_the_billing_page(counter: tuple[httpx2.AsyncClient, Till]) -> None:
+    """POST /tenant/billing/checkout, paid at the simulator, heard by the webhook: /v1/billing, /v1/billing/trial-status and the portal tell it."""
+    client, till = counter
+    customer = await tenant()
+    begun = await client.post("/tenant/billing/checkout", json={"tier": TIER}, headers=customer.bearer)
+    assert (begun.status_code, set(begun.json())) == (200, {"url", "session_id"})
+    subscription = bank.pay_subscription(till.account, begun.json()["session_id"])
+
+    async def heard() -> bool:
+        return bool((await get(client, customer, "/v1/billing/trial-status"))["plan_name"] != "No Plan")
+
+    await until(heard, "the subscription")
+    told = await get(client, customer, "/v1/billing")
+    price = subscription["items"]["data"][0]["price"]["unit_amount"]
+    assert (told["plan"]["tier_slug"], told["plan"]["price_cents"], told["subscribed_tier_ids"]) == (TIER, price, [TIER])
+    assert told["plan"]["status"] in ("active", "trialing")
+    end = datetime.fromisoformat(told["plan"]["current_period_end"])
+    assert int(end.timestamp()) == subscription["items"]["data"][0]["current_period_end"]
+    trial = await get(client, customer, "/v1/billing/trial-status")
+    assert (set(trial), trial["status"], trial["trial_expired"]) == (TRIAL, told["plan"]["status"], False)
+    portal = await client.post("/tenant/billing/portal", headers=customer.bearer)
+    assert (portal.status_code, set(portal.json())) == (200, {"url"})
+    page = await client.get(portal.json()["url"])
+    assert "This is a simulator of Stripe." in page.text
+    assert "SIM-0001" in page.text
+
+
+NO_TIERS: list[tuple[dict[str, object], int]] = [
+    ({}, 400),
+    ({"tier": None}, 400),
+    ({"tier": 5}, 400),
+    ({"tier": "gold"}, 404),
+    ({"tier": "x" * 500}, 404),
+    ({"tier": "\x00"}, 400),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), NO_TIERS)
+async def test_a_tier_that_is_not_there(counter: tuple[httpx2.AsyncClient, Till], body: dict[str, object], status: int) -> None:
+    """Refused in document 4's shape; no customer is made for it."""
+    client, _ = counter
+    customer = await tenant()
+    answer = await client.post("/tenant/billing/checkout", json=body, headers=customer.bearer)
+    assert (answer.status_code, set(answer.json()["error"])) == (status, {"type", "message"})
+    assert await database.fetch_value("SELECT count(*) FROM stripe_object WHERE workspace_id = $1", customer.workspace_id) == 0
+
+
+async def test_s4_checkout_and_s4_portal(counter: tuple[httpx2.AsyncClient, Till]) -> None:
+    """S4_Checkout and S4_Portal give pages of Stripe's; a tier that is none is told with its path."""
+    client, till = counter
+    customer = await tenant()
+    (tier,) = [each["id"] for each in (await ask(client, customer, "{ tiers { id slug } }"))["tiers"] if each["slug"] == TIER]
+    made = (await ask(client, customer, "S4_Checkout", tier=tier))["subscriptionCheckoutCreate"]
+    assert made["userErrors"] == []
+    assert made["checkoutSession"]["url"].startswith(f"{till.simulator.url}/checkout/")
+    refused = (await ask(client, customer, "S4_Checkout", tier="bm9uZQ"))["subscriptionCheckoutCreate"]
+    assert (refused["checkoutSession"], refused["userErrors"][0]["code"]) == (None, "NOT_FOUND")
+    opened = (await ask(client, customer, "S4_Portal"))["billingPortalCreate"]
+    assert opened["portalSession"]["url"].startswith(f"{till.simulator.url}/portal/")
