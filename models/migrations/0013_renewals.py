@@ -7,7 +7,7 @@ from tortoise import fields
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0009_usage_sketches')]
+    dependencies = [('models', '0012_books')]
 
     initial = False
 
