@@ -47,6 +47,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         book=runtime.book,
         offered=runtime.routes.offered,
         find=runtime.routes.find,
+        routes=runtime.routes,
         signing_secret=runtime.settings.secret.get_secret_value(),
         public_url=runtime.settings.public_url.rstrip("/"),
         version=VERSION,

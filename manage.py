@@ -330,6 +330,25 @@ def prices_import(path: Path | None, vendor: str | None, models: tuple[str, ...]
     _run(enter)
 
 
+@main.group()
+def upstream() -> None:
+    """Providers that calls are sent to."""
+
+
+@upstream.command("check")
+@click.argument("name", required=False)
+@click.option("--model", help="Which model to ask; one that the upstream serves when absent.")
+def upstream_check(name: str | None, model: str | None) -> None:
+    """Prove upstreams with a tiny call each, which the provider bills; exit 1 when one is not well."""
+    from operations import upstreams
+
+    async def look(settings: Settings) -> None:
+        if not await upstreams.check(settings, name, model):
+            sys.exit(1)
+
+    _run(look)
+
+
 @main.command()
 def audit() -> None:
     """Print every broken invariant of the books; exit 1 when there is one."""

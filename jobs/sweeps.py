@@ -9,9 +9,11 @@ import structlog
 
 from domain import duties
 from domain.money import grants
+from domain.serving import answers, upstreams
 from domain.usage import alerts, exports, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
+from models.ids import uuid7
 from runtime import Runtime
 
 HOLDS_SECONDS = 5.0
@@ -21,6 +23,7 @@ PRICES_SECONDS = 1.0
 ALERTS_SECONDS = 2.0
 PAYMENTS_SECONDS = 5.0
 EXPORTS_SECONDS = 600.0
+ANSWERS_SECONDS = 60.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 PARTITIONS_SECONDS = 6 * 3600.0
@@ -49,6 +52,8 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
         asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
+        asyncio.create_task(again(ANSWERS_SECONDS, answers.sweep)),
+        asyncio.create_task(again(upstreams.SHARE_SECONDS, partial(upstreams.share, runtime.routes, uuid7()))),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),
         asyncio.create_task(again(PAYMENTS_SECONDS, partial(payments.sweep, runtime))),
         asyncio.create_task(again(EXPORTS_SECONDS, lambda: exports.expire(runtime.store))),

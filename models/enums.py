@@ -140,6 +140,30 @@ class HoldState(StrEnum):
     RELEASED = "released"
 
 
+class IdempotentAnswerState(StrEnum):
+    """Where the answer to an idempotent call stands."""
+
+    CLAIMED = "claimed"
+    ANSWERED = "answered"
+    TOO_LARGE = "too_large"
+    EXPIRED = "expired"
+
+
+class UpstreamState(StrEnum):
+    """Whether calls are sent to an upstream; computed, never stored."""
+
+    HEALTHY = "healthy"
+    COOLING_DOWN = "cooling_down"
+    DISABLED = "disabled"
+
+
+class Dialect(StrEnum):
+    """The wire format of an inference call."""
+
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+
+
 class UsageOutcome(StrEnum):
     """How a call ended."""
 

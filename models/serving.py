@@ -6,7 +6,7 @@ from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
-from models.enums import ApiKeyKind, ApiKeyMode, HoldState, UsageOutcome
+from models.enums import ApiKeyKind, ApiKeyMode, HoldState, IdempotentAnswerState, UsageOutcome
 
 
 class Call(Model):
@@ -103,3 +103,44 @@ class Attempt(Model):
 
     class Meta:
         table = "attempt"
+
+
+class IdempotentAnswer(Model):
+    """A call that its client named by a key of its own, and its answer, sealed; a `claimed` one is under way, or was lost with its process.
+
+    `id` is a hash of workspace, API key and idempotency key; none of the latter two is stored, and the answer is sealed with a key made of both.
+    """
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    workspace_id = fields.UUIDField()
+    request_hash = fields.CharField(max_length=64)
+    call_id = fields.UUIDField()
+    state = fields.CharEnumField(IdempotentAnswerState, max_length=10)
+    sealed = fields.BinaryField(null=True)
+    leased_until = fields.DatetimeField()
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "idempotent_answer"
+
+
+class UpstreamHealth(Model):
+    """What one process knows of an upstream, written every few seconds so that all processes know it; a row that is old is of a process that is gone."""
+
+    process_id = fields.UUIDField(primary_key=True)
+    upstream = fields.CharField(max_length=100)
+    seen_at = fields.DatetimeField()
+    calls_under_way = fields.IntField()
+    cools_until = fields.DatetimeField(null=True)
+    tries = fields.IntField()
+    failures = fields.IntField()
+    first_byte_ms = ArrayField(element_type="int")
+    limits: Any = fields.JSONField()
+    failed_at = fields.DatetimeField(null=True)
+    failure_code = fields.CharField(max_length=64, null=True)
+    failure_message = fields.CharField(max_length=300, null=True)
+    failure_retryable = fields.BooleanField(null=True)
+
+    class Meta:
+        table = "upstream_health"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from domain import errors
@@ -44,8 +44,8 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class LetIn:
-    """A call that may go upstream, with what the relay needs: what the client asked, and what the first candidate of the plan is asked."""
+class Prepared:
+    """A call that was read, routed and priced: what the client asked, and what the first candidate of the plan is asked."""
 
     dialect: Dialect
     ask: Ask
@@ -53,8 +53,14 @@ class LetIn:
     plan: Plan
     first: Spoken
     opening: Opening
-    admitted: Admitted
     preset: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class LetIn(Prepared):
+    """A call that may go upstream, with what the relay needs."""
+
+    admitted: Admitted
 
     async def spoken_to(self, candidate: Candidate) -> Spoken:
         """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
@@ -91,6 +97,7 @@ class Arrival:
     origin: str | None = None
     address: str | None = None
     language: str | None = None
+    idempotency_key: str | None = None
 
     @property
     def request_id(self) -> str:
@@ -99,7 +106,14 @@ class Arrival:
 
 
 async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
-    """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal.
+    """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal."""
+    call = await prepare(runtime, arrival)
+    admitted = await runtime.calls.admit(call.opening)
+    return LetIn(call.dialect, call.ask, call.body, call.plan, call.first, call.opening, call.preset, admitted)
+
+
+async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
+    """Read, route and price a request; raises BadRequest for a body that cannot be served, or a domain refusal.
 
     A caller whose key is unknown learns nothing else about the request.
     """
@@ -108,7 +122,10 @@ async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
     now = runtime.clock()
     try:
         body, ask = await asyncio.to_thread(_read, dialect, body, preset) if len(body) > PARSE_ASIDE_BYTES else _read(dialect, body, preset)
-        plan = runtime.routes.plan(_asked(dialect, body, ask, secret, call_id, preset), now)
+        asked = _asked(dialect, body, ask, secret, call_id, preset)
+        if asked.model in runtime.routes.routers:  # what the router chooses, and falls back to, is what the key may use
+            asked = replace(asked, allowed=await _models_of(secret))
+        plan = runtime.routes.plan(asked, now)
         spoken = await _speak(dialect, ask, body, plan.candidates[0])
     except (BadRequest, errors.Refusal):
         await prove(secret)
@@ -131,6 +148,7 @@ async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
         fallbacks=plan.fallback_prices,
         route_reason=plan.why,
         besides=ask.besides,
+        idempotent=arrival.idempotency_key is not None,
         streamed=ask.streamed,
         input_tokens=ask.input_tokens,
         requested_max_output=ask.max_output_tokens,
@@ -144,14 +162,20 @@ async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
         origin=arrival.origin,
         address=arrival.address,
     )
-    admitted = await runtime.calls.admit(opening)
-    return LetIn(dialect, ask, body, plan, spoken, opening, admitted, preset)
+    return Prepared(dialect, ask, body, plan, spoken, opening, preset)
 
 
 def most_output(model: ModelView, ask: Ask) -> int:
     """Return how many tokens of output a choice may have at most: the client's bound, never more than the model's."""
     largest = model.max_output_tokens
     return (largest or DEFAULT_OUTPUT_TOKENS) if ask.max_output_tokens is None else min(ask.max_output_tokens, largest or MOST_OUTPUT_TOKENS)
+
+
+async def _models_of(secret: str) -> frozenset[str] | None:
+    try:
+        return await callers.models_of(secret)
+    except (*UNREACHABLE, *CONTENDED):
+        raise errors.Unavailable from None
 
 
 def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, preset: Version | None) -> Asked:

@@ -7,17 +7,19 @@ candidate's; after the first byte there is no other try.
 import asyncio
 import time
 
+import msgspec
 import structlog
 
 from clients.upstream import BROKEN, Response
 from domain import errors
-from domain.serving.calls import AttemptMade, Consumption, Ending
+from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
 from domain.serving.health import Trouble
 from models.enums import UsageOutcome
 from proxy.admission import Arrival, LetIn, Spoken, let_in, translated
 from proxy.attempts import Outcome, Try, judge, request_of, trouble_of
 from proxy.dialects.base import Answer, BadRequest, Meter, Reading, Refusal, RefusalKind
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
+from proxy.idempotency import Keyed
 from proxy.presets.registry import ANSWER_HEADER
 from proxy.progress import Progress
 from proxy.replies import Reply
@@ -37,6 +39,10 @@ LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 LOOK_BYTES = 4096
 """How many bytes go by, at most, between two looks at whether the hold still covers the output; a token has at least one."""
 SSE = b"text/event-stream"
+MODEL_HEADER = b"x-tallygate-model"
+ROUTE_HEADER = b"x-tallygate-route"
+CHARGE_HEADER = b"x-tallygate-charge-microusd"
+BALANCE_HEADER = b"x-tallygate-balance-microusd"
 
 log = structlog.get_logger()
 
@@ -67,6 +73,8 @@ class Pump:
         self._progress: Progress | None = None
         self._try: Try | None = None
         self._attempts: list[AttemptMade] = []
+        self._keyed = None if arrival.idempotency_key is None else Keyed(arrival, arrival.idempotency_key)
+        self._last: Answer | bytes | None = None
         self._whisper: asyncio.Task[None] | None = None
         self._received_at = runtime.clock()
         self._clock = time.monotonic()
@@ -89,12 +97,13 @@ class Pump:
     def client_left(self) -> None:
         """Take note that nobody reads any more; what happens to a stream is a matter of policy. After the answer it means nothing.
 
-        A whole answer is always read to its end: the provider makes and bills it all the same, and only its end says what it used.
+        A whole answer is always read to its end: the provider makes and bills it all the same, and only its end says what it used. So is that of a
+        call with an idempotency key: its client will come back for it.
         """
         if self._reply.ended:
             return
         self._reply.here = False
-        if self._call is None or (self._call.ask.streamed and self._runtime.settings.on_client_loss == "cancel"):
+        if self._keyed is None and (self._call is None or (self._call.ask.streamed and self._runtime.settings.on_client_loss == "cancel")):
             self._interrupt("client_gone")
 
     def stop(self) -> None:
@@ -149,10 +158,19 @@ class Pump:
         elif not self._ending:  # otherwise the client has its end, or the sweep will close the hold
             await self._finish(Outcome(self._consumption(), UsageOutcome.FAILED, 500, "internal"), refusal)
         elif not self._reply.ended:
-            await self._say_last(refusal)
+            await self._say_last(self._last or self._composed(refusal, None))
 
     async def _admit(self) -> LetIn | None:
         try:
+            if self._keyed is not None:
+                earlier = await self._keyed.claim(self._reply)
+                if isinstance(earlier, Refusal):
+                    await self._refuse(earlier)
+                    return None
+                if earlier is not None:
+                    self._ending = True
+                    await self._reply.whole(earlier.status, list(earlier.headers), earlier.body)
+                    return None
             return await let_in(self._runtime, self._arrival)
         except BadRequest as bad:
             refusal = Refusal(RefusalKind.BAD_REQUEST, bad.message, self._arrival.request_id, param=bad.param)
@@ -176,6 +194,8 @@ class Pump:
         """Answer a call that was never admitted."""
         self._ending = True
         answer = self._dialect.refuse(refusal)
+        if self._keyed is not None:
+            await self._keyed.end(self._reply, answer, answered=False)
         await self._reply.whole(answer.status, answer.headers, answer.body)
 
     async def _relay(self, call: LetIn) -> None:
@@ -226,9 +246,11 @@ class Pump:
                 tokens=call.opening.input_tokens,
                 started_at=self._runtime.clock(),
             )
+            why = call.plan.reason if number == 1 else f"{call.plan.reason}, fallback"
+            self._reply.told = [(MODEL_HEADER, candidate.model.name.encode("ascii", "replace")), (ROUTE_HEADER, why.encode("ascii", "replace"))]
             try:
                 # nobody pays for an answer that nobody waits for
-                await self._exchange(call, spoken, self._try, last=place == len(candidates) - 1 or not self._reply.here)
+                await self._exchange(call, spoken, self._try, last=place == len(candidates) - 1 or not (self._reply.here or self._keyed))
             except _Elsewhere as failed:
                 self._attempts.append(failed.made)
             else:
@@ -439,24 +461,65 @@ class Pump:
             attempts=tuple(self._attempts),
         )
         late: list[asyncio.Task[None]] = []
-        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: late.append(asyncio.create_task(self._say_last(last))))
+        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: late.append(asyncio.create_task(self._say_last(self._end(last)))))
         bug: Exception | None = None
         try:
-            await self._runtime.calls.settle(ending)
+            await self._close(ending, last)
         except Exception as error:  # the client has its answer all the same, and the sweep closes the hold
             bug = error
         finally:
             timer.cancel()
-        await (late[0] if late else self._say_last(last))
+        await (late[0] if late else self._say_last(self._end(last)))
         if bug is not None:
             raise bug
 
-    async def _say_last(self, last: Answer | Refusal | bytes) -> None:
+    def _end(self, last: Answer | Refusal | bytes, settled: Settled | None = None) -> Answer | bytes:
+        """Return the end as the client sees it, composed once."""
+        if self._last is None:
+            self._last = self._composed(last, settled)
+        return self._last
+
+    async def _close(self, ending: Ending, last: Answer | Refusal | bytes) -> None:
+        """Settle the call, then keep its answer where its client named it; both before the client sees the end, unless that takes too long."""
+        settled = await self._runtime.calls.settle(ending)
+        shown = self._end(last, settled)
+        if self._keyed is not None:
+            delivered = ending.outcome is UsageOutcome.SUCCEEDED or bool(ending.consumption.quantities)
+            answered = delivered and (self._reply.started or (isinstance(shown, Answer) and shown.status == 200))
+            await self._keyed.end(self._reply, shown, answered=answered)
+
+    def _composed(self, last: Answer | Refusal | bytes, settled: Settled | None) -> Answer | bytes:
+        """Return the end as the client sees it, with what the call cost, where that is known."""
+        if isinstance(last, Refusal):
+            if not self._reply.started:
+                return self._composed(self._dialect.refuse(last), settled)
+            meter = self._progress.meter if self._progress is not None else None
+            last = meter.fail(last) if meter is not None else b""
+        if isinstance(last, bytes):
+            return last if settled is None else self._remark(settled) + last
+        if settled is None:
+            return last
+        cost = [(CHARGE_HEADER, str(settled.charge_microusd).encode())]
+        if settled.available_microusd is not None:
+            cost.append((BALANCE_HEADER, str(settled.available_microusd).encode()))
+        return Answer(last.status, [*last.headers, *cost], last.body)
+
+    def _remark(self, settled: Settled) -> bytes:
+        """Return what a stream cost as a comment, which clients ignore, before its last event; nothing where no comment can stand."""
+        meter = self._progress.meter if self._progress is not None else None
+        alive = meter.keep_alive() if meter is not None else b""
+        if not alive.startswith(b":") or self._try is None:
+            return b""
+        told = {
+            "call": self._arrival.request_id,
+            "model": self._try.candidate.model.name,
+            "charge_microusd": settled.charge_microusd,
+            "balance_microusd": settled.available_microusd,
+        }
+        return b": tallygate " + msgspec.json.encode(told) + (b"\n\n" if alive.endswith(b"\n\n") else b"\n")
+
+    async def _say_last(self, last: Answer | bytes) -> None:
         if isinstance(last, bytes):
             await self._reply.say(last, last=True)
-        elif self._reply.started:  # a stream that began cannot be answered otherwise
-            meter = self._progress.meter if self._progress is not None else None
-            await self._reply.say(meter.fail(last) if isinstance(last, Refusal) and meter is not None else b"", last=True)
         else:
-            answer = self._dialect.refuse(last) if isinstance(last, Refusal) else last
-            await self._reply.whole(answer.status, answer.headers, answer.body)
+            await self._reply.whole(last.status, last.headers, last.body)

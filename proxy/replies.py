@@ -3,19 +3,25 @@
 import time
 from collections.abc import Callable
 
+from proxy.dialects.base import Answer
 from proxy.requests import Send
 
 
 class Reply:
     """The client's side of a call, over ASGI's `send`. Nothing is sent to a client that is gone, and nothing raised for it.
 
-    `own` are the header fields of ours that every answer carries; `on_loss` is called when a send finds the client gone.
+    `own` are the header fields of ours that every answer carries, `told` those of the try that answers; `on_loss` is called when a send finds the client gone.
     """
 
     def __init__(self, send: Send, request_id: str, on_loss: Callable[[], None]) -> None:
         self._send = send
         self._on_loss = on_loss
         self.own: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode()), (b"request-id", request_id.encode())]
+        self.told: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._limit: int | None = None
+        self._recorded: bytearray | None = None
         self.here = True
         self.started = False
         self.ended = False
@@ -26,11 +32,16 @@ class Reply:
         """Send the head: these fields, and ours."""
         self.started = True
         given = [field for field in headers if field[0] not in (b"request-id", b"x-request-id")]
-        await self._put({"type": "http.response.start", "status": status, "headers": [*given, *self.own]})
+        self._status, self._headers = status, [*given, *self.own, *self.told]
+        await self._put({"type": "http.response.start", "status": status, "headers": self._headers})
 
     async def say(self, body: bytes, *, last: bool = False) -> None:
         """Send a part of the body, or the last."""
         self.ended = self.ended or last
+        if self._recorded is not None and body:
+            self._recorded += body
+            if self._limit is not None and len(self._recorded) > self._limit:
+                self._recorded = None
         await self._put({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -38,6 +49,19 @@ class Reply:
         length = (b"content-length", str(len(body)).encode())
         await self.begin(status, [*(field for field in headers if field[0] != b"content-length"), length])
         await self.say(body, last=True)
+
+    def record(self, limit: int) -> None:
+        """Remember what is said from now on, whether or not the client still listens, up to `limit` bytes."""
+        self._limit, self._recorded = limit, bytearray()
+
+    def recorded(self, last: Answer | bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes | None]:
+        """Return status, header fields and body of what was said, with what is about to be said last; no body when it is too large."""
+        if isinstance(last, Answer):
+            status, headers, body = last.status, [*last.headers, *self.own, *self.told], last.body
+        else:
+            status, headers, body = self._status, self._headers, b"" if self._recorded is None else bytes(self._recorded) + last
+        too_large = self._recorded is None or (self._limit is not None and len(body) > self._limit)
+        return status, headers, None if too_large else body
 
     async def _put(self, message: dict[str, object]) -> None:
         if not self.here:

@@ -15,6 +15,9 @@ from proxy.dialects import anthropic, embeddings, openai, responses, speech, tra
 from proxy.dialects.base import Answer, BadRequest, Headers, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
 from proxy.dialects.multipart import checked
+from proxy.dry_runs import HEADER as DRY_RUN
+from proxy.dry_runs import price, wanted
+from proxy.idempotency import HEADER as IDEMPOTENCY
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
@@ -57,6 +60,7 @@ SHAPED: Mapping[str, Callable[[Headers, bytes], bytes]] = {
 COUNTS = frozenset(f"{base}{COUNT}" for slug in ("", *(f"/{slug}" for slug in PRESETS)) for base in ({f"{slug}/v1", f"{slug}/v1/v1"} | ({slug} if slug else set())))
 """The paths that count tokens."""
 
+IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 LANGUAGE = re.compile(r"[A-Za-z0-9-]{1,35}")
 """The shape of a language tag (RFC 5646, section 4.4.1: 35 characters are enough); what has another is not kept."""
 
@@ -92,10 +96,14 @@ class Inference:
             return Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id)
         try:
             preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
+            dry = any(name == DRY_RUN and wanted(value) for name, value in headers)
         except BadRequest as bad:
             return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
-        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language")}
+        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language", IDEMPOTENCY)}
         language = found.get(b"x-language", "")
+        idempotency_key = found.get(IDEMPOTENCY)
+        if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+            return Refusal(RefusalKind.BAD_REQUEST, "Idempotency-Key: has 1 to 255 printable ASCII characters", request_id)
         try:
             secret = await choose(credentials(headers))
             await send.smooth(self.relay.runtime.smoothing, secret)
@@ -121,8 +129,22 @@ class Inference:
             origin=found.get(b"origin"),
             address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
             language=language if LANGUAGE.fullmatch(language) else None,
+            idempotency_key=idempotency_key,
         )
+        if dry:
+            return await self._dry_run(arrival, send)
         await self._carry(arrival, receive, send)
+        return None
+
+    async def _dry_run(self, arrival: Arrival, send: Send) -> Refusal | None:
+        """Price a request without making it."""
+        try:
+            answer = await price(self.relay.runtime, arrival)
+        except BadRequest as bad:
+            return Refusal(RefusalKind.BAD_REQUEST, bad.message, arrival.request_id, param=bad.param)
+        except errors.Refusal as refused:
+            return translated(refused, arrival.request_id, now_seconds=time.time())
+        await _answer(send, answer, arrival.request_id)
         return None
 
     async def _carry(self, arrival: Arrival, receive: Receive, send: Send) -> None:

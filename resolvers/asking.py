@@ -23,6 +23,7 @@ from domain.money.ledger import AccountView, TransferView
 from domain.money.processor import Processor
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.presets import PresetView
+from domain.serving.routing import Routes
 from domain.usage import measure, records
 from domain.usage.feed import Feed
 from domain.usage.metrics import MOST_GROUPS, Detail, Dimension, Metrics, Question, Runs, UsageFilter
@@ -48,6 +49,7 @@ class Facilities:
     book: Book
     offered: Callable[[], list[ModelView]]
     find: Callable[[str], ModelView | None]
+    routes: Routes = field(repr=False)
     signing_secret: str = field(repr=False)
     public_url: str
     version: str

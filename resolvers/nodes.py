@@ -21,13 +21,14 @@ from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import AttemptView, Receipt
+from domain.serving.upstreams import UpstreamView
 from domain.usage import alerts, exports
 from domain.usage.alerts import RuleView
 from domain.usage.exports import ExportView
 from domain.usage.records import RecordView
 from domain.webhooks import DeliveryView, EndpointView
 from models.enums import LedgerAccountKind, Scope
-from resolvers import billing, catalogue, payments, receipts, tiers, workspaces
+from resolvers import billing, catalogue, payments, receipts, tiers, upstreams, workspaces
 from resolvers.asking import Asking
 
 Tried = tuple[Receipt, AttemptView]
@@ -55,6 +56,7 @@ Found = (
     | DeliveryView
     | ExportView
     | AuditEventView
+    | UpstreamView
 )
 Find = Callable[[Asking, str], Awaitable[Found | None]]
 
@@ -191,6 +193,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Grant": _grant,
     "Model": _model,
     "Price": _price,
+    "Upstream": upstreams.named,
     "AlertRule": _alert_rule,
     "Export": _export,
     "AuditEvent": _audit_event,

@@ -8,9 +8,9 @@ import strawberry
 from strawberry import UNSET, field
 
 from domain.money import amounts
-from domain.money.catalogue import ModelView, PriceVersion
+from domain.money.catalogue import ModelView, PriceVersion, paged
 from domain.money.catalogue import PriceRow as Row
-from domain.pages import PageOf
+from domain.pages import Page, PageOf
 from models import enums
 from models.enums import Bucket, Scope
 from resolvers import catalogue as resolvers
@@ -138,6 +138,7 @@ class PriceConnection:
 
     of_model: strawberry.Private[str]
     page: strawberry.Private[PageOf[PriceVersion]]
+    counted: strawberry.Private[int | None] = None
 
     @resolved("The page.")
     def edges(self) -> list[PriceEdge]:
@@ -157,7 +158,12 @@ class PriceConnection:
     @resolved("How many there are in all; counted only when selected.")
     def total_count(self, info: Info) -> SafeInt:
         """Count the versions."""
-        return SafeInt(resolvers.price_count(info.context, self.of_model))
+        return SafeInt(resolvers.price_count(info.context, self.of_model) if self.counted is None else self.counted)
+
+    @classmethod
+    def within(cls, versions: list[PriceVersion], wanted: Page) -> Self:
+        """A page of versions of several models."""
+        return cls(of_model="", page=paged(versions, wanted), counted=len(versions))
 
 
 @strawberry.type(description="A model that the gateway accepts.")

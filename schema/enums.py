@@ -116,6 +116,20 @@ _describe(
     },
 )
 _describe(
+    enums.Dialect,
+    "A wire format of inference.",
+    {"ANTHROPIC": "Anthropic Messages.", "OPENAI": "OpenAI Chat Completions and Responses."},
+)
+_describe(
+    enums.UpstreamState,
+    "Whether calls are sent to an upstream.",
+    {
+        "HEALTHY": "They are.",
+        "COOLING_DOWN": "They are not for a while, after failures or at the provider's limit.",
+        "DISABLED": "They are not; the configuration says so.",
+    },
+)
+_describe(
     enums.Role,
     "What a person may do in a workspace. Each role is a set of scopes.",
     {

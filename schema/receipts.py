@@ -2,7 +2,7 @@
 
 import datetime
 import decimal
-from typing import Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import strawberry
 from strawberry import field
@@ -13,7 +13,7 @@ from domain.serving.receipts import AttemptView, CallState, ClampReason, Funding
 from domain.serving.receipts import Receipt as View
 from models import enums
 from models.enums import Bucket, Scope
-from resolvers import catalogue
+from resolvers import catalogue, upstreams
 from resolvers import receipts as resolvers
 from schema import ids
 from schema.access import requires
@@ -26,6 +26,9 @@ from schema.nodes import Failure, Node
 from schema.presets import PresetVersion, version_named
 from schema.records import TokenCounts, UsageRecord
 from schema.scalars import SafeInt
+
+if TYPE_CHECKING:
+    from schema.upstreams import Upstream
 
 FAILURES = {
     "client_gone": "The client left before the end.",
@@ -163,6 +166,14 @@ class Attempt(Node):
     def receipt(self) -> "Receipt":
         """Show it."""
         return Receipt.of(self.of_call)
+
+    @resolved("The upstream. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
+    async def upstream(self, info: Info) -> Annotated["Upstream", strawberry.lazy("schema.upstreams")] | None:
+        """Read what is known of it; nothing for one that is configured no more."""
+        from schema.upstreams import Upstream  # it shows attempts itself
+
+        found = await upstreams.named(info.context, self.provider)
+        return Upstream.of(found) if found else None
 
     @resolved("The price version of that. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
     def upstream_price(self, info: Info) -> Price | None:

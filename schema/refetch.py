@@ -13,6 +13,7 @@ from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import Receipt as ReceiptView
+from domain.serving.upstreams import UpstreamView
 from domain.usage.alerts import RuleView
 from domain.usage.exports import ExportView
 from domain.usage.records import RecordView
@@ -37,6 +38,7 @@ from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
 from schema.tiers import Tier
 from schema.topups import TopUp
+from schema.upstreams import Upstream
 from schema.users import User, visible
 from schema.webhooks import WebhookDelivery, WebhookEndpoint
 from schema.workspaces import Workspace
@@ -98,3 +100,5 @@ def shown(context: Context, found: Found) -> Node:
             return WebhookEndpoint.of(found)
         case DeliveryView():
             return WebhookDelivery.of(found)
+        case UpstreamView():
+            return Upstream.of(found)

@@ -205,6 +205,30 @@ async def prove_key(secret: str, whence: Whence | None = None) -> None:
         _check_whence(row, whence)
 
 
+async def models_of(secret: str) -> frozenset[str] | None:
+    """Return the models that a key is held to; None when it is held to none, or there is no such key."""
+    names = await database.fetch_value(
+        "SELECT k.allowed_models FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id WHERE s.hash = $1",
+        secrets.fingerprint(secret),
+    )
+    return None if names is None else frozenset(names)
+
+
+async def key_of(secret: str) -> tuple[UUID, UUID]:
+    """Return the workspace and the id of an API key that works now; raises Unauthenticated for any other."""
+    row = secrets.well_formed(secret) and await database.fetch_row(
+        """
+        SELECT k.workspace_id, k.id FROM api_key_secret s JOIN api_key k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
+         WHERE s.hash = $1 AND (s.works_until IS NULL OR s.works_until > clock_timestamp())
+           AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+        """,
+        secrets.fingerprint(secret),
+    )
+    if not row:
+        raise Unauthenticated("This API key is unknown, revoked or expired.")
+    return row["workspace_id"], row["id"]
+
+
 async def _by_session(token: str, workspace: str | None, *, sessions: Sessions, open_signup: bool, at: datetime) -> Caller:
     claims = await sessions.verify(token)
     user = await users.signed_in(claims.issuer, claims.subject, claims.email if claims.email_verified else None, claims.name, at=at)

@@ -307,13 +307,17 @@ class Book:
 
     def versions(self, model: str, page: Page) -> PageOf[PriceVersion]:
         """Return a page of a model's versions, newest first."""
-        rows = list(reversed(self._prices.get((model, None), [])))
-        places = {version.id: index for index, version in enumerate(rows)}
-        start = places.get(page.after, -1) + 1 if page.after else 0
-        end = places.get(page.before, len(rows)) if page.before else len(rows)
-        window = rows[start:end]
-        items = window[-page.size :] if page.backwards else window[: page.size]
-        return PageOf(items=items, has_next=bool(items) and items[-1] is not rows[-1], has_previous=bool(items) and items[0] is not rows[0])
+        return paged(list(reversed(self._prices.get((model, None), []))), page)
+
+
+def paged(rows: list[PriceVersion], page: Page) -> PageOf[PriceVersion]:
+    """Return a page of versions that are in memory."""
+    places = {version.id: index for index, version in enumerate(rows)}
+    start = places.get(page.after, -1) + 1 if page.after else 0
+    end = places.get(page.before, len(rows)) if page.before else len(rows)
+    window = rows[start:end]
+    items = window[-page.size :] if page.backwards else window[: page.size]
+    return PageOf(items=items, has_next=bool(items) and items[-1] is not rows[-1], has_previous=bool(items) and items[0] is not rows[0])
 
 
 def _row(entry: dict[str, Any]) -> PriceRow:

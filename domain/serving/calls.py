@@ -254,7 +254,7 @@ class Calls:
         An admission whose client left while it was under way is released at once. Raises Unauthenticated, Forbidden and its kin,
         InsufficientCredit, BoundReached, or Unavailable when the database is away.
         """
-        item = self._admission(opening)
+        item = self.admission(opening)
         first = self._admissions.enqueue(item)
         try:
             row = await asyncio.shield(first)
@@ -263,7 +263,7 @@ class Calls:
             raise
         except (*UNREACHABLE, *CONTENDED):
             row = await self._admitted_after_all(first, item, opening)
-        return _admitted(row, opening)
+        return admitted_of(row, opening)
 
     async def _admitted_after_all(self, first: "asyncio.Future[Answer]", item: Item, opening: Opening) -> Answer:
         submission = asyncio.ensure_future(self._answered(first, item))
@@ -285,7 +285,8 @@ class Calls:
         except CONTENDED:  # others held the account for longer than any statement waits; nothing was written
             raise errors.Unavailable from None
 
-    def _admission(self, opening: Opening) -> Item:
+    def admission(self, opening: Opening) -> Item:
+        """Return a call as the statement that admits reads it."""
         return {
             "id": opening.id,
             "hash": opening.fingerprint,
@@ -321,7 +322,7 @@ class Calls:
 
     async def _release(self, submission: Awaitable[Answer], opening: Opening) -> None:
         try:
-            admitted = _admitted(await submission, opening)
+            admitted = admitted_of(await submission, opening)
         except (errors.Refusal, *UNREACHABLE):
             return
         await self.settle(
@@ -557,7 +558,7 @@ def _bound_reached(bound: str, quota: bool, passes: bool, resets_at: datetime | 
     return errors.BoundReached(f"{whose}{of} does not cover this call{when}.", bound=bound, resets_at=resets_at)
 
 
-def _admitted(row: Answer, opening: Opening) -> Admitted:
+def admitted_of(row: Answer, opening: Opening) -> Admitted:
     verdict = row["verdict"]
     if verdict == "admitted":
         return Admitted(opening.id, row["workspace_id"], row["key_id"], row["hold_microusd"], row["output"], row["clamped"], row["payer"])

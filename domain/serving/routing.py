@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from domain.errors import Unavailable, UnknownModel, Unpriced
+from domain.errors import Forbidden, Unavailable, UnknownModel, Unpriced
 from domain.money.catalogue import Book, ModelView, PriceVersion
 from domain.serving.health import Health, Standing
 from domain.serving.routers import AUTO, Features, Router, Target, router_view
@@ -81,6 +81,7 @@ class Asked:
     stick: Callable[[], bytes | None]
     lot: bytes
     echo_only: bool = False
+    allowed: frozenset[str] | None = None
     forms: tuple[str, ...] = ()
 
 
@@ -153,6 +154,10 @@ class Routes:
             reason = f"router {asked.model}"
         else:
             found, reason = [], ""
+        if not found and asked.model in self.routers and self.find(asked.model) is not None:
+            if asked.allowed is not None:
+                raise Forbidden(f"This key may use no model that `{asked.model}` could choose for this request.")
+            raise UnknownModel(f"None of the models behind `{asked.model}` can serve this request: it is too long for them, or needs tools or images.", path=("model",))
         if not found:
             raise UnknownModel(f"There is no model `{asked.model[:200]}` on this route. GET /v1/models lists those that there are.", path=("model",))
         return Plan(self._within_bounds(found, asked, at)[: self._tries], reason, routed=asked.model in self.routers)
@@ -189,7 +194,8 @@ class Routes:
         targets = []
         for model, weight in self._targets(router, echo_only=asked.echo_only):
             price = self._book.price(model.name, now)
-            if price is not None and (model.retires_at is None or model.retires_at > now):
+            allowed = asked.allowed is None or router.name in asked.allowed or model.name in asked.allowed
+            if price is not None and allowed and (model.retires_at is None or model.retires_at > now):
                 targets.append(Target(model, price, weight))
         fitting = router.fitting(targets, input_tokens=asked.input_tokens, max_output_tokens=asked.max_output_tokens, features=features)
         lot = asked.stick() or asked.lot if router.choose == "weighted" else asked.lot
@@ -225,6 +231,11 @@ class Routes:
             message = "As many calls go upstream now as the operator of this gateway allows; try again."
             raise Unavailable(message, retry_after_seconds=max(math.ceil(min(waits.values())), 1))
         return within
+
+    @property
+    def models(self) -> list[ModelView]:
+        """Every model of the book, served or not."""
+        return self._book.models()
 
     def _served(self) -> list[ModelView]:
         return [model for model in self._book.models() if any(upstream.enabled and upstream.serves(model) for upstream in self.upstreams)]

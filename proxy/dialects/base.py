@@ -128,6 +128,8 @@ class RefusalKind(StrEnum):
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "not_allowed"
     CONFLICT = "conflict"
+    ANSWER_GONE = "answer_gone"
+    MISMATCH = "mismatch"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"
     QUOTA_EXHAUSTED = "quota_exhausted"
@@ -142,7 +144,7 @@ class RefusalKind(StrEnum):
 class Refusal:
     """A refusal before it has a wire format; the message is for the client.
 
-    `retry_after_seconds` goes with RATE_LIMITED, QUOTA_EXHAUSTED and OVERLOADED; `resets_at` (aware) with QUOTA_EXHAUSTED.
+    `retry_after_seconds` goes with CONFLICT, RATE_LIMITED, QUOTA_EXHAUSTED and OVERLOADED; `resets_at` (aware) with QUOTA_EXHAUSTED.
     """
 
     kind: RefusalKind

@@ -12,6 +12,8 @@ _HOPELESS = frozenset(
         RefusalKind.FORBIDDEN,
         RefusalKind.QUOTA_EXHAUSTED,
         RefusalKind.NOT_SUPPORTED,
+        RefusalKind.ANSWER_GONE,
+        RefusalKind.MISMATCH,
     }
 )
 

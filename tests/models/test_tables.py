@@ -57,6 +57,11 @@ CONSTRAINTS = {
     ("quota_conversation", "FOREIGN KEY (workspace_id, bound_id) REFERENCES bound(workspace_id, id)"),
     ("export", "PRIMARY KEY (workspace_id, id)"),
     ("export", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("idempotent_answer", "PRIMARY KEY (workspace_id, id)"),
+    ("idempotent_answer", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("idempotent_answer", "CHECK (((id)::text ~ '^[0-9a-f]{64}$'::text))"),
+    ("idempotent_answer", "CHECK ((((state)::text = 'answered'::text) = (sealed IS NOT NULL)))"),
+    ("upstream_health", "PRIMARY KEY (process_id, upstream)"),
     ("hold", "PRIMARY KEY (workspace_id, call_id)"),
     ("hold", "CHECK ((amount >= 0))"),
     ("hold", "CHECK ((((state)::text = 'open'::text) = (closed_at IS NULL)))"),
@@ -132,6 +137,7 @@ DIRECTORIES = {
     "tortoise_migrations",
     "users",
     "workspace",
+    "upstream_health",
 }
 """Tables over all workspaces, or without any; every other one has the workspace first in its key, so that it can be sharded."""
 

@@ -10,7 +10,7 @@ import pytest
 from tests.proxy.dialects.responses_recordings import CREATED, deltas, events, message, report, response, stream
 from tests.support import upstream as scripted
 from tests.support.books import only_call, quiet, settled
-from tests.support.calling import bearer
+from tests.support.calling import bearer, said
 from tests.support.gateway import Gateway
 from tests.support.upstream import Script, Upstream
 from tests.support.world import tenant
@@ -64,7 +64,7 @@ async def test_bytes_pass_untouched(gateway: Gateway, provider: Upstream) -> Non
     body = b'{ "model":"gpt-5.5", "input" : [{"role":"user","content":"hi"}],"stream":true,"store":false, "include":["reasoning.encrypted_content"],"x":1.0 }'
     async with httpx2.AsyncClient(base_url=gateway.url) as client:
         answer = await client.post("/v1/responses", content=body, headers=bearer(mine.secret) | {"openai-beta": "responses=v1", "session_id": "s"})
-    assert answer.content == b"".join(parts)
+    assert said(answer.content) == b"".join(parts)
     assert (provider.requests[0].path, provider.requests[0].body) == ("/v1/responses", body)
     assert provider.requests[0].header("openai-beta") == "responses=v1"
     assert await quiet(mine) == CREDIT - PRICE

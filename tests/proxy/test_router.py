@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from domain.access import keys
+from domain.access.keys import NewKey
 from domain.money import catalogue
 from domain.money.catalogue import ModelEntry, make_row
 from models import database
@@ -17,7 +19,7 @@ from models.enums import ApiKeyMode, Bucket, ModelCapability
 from tests.conftest import PROVIDER_KEY, Suite
 from tests.support import upstream as scripted
 from tests.support.books import calls_of, only_call, quiet, settled
-from tests.support.calling import CLAUDE, GPT, bearer, session, until
+from tests.support.calling import CLAUDE, GPT, bearer, said, session, until
 from tests.support.gateway import Gateway, free_port
 from tests.support.upstream import Exchange, Script, Upstream
 from tests.support.world import TESTS, Tenant, tenant
@@ -168,7 +170,7 @@ async def test_a_try_that_fails_before_its_first_byte_is_followed_by_another(rou
     routed.right.script(scripted.stream(CLAUDE.stream()) if stream else scripted.whole(CLAUDE.whole()))
     status, _, body = await routed.ask(mine, CLAUDE.body(model=f"routed-{fault}", stream=stream))
     assert status == 200, body
-    assert body == (b"".join(CLAUDE.stream()) if stream else CLAUDE.whole())
+    assert (said(body) if stream else body) == (b"".join(CLAUDE.stream()) if stream else CLAUDE.whole())
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.outcome, booked.http_status, booked.error_code) == (CLAUDE.price(), "succeeded", 200, None)
     assert await quiet(mine) == CREDIT - CLAUDE.price()
@@ -456,9 +458,23 @@ async def test_auto_of_a_test_key_is_echo(gateway: Gateway) -> None:
 
 async def test_a_key_may_be_held_to_a_logical_name(gateway: Gateway, provider: Upstream) -> None:
     """A key that may only use `auto` gets whatever that chooses, and is refused that same model by its own name."""
-    mine = await tenant(credit_microusd=CREDIT, allowed_models=("auto",))
+    mine = await tenant(credit_microusd=CREDIT)
+    _, secret = await keys.create(mine.caller(), NewKey(name="auto only", allowed_models=("auto",)), offered=("auto",))
+    assert secret is not None
     provider.script(scripted.whole(CLAUDE.whole()))
     async with session() as client:
         for model, expected in (("auto", 200), ("claude-haiku-5-5", 403)):
-            async with client.post(gateway.url + CLAUDE.path, data=CLAUDE.body(model=model, stream=False), headers=bearer(mine.secret)) as response:
+            async with client.post(gateway.url + CLAUDE.path, data=CLAUDE.body(model=model, stream=False), headers=bearer(secret)) as response:
                 assert response.status == expected
+
+
+async def test_a_router_chooses_and_falls_back_within_the_keys_models(gateway: Gateway, provider: Upstream) -> None:
+    """A key held to Opus that asks for `auto` gets Opus, although Haiku is cheaper, and no other model when that fails; one held to nothing served gets 403."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.status(500), scripted.whole(CLAUDE.whole()))
+    for models, expected in ((("claude-opus-5-5",), 502), (("claude-opus-5-5",), 200), (("claude-fable-5-2",), 403)):
+        _, secret = await mine.mint(name=f"held to {models}", allowed_models=models)
+        async with session() as client, client.post(gateway.url + CLAUDE.path, data=CLAUDE.body(model="auto", stream=False), headers=bearer(secret)) as response:
+            assert response.status == expected
+    assert {json.loads(request.body)["model"] for request in provider.requests} == {"claude-opus-5-5"}
+    assert len(provider.requests) == 2

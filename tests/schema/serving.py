@@ -22,6 +22,7 @@ from domain.errors import Unauthenticated
 from domain.money import catalogue, ledger
 from domain.money.catalogue import Book, PriceVersion
 from domain.serving.calls import Calls, Consumption, Ending, Opening
+from domain.serving.routing import Routes
 from models.enums import ActorKind, Bucket, Scope, UsageOutcome
 from models.ids import uuid7
 from resolvers.asking import Facilities
@@ -231,7 +232,7 @@ async def running() -> AsyncIterator[Served]:
 
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    facilities = Facilities(book=book, offered=book.models, find=book.find, signing_secret=SIGNING_SECRET, public_url=url, version="1.2.3")
+    facilities = Facilities(book=book, offered=book.models, find=book.find, routes=Routes(book, []), signing_secret=SIGNING_SECRET, public_url=url, version="1.2.3")
     view = GraphQLView(served_schema(), facilities, identify, lambda request: request.headers.get("x-request-id") or uuid4().hex)
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(view)), log_config=None, lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve([listening]))

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 
 from domain.access.callers import Caller, Whence
 from domain.money.catalogue import Book
+from domain.serving.routing import Routes
 from resolvers.asking import Facilities
 from schema.errors import MASKED
 from schema.view import GraphQLView, routes
@@ -213,7 +214,7 @@ async def test_a_fault_while_identifying_is_500_in_json_and_masked() -> None:
     async def identify(credential: str | None, workspace: str | None, _: Whence) -> Caller | None:
         raise OSError(f"cannot reach postgresql://user:secret@database {credential} {workspace}")
 
-    facilities = Facilities(book=Book(), offered=list, find=Book().find, signing_secret=SIGNING_SECRET, public_url="http://here", version="1")
+    facilities = Facilities(book=Book(), offered=list, find=Book().find, routes=Routes(Book(), []), signing_secret=SIGNING_SECRET, public_url="http://here", version="1")
     view = GraphQLView(served_schema(), facilities, identify, lambda _: "req-5")
     with structlog.testing.capture_logs() as logs:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(Starlette(routes=routes(view))), base_url="http://here") as http:

@@ -213,6 +213,12 @@ async def test_a_model_whose_upstreams_cool_down_comes_after_one_that_can_answer
     assert _names(routes.plan(_asked("pair"), NOW)) == [("gpt-5.5", "openai"), ("claude-opus-5-5", "anthropic")]
 
 
+async def test_what_no_model_can_serve_is_refused_with_the_reason(book: Book) -> None:
+    """Two million tokens fit no model behind `auto`: the refusal says so, and is no claim that there is no `auto`."""
+    with pytest.raises(UnknownModel, match="too long"):
+        _routes(book, [_upstream("anthropic")]).plan(_asked("auto", tokens=2_000_000), NOW)
+
+
 async def test_routers_are_listed_with_what_they_choose_from(book: Book) -> None:
     """`auto` first, then the configured ones; what they share is what they can do; one whose models nobody serves is not there."""
     nobody = Router("nobody", "Nobody", "listed", (Rule("gpt-5.5"),))

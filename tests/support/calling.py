@@ -100,6 +100,24 @@ def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}", "content-type": "application/json"}
 
 
+_REMARK = re.compile(rb"^: tallygate (.*)\n(\n?)", re.MULTILINE)
+
+
+def said(stream: bytes) -> bytes:
+    """Return a stream without the gateway's closing remark: what the upstream said; fails unless there is exactly one remark."""
+    without, count = _REMARK.subn(b"", stream)
+    assert count == 1, stream[-400:]
+    return without
+
+
+def remark(stream: bytes) -> dict[str, Any]:
+    """Return the gateway's closing remark of a stream: what the call cost."""
+    found = _REMARK.search(stream)
+    assert found is not None, stream[-400:]
+    read: dict[str, Any] = json.loads(found[1])
+    return read
+
+
 def by_word(scripts: Mapping[str, Script]) -> Script:
     """Answer each request with the script whose name stands in its body as `<name>`, so that calls at once get what each asked for."""
 

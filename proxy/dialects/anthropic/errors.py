@@ -15,6 +15,8 @@ _SHAPES: dict[RefusalKind, tuple[int, str]] = {
     RefusalKind.NOT_FOUND: (404, "not_found_error"),
     RefusalKind.NOT_ALLOWED: (405, "invalid_request_error"),
     RefusalKind.CONFLICT: (409, "conflict_error"),
+    RefusalKind.ANSWER_GONE: (409, "conflict_error"),
+    RefusalKind.MISMATCH: (422, "invalid_request_error"),
     RefusalKind.TOO_LARGE: (413, "request_too_large"),
     RefusalKind.RATE_LIMITED: (429, "rate_limit_error"),
     RefusalKind.QUOTA_EXHAUSTED: (429, "billing_error"),

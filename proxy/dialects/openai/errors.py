@@ -14,6 +14,8 @@ _SHAPES: dict[RefusalKind, tuple[int, str, str | None]] = {
     RefusalKind.NOT_FOUND: (404, "invalid_request_error", "model_not_found"),
     RefusalKind.NOT_ALLOWED: (405, "invalid_request_error", "method_not_allowed"),
     RefusalKind.CONFLICT: (409, "invalid_request_error", "conflict"),
+    RefusalKind.ANSWER_GONE: (409, "invalid_request_error", "answer_gone"),
+    RefusalKind.MISMATCH: (422, "invalid_request_error", "idempotency_key_reused"),
     RefusalKind.TOO_LARGE: (413, "invalid_request_error", "request_too_large"),
     RefusalKind.RATE_LIMITED: (429, "rate_limit_error", "rate_limit_exceeded"),
     RefusalKind.QUOTA_EXHAUSTED: (429, "insufficient_quota", "insufficient_quota"),

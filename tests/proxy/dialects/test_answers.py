@@ -96,6 +96,8 @@ REFUSALS: Any = [
     ("not_found", 404, "not_found_error", 404, "invalid_request_error", "model_not_found", False),
     ("not_allowed", 405, "invalid_request_error", 405, "invalid_request_error", "method_not_allowed", False),
     ("conflict", 409, "conflict_error", 409, "invalid_request_error", "conflict", False),
+    ("answer_gone", 409, "conflict_error", 409, "invalid_request_error", "answer_gone", True),
+    ("mismatch", 422, "invalid_request_error", 422, "invalid_request_error", "idempotency_key_reused", True),
     ("too_large", 413, "request_too_large", 413, "invalid_request_error", "request_too_large", False),
     ("rate_limited", 429, "rate_limit_error", 429, "rate_limit_error", "rate_limit_exceeded", False),
     ("quota_exhausted", 429, "billing_error", 429, "insufficient_quota", "insufficient_quota", True),
