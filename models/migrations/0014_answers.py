@@ -16,7 +16,7 @@ ALTER TABLE idempotent_answer ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0012_books')]
+    dependencies = [('models', '0013_renewals')]
 
     initial = False
 
