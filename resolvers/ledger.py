@@ -19,14 +19,14 @@ async def accounts(asking: Asking, workspace_id: UUID) -> list[AccountView]:
     return await ledger.accounts(asking.within(workspace_id).require(Scope.BILLING_READ))
 
 
-async def statement(asking: Asking, workspace_id: UUID, wanted: Page, filter_: StatementFilter) -> PageOf[Entry]:
-    """A page of what changed a workspace's credit, newest first."""
-    return await ledger.statement(asking.within(workspace_id), wanted, filter_)
+async def statement(asking: Asking, workspace_id: UUID, wanted: Page, filter_: StatementFilter, account_id: UUID | None = None) -> PageOf[Entry]:
+    """A page of what changed an account of a workspace, its cash where none is named, newest first."""
+    return await ledger.statement(asking.within(workspace_id), wanted, filter_, account_id=account_id)
 
 
-async def statement_count(asking: Asking, workspace_id: UUID, filter_: StatementFilter) -> int:
-    """How many transfers a workspace's statement has."""
-    return await ledger.statement_count(asking.within(workspace_id), filter_)
+async def statement_count(asking: Asking, workspace_id: UUID, filter_: StatementFilter, account_id: UUID | None = None) -> int:
+    """How many transfers such a statement has."""
+    return await ledger.statement_count(asking.within(workspace_id), filter_, account_id=account_id)
 
 
 async def adjust(asking: Asking, workspace_id: UUID | None, amount_microusd: int, reason: str, idempotency_key: str) -> TransferView:

@@ -34,6 +34,26 @@ if TYPE_CHECKING:
 Statuses = Annotated[list[GrantStatus] | None, strawberry.argument(description="Only those in one of these statuses. ACTIVE only, when absent.")]
 
 
+@strawberry.input(description="Narrows a list of transfers.")
+class TransferFilter:
+    """As the contract has it."""
+
+    kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
+    range: UsageRange | None = field(description="The window.", default=strawberry.UNSET)
+
+    def wanted(self, info: Info) -> StatementFilter:
+        """The filter as the domain takes it; days are those of UTC."""
+        over = usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
+        return StatementFilter(
+            kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None,
+            start=over.start if over else None,
+            end=over.end if over else None,
+        )
+
+
+Narrowed = Annotated[TransferFilter | None, strawberry.argument(description="Only the transfers that match.")]
+
+
 @strawberry.type(
     description="An account of the double-entry ledger. What is debited from one is credited to another, so all of them add up to zero."
 )
@@ -48,6 +68,26 @@ class LedgerAccount(Node):
     available: Money = field(description="What can be spent: `balance` less `held`, above the floor.")
     floor: Money | None = field(description="What `balance` may not fall below by spending; null for an account that is not spent from.")
 
+    workspace_id: strawberry.Private[UUID]
+    account_id: strawberry.Private[UUID]
+
+    @resolved("Its transfers, newest first.", directives=[PAGED])
+    async def transfers(
+        self,
+        info: Info,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        filter: Narrowed = UNSET,
+    ) -> "TransferConnection":
+        """Read a page of them."""
+        wanted = filter.wanted(info) if filter else StatementFilter()
+        page = await resolvers.statement(
+            info.context, self.workspace_id, pages.page_of("Transfer", first, after, last, before), wanted, self.account_id
+        )
+        return TransferConnection(workspace_id=self.workspace_id, page=page, filter_=wanted, account_id=self.account_id)
+
     @classmethod
     def of(cls, account: AccountView) -> Self:
         """The account as GraphQL shows it."""
@@ -60,6 +100,8 @@ class LedgerAccount(Node):
             held=Money.of(account.held),
             available=Money.of(spendable),
             floor=None if account.floor is None else Money.of(account.floor),
+            workspace_id=account.workspace_id,
+            account_id=account.id,
         )
 
 
@@ -162,6 +204,7 @@ class TransferConnection:
     workspace_id: strawberry.Private[UUID]
     page: strawberry.Private[PageOf[Entry]]
     filter_: strawberry.Private[StatementFilter]
+    account_id: strawberry.Private[UUID | None] = None
 
     @resolved("The page.")
     def edges(self) -> list[TransferEdge]:
@@ -181,27 +224,7 @@ class TransferConnection:
     @resolved("How many there are in all; counted only when selected.", directives=[Cost(weight="5")])
     async def total_count(self, info: Info) -> SafeInt:
         """Count."""
-        return SafeInt(await resolvers.statement_count(info.context, self.workspace_id, self.filter_))
-
-
-@strawberry.input(description="Narrows a list of transfers.")
-class TransferFilter:
-    """As the contract has it."""
-
-    kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
-    range: UsageRange | None = field(description="The window.", default=strawberry.UNSET)
-
-    def wanted(self, info: Info) -> StatementFilter:
-        """The filter as the domain takes it; days are those of UTC."""
-        over = usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
-        return StatementFilter(
-            kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None,
-            start=over.start if over else None,
-            end=over.end if over else None,
-        )
-
-
-Narrowed = Annotated[TransferFilter | None, strawberry.argument(description="Only the transfers that match.")]
+        return SafeInt(await resolvers.statement_count(info.context, self.workspace_id, self.filter_, self.account_id))
 
 
 @strawberry.type(description="Prepaid credit: what was bought, what was given, what is spent.")

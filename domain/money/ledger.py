@@ -235,17 +235,22 @@ async def balance(workspace_id: UUID) -> Balance:
     return Balance(**row)
 
 
-async def statement(caller: Caller, page: Page, wanted: StatementFilter | None = None) -> PageOf[Entry]:
-    """Return a page of what changed the caller's credit, newest first; it adds up to the balance."""
+async def statement(caller: Caller, page: Page, wanted: StatementFilter | None = None, *, account_id: UUID | None = None) -> PageOf[Entry]:
+    """Return a page of what changed an account of the caller's, cash where none is named, newest first; it adds up to the balance."""
     workspace_id = caller.require(Scope.BILLING_READ)
-    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    account_id = account_id or await _cash(workspace_id)
     return await entries(workspace_id, account_id, page, wanted or StatementFilter())
 
 
-async def statement_count(caller: Caller, wanted: StatementFilter | None = None) -> int:
+async def _cash(workspace_id: UUID) -> UUID:
+    account_id: UUID = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    return account_id
+
+
+async def statement_count(caller: Caller, wanted: StatementFilter | None = None, *, account_id: UUID | None = None) -> int:
     """Return how many transfers the statement has."""
     workspace_id = caller.require(Scope.BILLING_READ)
-    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
+    account_id = account_id or await _cash(workspace_id)
     return int(
         await database.fetch_value(
             f"SELECT count(*) FROM transfer t WHERE {_FILTER}", workspace_id, account_id, *_filter_arguments(wanted or StatementFilter())

@@ -115,6 +115,11 @@ async def test_grants_are_given_listed_and_taken_back(served: Served) -> None:
             }
         ],
     }
+    account = """query($id: ID!) { node(id: $id) { ... on LedgerAccount { transfers(first: 5) { totalCount edges { change { usd } balanceAfter { usd }
+                 node { kind debit { kind } } } } } } }"""
+    told = (await served.ask(account, credential=mine.session, id=grant["account"]["id"])).data["node"]["transfers"]
+    edge = {"change": {"usd": "10.00"}, "balanceAfter": {"usd": "10.00"}, "node": {"kind": "GRANT", "debit": {"kind": "PROMOTIONS"}}}
+    assert told == {"totalCount": 1, "edges": [edge]}
     wrong: list[tuple[dict[str, Any], str]] = [({"models": ["no such"]}, "NOT_FOUND"), ({"amount": 0}, "TOO_SMALL"), ({"amount": 11}, "IDEMPOTENCY_CONFLICT")]
     for changes, code in wrong:
         values: dict[str, Any] = {"w": workspace, "models": [name], "key": "g1", "amount": 10_000_000} | changes
