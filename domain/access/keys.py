@@ -370,10 +370,6 @@ async def revoke(caller: Caller, key_id: UUID) -> KeyView:
 async def _told(workspace_id: UUID, key_id: UUID) -> dict[str, object]:
     """What the audit log tells of a key, by the contract's names: everything that it may do, and no secret."""
     key = await _again(workspace_id, key_id)
-    bounds = [
-        {"measure": bound.measure.value, "window": bound.window, "limit": bound.most, "per": bound.per.value, "model": bound.model}
-        for bound in (await limits.of_subjects(workspace_id, [key_id])).get(key_id, [])
-    ]
     return {
         "name": key.name,
         "kind": key.kind.value,
@@ -383,7 +379,7 @@ async def _told(workspace_id: UUID, key_id: UUID) -> dict[str, object]:
         "allowedOrigins": key.allowed_origins,
         "allowedAddresses": key.allowed_addresses,
         "expiresAt": key.expires_at,
-        "bounds": bounds,
+        "bounds": await limits.told(workspace_id, key_id),
     }
 
 

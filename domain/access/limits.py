@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from domain import periods
+from domain import audit, periods
 from domain.access.callers import Caller
 from domain.errors import InvalidInput, NotFound, OutOfRange
 from domain.money import catalogue
@@ -187,6 +187,16 @@ _SUBJECTS = {
 }
 
 
+SUBJECT_TYPES = {SubjectKind.MEMBER: "Member", SubjectKind.KEY: "ApiKey", SubjectKind.APP: "App", SubjectKind.END_USER: "EndUser"}
+"""How the audit log names what has bounds."""
+
+
+async def told(workspace_id: UUID, subject_id: UUID) -> list[dict[str, object]]:
+    """Return a subject's bounds as the audit log tells them."""
+    bounds = (await of_subjects(workspace_id, [subject_id])).get(subject_id, [])
+    return [{"measure": each.measure.value, "window": each.window, "limit": each.most, "per": each.per.value, "model": each.model} for each in bounds]
+
+
 async def reset(caller: Caller, subject_kind: SubjectKind, subject_id: UUID, reason: str) -> None:
     """Begin every budget and limit window of a subject afresh; every process's next admission sees it. What calls under way hold stays held.
 
@@ -210,4 +220,5 @@ async def reset(caller: Caller, subject_kind: SubjectKind, subject_id: UUID, rea
             subject_kind.value,
             subject_id,
         )
-    log.info("limits reset", workspace=str(workspace_id), subject=f"{subject_kind.value}:{subject_id}", actor=caller.actor.name, reason=reason.strip())
+        subject = (SUBJECT_TYPES.get(subject_kind, "Workspace"), subject_id)
+        await audit.note(caller.actor, "limits.reset", subject, None, workspace_id=workspace_id, at=caller.at, reason=reason.strip())

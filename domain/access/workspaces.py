@@ -178,6 +178,8 @@ async def update(caller: "Caller", changes: WorkspaceChanges, *, offered: Collec
     if changes.stopped is not None:
         values["stopped_at"] = caller.at if changes.stopped else None
     async with database.transaction():
+        await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
+        before = await _told(workspace_id)
         if values:
             assignments = ", ".join(
                 f"{column} = coalesce(stopped_at, ${place})" if column == "stopped_at" and changes.stopped else f"{column} = ${place}"
@@ -185,7 +187,23 @@ async def update(caller: "Caller", changes: WorkspaceChanges, *, offered: Collec
             )
             await database.fetch(f"UPDATE workspace SET {assignments} WHERE id = $1", workspace_id, *values.values())
         await limits.set_bounds(caller, SubjectKind.WORKSPACE, workspace_id, changes.budgets, changes.limits, offered=offered)
+        told = audit.difference(before, await _told(workspace_id))
+        await audit.note(caller.actor, "workspace.update", ("Workspace", workspace_id), told, workspace_id=workspace_id, at=caller.at)
     return await find(workspace_id)
+
+
+async def _told(workspace_id: UUID) -> dict[str, object]:
+    from domain.access import limits
+
+    row = await database.fetch_row("SELECT name, default_timezone, retention_days, stopped_at FROM workspace WHERE id = $1", workspace_id)
+    assert row is not None, "workspaces are never deleted"
+    return {
+        "name": row["name"],
+        "defaultTimezone": row["default_timezone"],
+        "retentionDays": row["retention_days"],
+        "stoppedAt": row["stopped_at"],
+        "bounds": await limits.told(workspace_id, workspace_id),
+    }
 
 
 async def _insert(workspace_id: UUID, name: str, timezone: str, *, at: datetime) -> None:

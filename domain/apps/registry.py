@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from domain import audit
 from domain.access import limits, workspaces
 from domain.access.callers import Actor, Caller
 from domain.access.keys import COUNTS, UNSET, Unset
@@ -246,6 +247,8 @@ async def create(caller: Caller, new: NewApp) -> AppView:
         )
         await limits.replace(workspace_id, SubjectKind.APP, app_id, (Measure.MONEY,), DEFAULT_BUDGETS, at=caller.at)
         await limits.replace(workspace_id, SubjectKind.APP, app_id, COUNTS, DEFAULT_LIMITS, at=caller.at)
+        told = audit.difference(None, await _told(workspace_id, app_id))
+        await audit.note(caller.actor, "app.create", ("App", app_id), told, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, app_id)
 
 
@@ -269,6 +272,10 @@ async def update(caller: Caller, app_id: UUID, changes: AppChanges) -> AppView:
     if not isinstance(changes.suspended, Unset):
         assignments.append("suspended_at = coalesce(suspended_at, clock_timestamp())" if changes.suspended else "suspended_at = NULL")
     async with database.transaction():
+        found = await database.fetch_row("SELECT id FROM app WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE", workspace_id, app_id)
+        if found is None:
+            raise NotFound("app", path=("id",))
+        before = await _told(workspace_id, app_id)
         row = await database.fetch_row(
             f"""
             UPDATE app SET {", ".join([*assignments, "updated_at = greatest(updated_at, $3)"])} WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL
@@ -285,6 +292,8 @@ async def update(caller: Caller, app_id: UUID, changes: AppChanges) -> AppView:
             await limits.replace(workspace_id, SubjectKind.APP, app_id, (Measure.MONEY,), changes.budgets, at=caller.at)
         if not isinstance(changes.limits, Unset):
             await limits.replace(workspace_id, SubjectKind.APP, app_id, COUNTS, changes.limits, at=caller.at)
+        told = audit.difference(before, await _told(workspace_id, app_id))
+        await audit.note(caller.actor, "app.update", ("App", app_id), told, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, app_id)
 
 
@@ -298,6 +307,7 @@ async def delete(caller: Caller, app_id: UUID) -> AppView:
         if row is None:
             raise NotFound("app", path=("id",))
         await database.fetch("UPDATE app_name SET app_id = NULL WHERE slug = $1 AND app_id = $2", row["slug"], app_id)
+        await audit.note(caller.actor, "app.delete", ("App", app_id), {"slug": (row["slug"], None)}, workspace_id=workspace_id, at=caller.at)
     return _view(row)
 
 
@@ -332,7 +342,23 @@ async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
             kept = tuple(BoundInput(b.measure, b.window, b.most, b.per, b.model) for b in bounds if b.measure in measures)
             await limits.replace(workspace_id, SubjectKind.APP, app_id, measures, (), at=caller.at)
             await limits.replace(to, SubjectKind.APP, app_id, measures, kept, at=caller.at)
+        for place in (workspace_id, to):
+            told = {"workspaceId": (workspace_id, to)}
+            await audit.note(caller.actor, "app.transfer", ("App", app_id), told, workspace_id=place, at=caller.at)
     return await _again(to, app_id)
+
+
+async def _told(workspace_id: UUID, app_id: UUID) -> dict[str, object]:
+    app = await _again(workspace_id, app_id)
+    return {
+        "slug": app.slug,
+        "name": app.name,
+        "description": app.description,
+        "manifest": app.manifest,
+        "walletMarkup": str(app.wallet_markup),
+        "suspendedAt": app.suspended_at,
+        "bounds": await limits.told(workspace_id, app_id),
+    }
 
 
 async def _again(workspace_id: UUID, app_id: UUID) -> AppView:

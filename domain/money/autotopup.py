@@ -5,6 +5,7 @@ from uuid import UUID
 
 import structlog
 
+from domain import audit
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, OutOfRange, Required, Unavailable
 from domain.money import payments, topups
@@ -116,7 +117,19 @@ async def update(caller: Caller, changes: AutoTopUpChanges) -> AutoTopUpView:
             cooldown,
             caller.at,
         )
+        told = audit.difference(_told(before), _told(await settings_of(workspace_id)))
+        await audit.note(caller.actor, "autoTopUp.update", ("Workspace", workspace_id), told, workspace_id=workspace_id, at=caller.at)
     return await settings_of(workspace_id)
+
+
+def _told(settings: AutoTopUpView) -> dict[str, object]:
+    return {
+        "enabled": settings.enabled,
+        "thresholdMicroUsd": settings.threshold,
+        "amountMicroUsd": settings.amount,
+        "dailyCapMicroUsd": settings.daily_cap,
+        "cooldownSeconds": settings.cooldown_seconds,
+    }
 
 
 def _amount(microusd: int | None, path: str) -> int | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access import workspaces
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange
@@ -158,6 +158,8 @@ async def create(caller: Caller, workspace_id: UUID | None, new: NewGrant) -> Gr
         )
         await database.fetch("UPDATE workspace SET has_grants = true WHERE id = $1 AND NOT has_grants", target)
         await _move(target, TransferKind.GRANT, f"give:{grant_id}", "promotions", grant_id, new.amount_microusd, reason, caller.actor)
+        told = {"amountMicroUsd": (None, new.amount_microusd), "priority": (None, new.priority), "expiresAt": (None, new.expires_at)}
+        await audit.note(caller.actor, "grant.create", ("Grant", grant_id), told, workspace_id=target, at=caller.at, reason=reason)
     return await find(target, grant_id)
 
 
@@ -187,6 +189,8 @@ async def revoke(caller: Caller, grant_id: UUID, reason: str) -> GrantView:
         if grant.status is not GrantStatus.REVOKED:
             await database.fetch("UPDATE credit_grant SET revoked_at = $3, closed_at = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, grant_id, caller.at)
             await _take(workspace_id, grant_id, TransferKind.GRANT, "promotions", reason, caller.actor)
+            told = {"status": (grant.status.value, GrantStatus.REVOKED.value)}
+            await audit.note(caller.actor, "grant.revoke", ("Grant", grant_id), told, workspace_id=workspace_id, at=caller.at, reason=reason)
     return await find(workspace_id, grant_id)
 
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access.callers import Caller
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange
 from domain.money import ledger, payments, topups
@@ -33,6 +33,8 @@ async def refund(caller: Caller, processor: Processor | None, top_up_id: UUID, m
         first = await idempotency.claim(workspace_id, "topUpRefund", idempotency_key, [str(top_up_id), microusd, reason], refund_id)
         if first is None:
             await _begin(caller, workspace_id, top_up_id, refund_id, microusd, reason)
+            told = {"topUpId": (None, top_up_id), "amountMicroUsd": (None, microusd)}
+            await audit.note(caller.actor, "topUp.refund", ("Refund", refund_id), told, workspace_id=workspace_id, at=caller.at, reason=reason)
     await payments.ask_refund(cashier, workspace_id, first or refund_id)
     made = await topups.find_refund(workspace_id, first or refund_id)
     if made.status is RefundStatus.FAILED and first is None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access import workspaces
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, InvalidState, NotFound
@@ -168,6 +168,9 @@ async def grant(
                 caller.actor.name[:200],
                 reason,
             )
+            told = {"tier": (None, tier), "endsAt": (None, ends_at)}
+            subject = ("TierSubscription", subscription_id)
+            await audit.note(caller.actor, "subscription.grant", subject, told, workspace_id=workspace_id, at=caller.at, reason=reason)
     return await find(workspace_id, first or subscription_id, at=caller.at)
 
 
@@ -182,12 +185,16 @@ async def end(caller: Caller, subscription_id: UUID) -> SubscriptionView:
         raise NotFound("subscription", path=("id",))
     if row["source"] != SubscriptionSource.GRANTED:
         raise InvalidState("Stripe keeps this subscription going: end it there.", state="stripe", path=("id",))
-    await database.fetch(
-        "UPDATE subscription SET status = 'canceled', ended_at = $3 WHERE workspace_id = $1 AND id = $2 AND ended_at IS NULL",
-        row["workspace_id"],
-        subscription_id,
-        caller.at,
-    )
+    async with database.transaction():
+        ended = await database.fetch_row(
+            "UPDATE subscription SET status = 'canceled', ended_at = $3 WHERE workspace_id = $1 AND id = $2 AND ended_at IS NULL RETURNING id",
+            row["workspace_id"],
+            subscription_id,
+            caller.at,
+        )
+        if ended is not None:
+            subject, told = ("TierSubscription", subscription_id), {"endedAt": (None, caller.at)}
+            await audit.note(caller.actor, "subscription.end", subject, told, workspace_id=row["workspace_id"], at=caller.at)
     return await find(row["workspace_id"], subscription_id, at=caller.at)
 
 
@@ -217,7 +224,11 @@ def _trial(ends_at: datetime, at: datetime) -> TrialView:
 async def allow_overage(caller: Caller, allowed: bool) -> None:
     """Let cash pay beyond the quotas, or not; the next call sees it."""
     workspace_id = caller.require(Scope.BILLING_WRITE)
-    await database.fetch("UPDATE workspace SET overage_allowed = $2 WHERE id = $1", workspace_id, allowed)
+    async with database.transaction():
+        before = await database.fetch_value("SELECT overage_allowed FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
+        await database.fetch("UPDATE workspace SET overage_allowed = $2 WHERE id = $1", workspace_id, allowed)
+        told = {"overageAllowed": (before, allowed)}
+        await audit.note(caller.actor, "billing.update", ("Workspace", workspace_id), told, workspace_id=workspace_id, at=caller.at)
 
 
 async def overage(workspace_id: UUID, since: datetime) -> int:

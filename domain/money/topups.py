@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, NotFound, OutOfRange
 from domain.money.amounts import usd
@@ -153,6 +153,8 @@ async def begin(caller: Caller, processor: Processor | None, microusd: int, *, r
             first = await idempotency.claim(workspace_id, "topUp", idempotency_key, [microusd, return_url], top_up_id)
         if first is None:
             await insert(workspace_id, top_up_id, microusd, caller.actor, return_url=return_url)
+            told = {"amountMicroUsd": (None, microusd)}
+            await audit.note(caller.actor, "topUp.create", ("TopUp", top_up_id), told, workspace_id=workspace_id, at=caller.at)
     top_up = await find(workspace_id, first or top_up_id)
     if top_up.status is TopUpStatus.OPEN and top_up.session_id is None:
         await open_session(cashier, top_up)

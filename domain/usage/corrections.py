@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access import secrets
 from domain.access.callers import Caller
 from domain.errors import Forbidden, InvalidInput, InvalidState, NotFound, OutOfRange, Required
@@ -112,6 +112,8 @@ async def create(caller: Caller, new: NewRecord) -> RecordView:
             caller.actor.id,
             caller.actor.name[:200],
         )
+        told = {"apiName": (None, new.api_name), "units": (None, new.units), "chargeMicroUsd": (None, charge)}
+        await audit.note(caller.actor, "usageRecord.create", ("UsageRecord", record_id), told, workspace_id=workspace_id, at=caller.at)
         if live:
             await database.fetch("INSERT INTO usage_pending (workspace_id, event_id) VALUES ($1, $2)", workspace_id, record_id)
     return await records.of_workspace(workspace_id, record_id)
@@ -142,23 +144,29 @@ async def void(caller: Caller, record_id: UUID, reason: str) -> RecordView:
 async def _correct(caller: Caller, record_id: UUID, units: int | None, charge: int | None, reason: str, *, void: bool) -> RecordView:
     workspace_id = await records.workspace_of(caller, record_id)
     actor = caller.actor
-    result = await database.fetch_value(
-        "SELECT correct_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        workspace_id,
-        record_id,
-        uuid7(),
-        units,
-        charge,
-        void,
-        reason,
-        actor.kind.value,
-        actor.id,
-        actor.name[:200],
-    )
-    if result == "unknown":
-        raise NotFound("usage record", path=("id",))
-    if result == "voided" and not void:
-        raise InvalidState("The record is voided.", state="VOIDED", path=("id",))
+    async with database.transaction():
+        result = await database.fetch_value(
+            "SELECT correct_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            workspace_id,
+            record_id,
+            uuid7(),
+            units,
+            charge,
+            void,
+            reason,
+            actor.kind.value,
+            actor.id,
+            actor.name[:200],
+        )
+        if result == "unknown":
+            raise NotFound("usage record", path=("id",))
+        if result == "voided" and not void:
+            raise InvalidState("The record is voided.", state="VOIDED", path=("id",))
+        if result != "voided":
+            action = "usageRecord.void" if void else "usageRecord.adjust"
+            told = {"units": (None, units), "chargeMicroUsd": (None, charge)}
+            told = {name: each for name, each in told.items() if each[1] is not None}
+            await audit.note(actor, action, ("UsageRecord", record_id), told, workspace_id=workspace_id, at=caller.at, reason=reason)
     return await records.of_workspace(workspace_id, record_id)
 
 
