@@ -84,11 +84,11 @@ async def test_an_alias_is_kept_as_the_models_own_name(gateway: Gateway) -> None
     """A key that names an alias works for the model by every name, and is bounded by every name; one that names a model works by its alias."""
     mine = await tenant(credit_microusd=1_000_000)
     owner = mine.caller()
-    bound = BoundInput(Measure.CALLS, "1m", 3, model="gpt-5.5-2026-04-23")
-    key, _ = await keys.create(owner, NewKey(allowed_models=("gpt-5.5-2026-04-23", "gpt-5.5", "echo"), limits=(bound,)))
-    assert key.allowed_models == ("gpt-5.5", "echo")
-    changed = await keys.update(owner, key.id, KeyChanges(allowed_models=("gpt-5.5-2026-04-23",)))
-    assert changed.allowed_models == ("gpt-5.5",)
+    bound = BoundInput(Measure.CALLS, "1m", 3, model="claude-haiku-4-5-20251001")
+    key, _ = await keys.create(owner, NewKey(allowed_models=("claude-haiku-4-5-20251001", "claude-haiku-4-5", "echo"), limits=(bound,)))
+    assert key.allowed_models == ("claude-haiku-4-5", "echo")
+    changed = await keys.update(owner, key.id, KeyChanges(allowed_models=("claude-haiku-4-5-20251001",)))
+    assert changed.allowed_models == ("claude-haiku-4-5",)
 
 
 async def test_models_that_there_are_not_are_refused_by_the_domain(gateway: Gateway) -> None:
