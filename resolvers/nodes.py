@@ -17,6 +17,7 @@ from domain.money import ledger
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.money.topups import DisputeView, RefundView, TopUpView
@@ -42,6 +43,7 @@ Found = (
     | TransferView
     | TopUpView
     | RefundView
+    | InvoiceView
     | DisputeView
     | ModelView
     | PriceVersion
@@ -150,6 +152,10 @@ async def _top_up(asking: Asking, key: str) -> TopUpView | None:
     return await payments.top_up(asking, UUID(key))
 
 
+async def _invoice(asking: Asking, key: str) -> InvoiceView | None:
+    return await payments.invoice(asking, UUID(key))
+
+
 async def _refund(asking: Asking, key: str) -> RefundView | None:
     return await payments.one_refund(asking, UUID(key))
 
@@ -184,6 +190,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Transfer": _transfer,
     "TopUp": _top_up,
     "Refund": _refund,
+    "Invoice": _invoice,
     "Dispute": _dispute,
     "UsageRecord": _record,
     "Receipt": _receipt,

@@ -8,6 +8,8 @@ from domain.money import amounts, autotopup, ledger, refunds, renewals, topups
 from domain.money.autotopup import AutoTopUpChanges, AutoTopUpView
 from domain.money.ledger import TransferView
 from domain.money.processor import SessionFact
+from domain.money.renewals import InvoiceView
+from domain.money.subscriptions import SubscriptionView
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.pages import Page, PageOf
 from models.enums import Scope
@@ -39,6 +41,30 @@ async def portal(asking: Asking, return_url: str | None) -> str:
     """The address of Stripe's customer portal."""
     url = topups.check_return_url(return_url, asking.facilities.public_url)
     return await renewals.portal(asking.known, asking.facilities.payments, return_url=url)
+
+
+async def change_subscription(
+    asking: Asking, subscription_id: UUID, slug: str | None, cancel_at_period_end: bool | None, idempotency_key: str | None
+) -> SubscriptionView:
+    """Change the tier of a subscription, or whether it ends with its period."""
+    return await renewals.change(
+        asking.known, asking.facilities.payments, subscription_id, tier=slug, cancel_at_period_end=cancel_at_period_end, idempotency_key=idempotency_key
+    )
+
+
+async def invoices(asking: Asking, wanted: Page) -> PageOf[InvoiceView]:
+    """A page of the current workspace's invoices."""
+    return await renewals.invoices(asking.known, wanted)
+
+
+async def count_of_invoices(asking: Asking) -> int:
+    """How many invoices the current workspace has."""
+    return await renewals.count_of_invoices(asking.known)
+
+
+async def invoice(asking: Asking, invoice_id: UUID) -> InvoiceView:
+    """An invoice of the current workspace."""
+    return await renewals.find_invoice(asking.known, invoice_id)
 
 
 async def page(asking: Asking, workspace_id: UUID, wanted: Page) -> PageOf[TopUpView]:

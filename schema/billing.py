@@ -10,11 +10,13 @@ from domain.money.subscriptions import BillingView, QuotaView, SubscriptionView,
 from models import enums
 from models.enums import LimitPer
 from resolvers import billing as resolvers
-from resolvers import tiers
-from schema import ids
+from resolvers import payments, tiers
+from schema import ids, pages
 from schema.amounts import Money
 from schema.context import Info
+from schema.directives import PAGED
 from schema.fields import resolved
+from schema.invoices import InvoiceConnection
 from schema.limits import Quota
 from schema.nodes import Node
 from schema.scalars import URL, SafeInt, Window
@@ -161,6 +163,13 @@ class Billing:
         """Add it up."""
         main = self.shown.subscription
         return Money.of(0 if main is None else await resolvers.overage(info.context, self.shown.workspace_id, main.current_period_start))
+
+    @resolved("Stripe's invoices, newest first.", directives=[PAGED])
+    async def invoices(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> InvoiceConnection:
+        """Read a page of them."""
+        return InvoiceConnection(page=await payments.invoices(info.context, pages.page_of("Invoice", first, after, last, before)))
 
     @resolved("Where to choose another tier.")
     def upgrade_url(self, info: Info) -> URL:

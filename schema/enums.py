@@ -73,6 +73,11 @@ _describe(
     },
 )
 _describe(
+    enums.InvoiceStatus,
+    "Where an invoice stands; the values are Stripe's.",
+    {"DRAFT": "Not sent yet.", "OPEN": "To be paid.", "PAID": "Paid.", "VOID": "Taken back.", "UNCOLLECTIBLE": "Given up."},
+)
+_describe(
     enums.RefundStatus,
     "Where a refund stands.",
     {

@@ -11,6 +11,7 @@ from models.enums import Scope
 from resolvers import payments
 from schema import ids
 from schema.apps_roots import guarded, row
+from schema.billing import TierSubscription
 from schema.context import Info
 from schema.fields import resolved
 from schema.payments import Refund
@@ -101,6 +102,26 @@ class BillingPortalCreatePayload:
     user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
 
 
+@strawberry.input(description="Input of subscriptionUpdate. An absent field stays as it is.")
+class SubscriptionUpdateInput:
+    """As the contract has it."""
+
+    id: strawberry.ID = field(description="The subscription.")
+    tier_id: strawberry.ID | None = field(
+        description="The tier to change to: at once when it is dearer, with the next period when it is cheaper.", default=strawberry.UNSET
+    )
+    cancel_at_period_end: bool | None = field(description="Whether it ends with the current period.", default=strawberry.UNSET)
+    idempotency_key: str | None = field(description="Makes a retry return the first result instead of doing it again.", default=strawberry.UNSET)
+
+
+@strawberry.type(description="Result of subscriptionUpdate.")
+class SubscriptionUpdatePayload:
+    """As the contract has it."""
+
+    subscription: TierSubscription | None = field(description="The subscription.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
 @strawberry.type
 class PaymentMutations:
     """Writes of payments."""
@@ -128,6 +149,22 @@ class PaymentMutations:
         assert session.url is not None, "a page that was begun has an address"
         shown = CheckoutSession(session_id=session.id, url=URL(session.url), expires_at=session.expires_at)
         return SubscriptionCheckoutCreatePayload(checkout_session=shown)
+
+    @resolved(
+        "Change the tier of a subscription, or end it or not with its period. Stripe prorates. Requires scope `BILLING_WRITE`.",
+        extensions=guarded(SubscriptionUpdatePayload, Scope.BILLING_WRITE),
+    )
+    async def subscription_update(
+        self, info: Info, input: Annotated[SubscriptionUpdateInput, strawberry.argument(description="What to change.")]
+    ) -> SubscriptionUpdatePayload | None:
+        """Change it."""
+        slug = ids.key_of("Tier", input.tier_id) if input.tier_id else None
+        if input.tier_id and slug is None:
+            raise NotFound("tier", path=("tierId",))
+        ends = None if input.cancel_at_period_end is strawberry.UNSET else input.cancel_at_period_end
+        subscription_id = row("TierSubscription", input.id, "subscription", "id")
+        changed = await payments.change_subscription(info.context, subscription_id, slug, ends, input.idempotency_key or None)
+        return SubscriptionUpdatePayload(subscription=TierSubscription.of(changed))
 
     @resolved("Open Stripe's customer portal. Requires scope `BILLING_WRITE`.", extensions=guarded(BillingPortalCreatePayload, Scope.BILLING_WRITE))
     async def billing_portal_create(

@@ -9,6 +9,7 @@ from domain.audit import AuditEventView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
 from domain.money.topups import DisputeView, RefundView, TopUpView
@@ -29,6 +30,7 @@ from schema.catalogue import Model, Price
 from schema.context import Context
 from schema.exports import Export
 from schema.grants import Grant
+from schema.invoices import Invoice
 from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
 from schema.members import Member
@@ -82,6 +84,8 @@ def shown(context: Context, found: Found) -> Node:
             return Attempt.of(receipt, attempt)
         case TopUpView():
             return TopUp.of(found)
+        case InvoiceView():
+            return Invoice.of(found)
         case RefundView():
             return Refund.of(found)
         case DisputeView():

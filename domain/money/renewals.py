@@ -1,8 +1,10 @@
 """Subscriptions that Stripe keeps going: bought on a page of Stripe's, changed there or here, and read afresh whatever is heard."""
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from domain import idempotency
@@ -13,8 +15,9 @@ from domain.money.payments import MOST_RACES, STRIPE
 from domain.money.processor import InvoiceFact, Processor, ProcessorFailed, SessionFact, SubscriptionFact
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
+from domain.pages import Page, PageOf, cut, newest_first
 from models import database
-from models.enums import BillingCycle, Scope, SubscriptionSource, SubscriptionStatus
+from models.enums import BillingCycle, InvoiceStatus, Scope, SubscriptionSource, SubscriptionStatus
 from models.ids import uuid7
 
 GRACE = timedelta(days=7)
@@ -23,6 +26,48 @@ MOST_REFRESHES = 20
 OVER = (SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED)
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """An invoice as it was last read, in microdollars, tax included."""
+
+    id: UUID
+    number: str | None
+    status: InvoiceStatus
+    description: str | None
+    amount: int
+    url: str | None
+    pdf_url: str | None
+    created_at: datetime
+
+
+_INVOICE = "i.id, i.number, i.status, i.description, i.amount_microusd AS amount, i.url, i.pdf_url, i.created_at"
+
+
+def _invoice(row: asyncpg.Record) -> InvoiceView:
+    return InvoiceView(**{**row, "status": InvoiceStatus(row["status"])})
+
+
+async def invoices(caller: Caller, wanted: Page) -> PageOf[InvoiceView]:
+    """Return a page of the caller's invoices, newest first."""
+    workspace_id = caller.require(Scope.BILLING_READ)
+    keyset = newest_first(wanted, column="i.id", offset=1)
+    rows = await database.fetch(f"SELECT {_INVOICE} FROM invoice i WHERE i.workspace_id = $1 {keyset.where} {keyset.order}", workspace_id, *keyset.arguments)
+    return cut([_invoice(row) for row in rows], wanted)
+
+
+async def count_of_invoices(caller: Caller) -> int:
+    """Return how many invoices the caller's workspace has."""
+    return int(await database.fetch_value("SELECT count(*) FROM invoice WHERE workspace_id = $1", caller.require(Scope.BILLING_READ)))
+
+
+async def find_invoice(caller: Caller, invoice_id: UUID) -> InvoiceView:
+    """Return an invoice of the caller's workspace; raises NotFound."""
+    row = await database.fetch_row(f"SELECT {_INVOICE} FROM invoice i WHERE i.workspace_id = $1 AND i.id = $2", caller.require(Scope.BILLING_READ), invoice_id)
+    if row is None:
+        raise NotFound("invoice", path=("id",))
+    return _invoice(row)
 
 
 async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, return_url: str, idempotency_key: str | None, path: str = "tierId") -> SessionFact:

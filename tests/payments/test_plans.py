@@ -107,3 +107,36 @@ async def test_s4_checkout_and_s4_portal(counter: tuple[httpx2.AsyncClient, Till
     assert (refused["checkoutSession"], refused["userErrors"][0]["code"]) == (None, "NOT_FOUND")
     opened = (await ask(client, customer, "S4_Portal"))["billingPortalCreate"]
     assert opened["portalSession"]["url"].startswith(f"{till.simulator.url}/portal/")
+
+
+async def test_subscription_update_and_invoices(counter: tuple[httpx2.AsyncClient, Till]) -> None:
+    """SubscriptionUpdate: dearer at once, cheaper with the next period; S2_Billing and the invoices tell it; another's subscription is not found."""
+    client, till = counter
+    customer, stranger = await tenant(), await tenant()
+    slugs = {each["slug"]: each["id"] for each in (await ask(client, customer, "{ tiers { id slug } }"))["tiers"]}
+    made = (await ask(client, customer, "S4_Checkout", tier=slugs[TIER]))["subscriptionCheckoutCreate"]
+    bank.pay_subscription(till.account, made["checkoutSession"]["url"].rsplit("/", 1)[-1])
+    query = "{ billing { subscription { id tier { slug } } invoices(first: 5) { totalCount nodes { id number status amount { usd } url pdfUrl } } } }"
+
+    async def heard() -> bool:
+        found = (await ask(client, customer, query))["billing"]
+        return bool(found["subscription"] and found["invoices"]["totalCount"])
+
+    await until(heard, "subscription and invoice")
+    billing = (await ask(client, customer, query))["billing"]
+    mine = billing["subscription"]["id"]
+    up = (await ask(client, customer, "SubscriptionUpdate", id=mine, tier=slugs["max"]))["subscriptionUpdate"]
+    assert up == {"subscription": {"tier": {"slug": "max"}, "nextTier": None}, "userErrors": []}
+    down = (await ask(client, customer, "SubscriptionUpdate", id=mine, tier=slugs[TIER]))["subscriptionUpdate"]
+    assert down == {"subscription": {"tier": {"slug": "max"}, "nextTier": {"slug": TIER}}, "userErrors": []}
+    refused = (await ask(client, stranger, "SubscriptionUpdate", id=mine, tier=slugs["max"]))["subscriptionUpdate"]
+    assert (refused["subscription"], [error["code"] for error in refused["userErrors"]]) == (None, ["NOT_FOUND"])
+    told = (await ask(client, customer, "S2_Billing"))["billing"]
+    assert (told["tier"]["slug"], told["subscription"]["status"], told["trial"]["daysRemaining"] in (13, 14)) == ("max", "TRIALING", True)
+    trial = (await ask(client, customer, "S2_TrialStatus"))["billing"]
+    assert (trial["tier"]["name"], trial["trial"]["expired"]) == (told["tier"]["name"], False)
+    assert (await ask(client, customer, "S4_Subscription"))["billing"]["subscription"]["tier"]["slug"] == "max"
+    (invoice,) = billing["invoices"]["nodes"]
+    assert (invoice["number"], invoice["status"], invoice["amount"]) == ("SIM-0001", "PAID", {"usd": "0.00"})
+    assert (await ask(client, customer, "query($id: ID!) { node(id: $id) { id } }", id=invoice["id"]))["node"] == {"id": invoice["id"]}
+    assert (await ask(client, stranger, "query($id: ID!) { node(id: $id) { id } }", id=invoice["id"]))["node"] is None
