@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from connections import CLIENT, Hosts, Proxies, guarded
 from console.build import DIST
 from console.manual import routes as manual_routes
 from console.page import Page
+from hosting.application import Hosting
 from jobs.sweeps import sweeping
 from jobs.worker import working
 from models.ids import uuid7
@@ -30,7 +32,7 @@ from resolvers.asking import Facilities
 from rest.metrics import Counted
 from rest.nowhere import nowhere, refused
 from rest.routes import routes as rest_routes
-from runtime import SIMULATOR_PATH, Runtime, open_runtime
+from runtime import SIMULATOR_PATH, Runtime, addresses, open_runtime
 from schema.build import build
 from schema.throttle import Throttle
 from schema.view import GraphQLView
@@ -54,6 +56,8 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         presets=shown(PRESETS),
         webhooks_private=runtime.settings.webhooks_private,
         payments=runtime.payments.processor if runtime.payments else None,
+        store=runtime.store,
+        addresses=runtime.addresses,
     )
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [
@@ -90,11 +94,16 @@ class Application:
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
         doors = ((ROADS, Courteous(Inference(relay))), (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting))), (BASES, Courteous(greet, "GET")))
         self.inference = {path: Counted(door, path) for paths, door in doors for path in paths}
+        self.hosting = hosting(runtime)
+        self.covers = runtime.addresses.covers
         self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
         self.control.router.redirect_slashes = False  # tools take a redirect for a failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request or a websocket; every answer carries a request id."""
+        """Serve a request or a websocket; every answer carries a request id. What is below the domain of apps never reaches the API."""
+        if scope["type"] in ("http", "websocket") and any(name == b"host" and self.covers(value.decode("latin-1")) for name, value in scope["headers"]):
+            await self.hosting(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] in self.inference:
             await self.inference[scope["path"]](scope, receive, send)
             return
@@ -121,7 +130,7 @@ class Application:
 class Server(uvicorn.Server):
     """Uvicorn that stops on SIGTERM and SIGINT without dying of them, and lets calls under way end well."""
 
-    def __init__(self, config: uvicorn.Config, relay: Relay) -> None:
+    def __init__(self, config: uvicorn.Config, relay: Relay | None) -> None:
         super().__init__(config)
         self._relay = relay
 
@@ -140,6 +149,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new connection, let streams end, settle them."""
+        if self._relay is None:
+            await super().shutdown(sockets)
+            return
         closing = asyncio.create_task(self._relay.close())
         await super().shutdown(sockets)
         await closing
@@ -158,6 +170,18 @@ async def application(settings: Settings) -> AsyncIterator[tuple[Application, Re
         yield Application(runtime, relay), relay
 
 
+def hosting(runtime: Runtime) -> Hosting:
+    """Return what serves apps."""
+    public = urlsplit(runtime.settings.public_url)
+    return Hosting(runtime.store, runtime.addresses, f"{public.scheme}://{public.netloc}")
+
+
+async def serve_apps(settings: Settings) -> None:
+    """Serve apps and nothing else, until SIGTERM or SIGINT."""
+    async with open_runtime(settings, serving=False) as runtime:
+        await Server(uvicorn_config(hosting(runtime), settings), None).serve()
+
+
 def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
     """Return how we serve: httptools with our guards (connections.py), client addresses from nobody but trusted proxies, quiet logs."""
     return uvicorn.Config(
@@ -165,7 +189,7 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         lifespan="off",
-        http=guarded(Hosts(settings.answered_hosts), Proxies(settings.trusted_networks), _refuse),
+        http=guarded(Hosts((*settings.answered_hosts, f"*.{addresses(settings).domain}")), Proxies(settings.trusted_networks), _refuse),
         log_config=None,
         ws_max_size=256 * 1024,
         access_log=False,

@@ -91,6 +91,16 @@ def serve() -> None:
 
 
 @main.command()
+def hosting() -> None:
+    """Serve apps and nothing else until SIGTERM, for visitors' traffic of its own."""
+    from uvicorn.loops.auto import auto_loop_factory
+
+    import app
+
+    _run(app.serve_apps, auto_loop_factory())
+
+
+@main.command()
 def worker() -> None:
     """Do what is queued until SIGTERM."""
     from jobs.commands import work

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.rates import Rates
 from clients.storage import Storage
+from clients.unpacker import Unpacker
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from configuration import ECHO, Configuration, RouterEntry, RoutingEntry, UpstreamEntry, load_configuration
 from domain import duties
 from domain.access import callers
 from domain.access.callers import Caller, Whence
+from domain.apps.addresses import Addresses
 from domain.errors import InvalidInput
 from domain.money import tiers
 from domain.money.amounts import parse_decimal
@@ -72,6 +76,9 @@ class Runtime:
     counting: Smoother
     store: Storage
     files: Files
+    compressor: Compressor
+    unpacker: Unpacker
+    addresses: Addresses
     payments: Payments | None = None
 
     @staticmethod
@@ -138,6 +145,14 @@ def _storage(settings: Settings) -> Storage:
         key_id=settings.s3_access_key_id,
         secret=secret.get_secret_value() if secret else None,
     )
+
+
+def addresses(settings: Settings) -> Addresses:
+    """Return where apps are served: with the gateway's scheme, and on its port where nothing else is said."""
+    public = urlsplit(settings.public_url)
+    domain, _, port = settings.apps_domain.partition(":")
+    beside = public.port if domain == "localhost" else None
+    return Addresses(public.scheme, domain, int(port) if port else beside)
 
 
 def _echo(url: str, dialect: str) -> Upstream:
@@ -237,6 +252,9 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             counting=counting,
             store=_storage(settings),
             files=Files(),
+            compressor=Compressor(),
+            unpacker=Unpacker(),
+            addresses=addresses(settings),
             webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

@@ -1,6 +1,7 @@
 """What the environment says, as one frozen value; it refuses to be made when something is missing or unsafe."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -89,6 +90,13 @@ class Settings(BaseSettings):
     s3_region: Annotated[str, Field(alias="S3_REGION", description="The store's region; `auto` for R2.")] = "auto"
     s3_access_key_id: Annotated[str | None, Field(alias="S3_ACCESS_KEY_ID", description="The id of the store's access key.")] = None
     s3_secret_access_key: Annotated[SecretStr | None, Field(alias="S3_SECRET_ACCESS_KEY", description="The store's access key.")] = None
+    apps_domain: Annotated[
+        str,
+        Field(
+            alias="APPS_DOMAIN",
+            description="The domain below which every app has its origin; its own registrable domain in production. See docs/apps/hosting.md.",
+        ),
+    ] = "localhost"
     metrics_token: Annotated[
         SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
     ] = None
@@ -133,6 +141,18 @@ class Settings(BaseSettings):
         """The signing secrets of Stripe's webhook, none where it is not configured."""
         text = self.stripe_webhook_secret.get_secret_value() if self.stripe_webhook_secret else ""
         return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+    @model_validator(mode="after")
+    def refuse_shared_origins(self) -> Self:
+        """Raise ValueError when the gateway's own address would be an app's, or a store or a domain is none."""
+        if self.storage is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?", self.storage):
+            raise ValueError("TALLYGATE_STORAGE is written as s3://bucket or s3://bucket/prefix")
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?", self.apps_domain):
+            raise ValueError("APPS_DOMAIN is a domain in lower case, with a port if need be")
+        host = urlsplit(self.public_url).hostname or ""
+        if host.endswith(f".{self.apps_domain.partition(':')[0]}"):
+            raise ValueError("APPS_DOMAIN covers TALLYGATE_PUBLIC_URL: apps need a domain of their own")
+        return self
 
     @model_validator(mode="after")
     def refuse_placeholders(self) -> Self:

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Storage:
-    """Fulfils `domain.usage.exports.Store`. Every write is whole or not there; keys are ours and hold nothing that a client wrote."""
+    """Fulfils the stores of `domain.usage.exports` and `domain.apps.blobs`. Every write is whole or not there; keys are ours and hold nothing that a client wrote."""
 
     def __init__(self, store: LocalStore | S3Store) -> None:
         self._store = store

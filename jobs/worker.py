@@ -14,16 +14,18 @@ from arq.worker import Worker
 from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, redis_settings
 from domain import duties
 from domain.access.members import INVITATION_MAIL
+from domain.apps import deployments
 from domain.duties import Duty
 from domain.money.events import STRIPE_EVENT
 from domain.usage import alerts, exports
 from domain.webhooks import DELIVERY
-from jobs import books, mail, payments, rollups, webhooks
+from jobs import books, deploys, mail, payments, rollups, webhooks
 from jobs import exports as export_jobs
 from runtime import Runtime
 
 HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     INVITATION_MAIL: mail.invitation,
+    deployments.PUBLISH: deploys.publish,
     alerts.MAIL: mail.alert,
     DELIVERY: webhooks.deliver,
     STRIPE_EVENT: payments.stripe_event,
@@ -66,6 +68,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
     return Worker(
         functions=[func(run, name=FUNCTION, keep_result=0, timeout=max(LONG_JOBS.values()) + JOB_SECONDS, max_tries=1_000)],
         cron_jobs=[
+            cron(deploys.tidy_apps, name="tidy apps", minute=set(range(0, 60, 5)), second={40}, keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),
             cron(books.check_books, name="books", hour={3}, minute={37}, second={0}, keep_result=0, timeout=BOOKS_SECONDS),

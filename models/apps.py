@@ -5,7 +5,7 @@ from typing import Any
 from tortoise import fields
 from tortoise.models import Model
 
-from models.enums import ActorKind
+from models.enums import ActorKind, JobStatus
 from models.ids import uuid7
 
 
@@ -43,3 +43,67 @@ class App(Model):
 
     class Meta:
         table = "app"
+
+
+class Deployment(Model):
+    """One version of an app's files, and how far its publication is."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    app_id = fields.UUIDField()
+    version = fields.IntField()
+    message = fields.TextField(null=True)
+    status = fields.CharEnumField(JobStatus, max_length=16)
+    digest = fields.CharField(max_length=64)
+    file_count = fields.IntField()
+    total_bytes = fields.BigIntField()
+    done_bytes = fields.BigIntField(default=0)
+    log: Any = fields.JSONField()
+    job_id = fields.UUIDField(null=True)
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    created_at = fields.DatetimeField()
+    finished_at = fields.DatetimeField(null=True)
+    failure_code = fields.CharField(max_length=64, null=True)
+    failure_message = fields.TextField(null=True)
+    failure_retryable = fields.BooleanField(default=False)
+    staged = fields.BooleanField(default=False)
+
+    class Meta:
+        table = "deployment"
+
+
+class Blob(Model):
+    """Content that is kept for an app, once whatever the number of files that have it; whole when `stored_at` is set."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    app_id = fields.UUIDField()
+    sha256 = fields.CharField(max_length=64)
+    bytes = fields.BigIntField()
+    gzip_bytes = fields.BigIntField(null=True)
+    brotli_bytes = fields.BigIntField(null=True)
+    stored_at = fields.DatetimeField(null=True)
+    touched_at = fields.DatetimeField()
+    collected_at = fields.DatetimeField(null=True)
+    erased_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "blob"
+
+
+class DeployedFile(Model):
+    """A file of a deployment, in the order of paths."""
+
+    deployment_id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    position = fields.IntField()
+    path = fields.TextField()
+    content_type = fields.CharField(max_length=100)
+    bytes = fields.BigIntField()
+    sha256 = fields.CharField(max_length=64)
+    blob_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "deployed_file"

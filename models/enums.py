@@ -313,10 +313,12 @@ class BillingCycle(StrEnum):
 class JobStatus(StrEnum):
     """Where a job stands."""
 
+    AWAITING_UPLOAD = "awaiting_upload"
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class AlertMetric(StrEnum):

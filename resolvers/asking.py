@@ -14,7 +14,10 @@ from domain.access.keys import KeyView
 from domain.access.limits import BoundView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
-from domain.apps import registry
+from domain.apps import deployments, registry
+from domain.apps.addresses import Addresses
+from domain.apps.blobs import Store
+from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.errors import Unauthenticated
 from domain.money import ledger, topups
@@ -43,7 +46,7 @@ class Facilities:
     `offered` lists what a call may name: routing aliases and the models that some upstream answers; `find` gives one by its name or alias,
     served or not. `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
     `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside the network. `payments` is Stripe, where it
-    is configured.
+    is configured. `store` keeps files of apps, `addresses` tells where they are served.
     """
 
     book: Book
@@ -57,6 +60,8 @@ class Facilities:
     presets: tuple[PresetView, ...] = ()
     webhooks_private: bool = False
     payments: Processor | None = field(default=None, repr=False)
+    store: Store | None = None
+    addresses: Addresses = field(default_factory=lambda: Addresses("http", "localhost", 8000))
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Asking:
         self.workspaces: DataLoader[UUID, WorkspaceView | None] = _loader(self._workspaces)
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
         self.apps: DataLoader[UUID, AppView | None] = _loader(self._apps)
+        self.live_deployments: DataLoader[UUID, DeploymentView | None] = _loader(self._live_deployments)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
         self.accounts: DataLoader[tuple[UUID, UUID], AccountView | None] = _loader(self._accounts)
         self.records: DataLoader[UUID, RecordView | None] = _loader(self._records)
@@ -123,6 +129,9 @@ class Asking:
 
     async def _apps(self, ids: list[UUID]) -> Mapping[UUID, AppView]:
         return await registry.find_many(self.known, ids) if self.may(Scope.APPS_READ) else {}
+
+    async def _live_deployments(self, app_ids: list[UUID]) -> Mapping[UUID, DeploymentView]:
+        return await deployments.live_of(self.known, app_ids) if self.may(Scope.APPS_READ) else {}
 
     async def _bounds(self, subject_ids: list[UUID]) -> Mapping[UUID, list[BoundView]]:
         return await limits.of_subjects(self.known.workspace(), subject_ids)

@@ -10,6 +10,8 @@ from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
+from domain.apps import deployments
+from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.audit import AuditEventView
 from domain.errors import Refusal
@@ -36,6 +38,7 @@ Tried = tuple[Receipt, AttemptView]
 Found = (
     KeyView
     | AppView
+    | DeploymentView
     | MemberView
     | WorkspaceView
     | UserView
@@ -82,6 +85,10 @@ async def _key(asking: Asking, key: str) -> KeyView | None:
 
 async def _app(asking: Asking, key: str) -> AppView | None:
     return await asking.apps.load(UUID(key)) if asking.caller else None
+
+
+async def _deployment(asking: Asking, key: str) -> DeploymentView | None:
+    return await deployments.find(asking.known, UUID(key))
 
 
 async def _member(asking: Asking, key: str) -> MemberView | None:
@@ -183,6 +190,7 @@ async def _export(asking: Asking, key: str) -> ExportView | None:
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
+    "Deployment": _deployment,
     "Member": _member,
     "Workspace": _workspace,
     "User": _user,

@@ -14,7 +14,7 @@ from domain.usage import measure, records, windows
 from domain.usage.metrics import Dimension, Question, Values
 from domain.usage.windows import Granularity, RelativeRange, Window
 from models.enums import ApiKeyStatus, Scope, TransferKind
-from rest import apps, lists
+from rest import apps, deploys, lists
 from rest.apps_named import named_apps
 from rest.doors import Ask, Document, Operation
 from rest.fields import LEFT_OUT, Asked, CamelTold, Integer, Nothing
@@ -325,6 +325,7 @@ DOCUMENT = Document(
         Operation(
             "GET", "/v1/credits/transactions", "What changed the credit, newest first.", TransactionsQuery, list[Transaction], _transactions, refusals=(400,)
         ),
+        *deploys.OPERATIONS,
         *apps.OPERATIONS,
     ),
 )

@@ -93,7 +93,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     Operation("PUT", "/v1/apps/{appId}", "Change an app's details or manifest.", AppChangesBody, ShownApp, _change_app, refusals=(400, 404, 413)),
     Operation("DELETE", "/v1/apps/{appId}", "Delete an app; its id stays reserved.", Nothing, None, _delete_app, status=204, refusals=(404,)),
 )
-"""A part of document 0."""
+"""A part of document 0; deployments are in `rest/deploys.py`."""
 SCHEMAS = Document(
     name="Schemas",
     shape=lambda headers: PLAIN,

@@ -27,7 +27,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Ask(Generic[Given]):
-    """One request to an operation; `who` is None on a public one only, `path` holds the parts of the path that vary."""
+    """One request to an operation; `who` is None on a public one only, `path` holds the parts of the path that vary.
+
+    `receive` gives the body to an operation that `takes` one as it comes.
+    """
 
     runtime: Runtime
     who: Caller | None
@@ -35,6 +38,7 @@ class Ask(Generic[Given]):
     path: Mapping[str, str]
     headers: Headers
     request_id: str
+    receive: Receive | None = None
 
     @property
     def caller(self) -> Caller:
@@ -50,6 +54,7 @@ class Reply:
     status: int
     body: bytes
     media_type: bytes = b"application/json"
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Operation(Generic[Given]):
     """One method of one path, with everything that serving and describing it needs.
 
     `given` describes the body (POST, PUT) or the query parameters, `result` the answer of `status`, None for no body. `refusals` are the
-    statuses that it may answer besides those of every operation.
+    statuses that it may answer besides those of every operation. `takes` names the media types of a body that the operation reads itself.
     """
 
     method: str
@@ -68,6 +73,7 @@ class Operation(Generic[Given]):
     answer: Callable[[Ask[Given]], Awaitable[Any]]
     status: int = 200
     refusals: tuple[int, ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +139,16 @@ class Door:
         if operation is None:
             raise NotAllowed(scope["method"], self._methods)
         who = None if self._document.public else await callers.known(self._runtime, headers, scope.get("client"), api_key_field=self._document.api_key_field)
-        body = await bodies.read(scope, receive) if method in WITH_BODY else None
+        body = await bodies.read(scope, receive) if method in WITH_BODY and not operation.takes else None
         try:
             given = bodies.from_query(operation.given, scope["query_string"]) if body is None else bodies.from_body(operation.given, body)
-            told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id))
+            told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id, receive))
         except errors.InvalidInput as refusal:
             if self._document.shape(headers).located:
                 refusal.path = ("query" if body is None else "body", *(refusal.path or ()))
             raise
         if isinstance(told, Reply):
-            return told, []
+            return told, list(told.fields)
         written = b"" if operation.result is None else self._writers[method].dump_json(told, by_alias=True)
         return Reply(operation.status, written), []
 

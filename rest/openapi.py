@@ -72,7 +72,7 @@ def _schemas(documents: Sequence[Document]) -> tuple[SchemaOf, Json]:
         for operation in document.operations:
             if operation.result is not None:
                 wanted[repr(operation.result), "serialization"] = operation.result
-            if operation.method in WITH_BODY:
+            if operation.method in WITH_BODY and not operation.takes:
                 wanted[repr(operation.given), "validation"] = operation.given
     made, definitions = TypeAdapter.json_schemas(
         [(name, mode, TypeAdapter[Any](type_)) for (name, mode), type_ in wanted.items()],
@@ -95,7 +95,10 @@ def _operation(document: Document, operation: Operation[Any], path: str, schema_
     if not document.public:
         told["parameters"].append(WORKSPACE)
         told["security"] = [{"bearer": []}, *([{"apiKey": []}] if document.api_key_field else [])]
-    if operation.method in WITH_BODY:
+    if operation.takes:
+        binary: Json = {"schema": {"type": "string", "format": "binary"}}
+        told["requestBody"] = {"required": True, "content": dict.fromkeys(operation.takes, binary)}
+    elif operation.method in WITH_BODY:
         required = any(field.is_required() for field in operation.given.model_fields.values())
         told["requestBody"] = {"required": required, "content": _json(schema_of(operation.given, "validation"))}
     return told

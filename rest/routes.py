@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from rest import aaas, apps, billing, books, exports, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
+from rest import aaas, apps, billing, books, deploys, exports, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
@@ -22,7 +22,7 @@ def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
 
     `presets` are the slugs of the tools' roads, by which prices name what a tier opens.
     """
-    described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, health.document(runtime))
+    described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, deploys.UPLOADS, health.document(runtime))
     description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url))
 
     async def describe(ask: Ask[Nothing]) -> Reply:

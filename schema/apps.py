@@ -13,10 +13,13 @@ from domain.apps.registry import AppChanges, AppView, NewApp, Order
 from domain.pages import PageOf
 from models.enums import Scope
 from resolvers import apps as resolvers
+from resolvers import deployments as deployed
 from schema import ids, pages, ranges
 from schema.access import requires
 from schema.callers import Actor
 from schema.context import Info
+from schema.deployments import Deployment, DeploymentConnection
+from schema.directives import PAGED
 from schema.enums import SortDirection
 from schema.fields import resolved
 from schema.limits import BudgetInput, Limited, LimitInput, bounds, limit_bounds
@@ -50,11 +53,26 @@ class App(Node, UsageSource, Limited):
     )
     created_at: datetime.datetime = field(description="When it was registered.")
     updated_at: datetime.datetime = field(description="When its details last changed.")
+    deployed: strawberry.Private[bool]
 
     @resolved("Where the live deployment is served; null before the first.")
-    def url(self) -> URL | None:
-        """Nothing is served yet."""
-        return None
+    def url(self, info: Info) -> URL | None:
+        """Tell it."""
+        return URL(info.context.facilities.addresses.url(self.slug)) if self.deployed else None
+
+    @resolved("What is served now; null before the first.")
+    async def live_deployment(self, info: Info) -> Deployment | None:
+        """Load it."""
+        live = await info.context.live_deployments.load(self.subject_id)
+        return Deployment.of(live) if live else None
+
+    @resolved("All deployments, newest first.", directives=[PAGED])
+    async def deployments(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> DeploymentConnection:
+        """Read a page of them."""
+        wanted = pages.page_of("Deployment", first, after, last, before)
+        return DeploymentConnection(page=await deployed.page(info.context, self.subject_id, wanted), app_id=self.subject_id)
 
     @resolved("The usage attributed to it. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(
@@ -80,6 +98,7 @@ class App(Node, UsageSource, Limited):
             wallet_markup=app.wallet_markup,
             created_at=app.created_at,
             updated_at=app.updated_at,
+            deployed=app.live_deployment_id is not None,
         )
 
 

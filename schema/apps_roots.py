@@ -9,7 +9,7 @@ from strawberry.extensions.field_extension import FieldExtension
 
 from domain.errors import NotFound
 from models.enums import Scope
-from resolvers import apps
+from resolvers import apps, deployments
 from schema import ids, pages
 from schema.access import Requires, requires
 from schema.apps import (
@@ -27,6 +27,18 @@ from schema.apps import (
     AppUpdatePayload,
 )
 from schema.context import Info
+from schema.deployments import (
+    Deployment,
+    DeploymentCancelInput,
+    DeploymentCancelPayload,
+    DeploymentCreateInput,
+    DeploymentCreatePayload,
+    DeploymentFinalizeInput,
+    DeploymentFinalizePayload,
+    DeploymentRollbackInput,
+    DeploymentRollbackPayload,
+    UploadTarget,
+)
 from schema.directives import PAGED
 from schema.enums import SortDirection
 from schema.fields import resolved
@@ -112,3 +124,44 @@ class AppMutations:
         """Give it away."""
         to = row("Workspace", input.workspace_id, "workspace of which you are owner or admin", "workspaceId")
         return AppTransferPayload(app=App.of(await apps.transfer(info.context, row("App", input.id, "app", "id"), to)))
+
+    @resolved(
+        "Begin a deployment: name the files, get addresses for those the store does not hold yet. Requires scope `APPS_WRITE`.",
+        extensions=guarded(DeploymentCreatePayload),
+    )
+    async def deployment_create(
+        self, info: Info, input: Annotated[DeploymentCreateInput, strawberry.argument(description="The files.")]
+    ) -> DeploymentCreatePayload | None:
+        """Begin it."""
+        app_id = row("App", input.app_id, "app", "appId")
+        begun, targets = await deployments.create(info.context, app_id, input.given(), input.message or None, input.idempotency_key or None)
+        return DeploymentCreatePayload(deployment=Deployment.of(begun), uploads=[UploadTarget.of(target) for target in targets])
+
+    @resolved(
+        "Queue a deployment whose files have all been sent; it goes live when the job succeeds. Requires scope `APPS_WRITE`.",
+        extensions=guarded(DeploymentFinalizePayload),
+    )
+    async def deployment_finalize(
+        self, info: Info, input: Annotated[DeploymentFinalizeInput, strawberry.argument(description="The deployment.")]
+    ) -> DeploymentFinalizePayload | None:
+        """Queue it."""
+        found = await deployments.finalize(info.context, row("Deployment", input.id, "deployment", "id"))
+        return DeploymentFinalizePayload(deployment=Deployment.of(found))
+
+    @resolved(
+        "Make an earlier successful deployment live again. Requires scope `APPS_WRITE`.", extensions=guarded(DeploymentRollbackPayload)
+    )
+    async def deployment_rollback(
+        self, info: Info, input: Annotated[DeploymentRollbackInput, strawberry.argument(description="The deployment to go back to.")]
+    ) -> DeploymentRollbackPayload | None:
+        """Go back to it."""
+        found = await deployments.rollback(info.context, row("Deployment", input.id, "deployment", "id"))
+        return DeploymentRollbackPayload(deployment=Deployment.of(found), app=App.of(await deployments.app_of(info.context, found.app_id)))
+
+    @resolved("Stop a deployment that has not finished. Requires scope `APPS_WRITE`.", extensions=guarded(DeploymentCancelPayload))
+    async def deployment_cancel(
+        self, info: Info, input: Annotated[DeploymentCancelInput, strawberry.argument(description="The deployment.")]
+    ) -> DeploymentCancelPayload | None:
+        """Stop it."""
+        found = await deployments.cancel(info.context, row("Deployment", input.id, "deployment", "id"))
+        return DeploymentCancelPayload(deployment=Deployment.of(found))

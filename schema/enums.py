@@ -32,6 +32,15 @@ class SortDirection(enum.Enum):
     DESC = strawberry.enum_value("desc", description="Largest or newest first.")
 
 
+@strawberry.enum(description="How serious a log line is.")
+class LogLevel(enum.Enum):
+    """LogLevel, as the contract has it."""
+
+    INFO = strawberry.enum_value("info", description="For the record.")
+    WARNING = strawberry.enum_value("warning", description="Worth a look.")
+    ERROR = strawberry.enum_value("error", description="Something failed.")
+
+
 @strawberry.enum(description="What the request log can be sorted by.")
 class UsageRecordOrderField(enum.Enum):
     """UsageRecordOrderField, as the contract has it."""

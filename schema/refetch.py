@@ -4,6 +4,7 @@ from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
 from domain.access.workspaces import WorkspaceView
+from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.audit import AuditEventView
 from domain.money.catalogue import ModelView, PriceVersion
@@ -28,6 +29,7 @@ from schema.audit import AuditEvent
 from schema.billing import TierSubscription
 from schema.catalogue import Model, Price
 from schema.context import Context
+from schema.deployments import Deployment
 from schema.exports import Export
 from schema.grants import Grant
 from schema.invoices import Invoice
@@ -60,6 +62,8 @@ def shown(context: Context, found: Found) -> Node:
             return ApiKey.of(found)
         case AppView():
             return App.of(found)
+        case DeploymentView():
+            return Deployment.of(found)
         case MemberView():
             return Member.of(found)
         case WorkspaceView():

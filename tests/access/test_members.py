@@ -12,18 +12,21 @@ from uuid import UUID
 
 import pytest
 
+from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import LOCAL_ISSUER
 from clients.mail import Mail
 from clients.queue import ArqQueue
 from clients.rates import Rates
 from clients.storage import Storage
+from clients.unpacker import Unpacker
 from clients.upstream import Upstreams
 from clients.webhooks import Webhooks
 from domain import duties, errors
 from domain.access import callers, members, users, workspaces
 from domain.access.callers import ROLE_SCOPES, Caller
 from domain.access.members import MemberView
+from domain.apps.addresses import Addresses
 from domain.money.catalogue import Book
 from domain.pages import Page
 from domain.serving.calls import Calls
@@ -272,8 +275,16 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
     calls, mail, webhooks = Calls(book, batch=1, hold_seconds=60), Mail(None, "tests@localhost", tmp_path), Webhooks(private_allowed=False)
     rates = Rates(books.environment["REDIS_URL"])
     smoother = Smoother("requests", None, rates)
-    store = Storage.in_folder(tmp_path / "files")
-    yield Runtime(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks, smoother, smoother, store, Files())
+    yield Runtime(
+        *(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks),
+        smoothing=smoother,
+        counting=smoother,
+        store=Storage.in_folder(tmp_path / "files"),
+        files=Files(),
+        compressor=Compressor(),
+        unpacker=Unpacker(),
+        addresses=Addresses("http", "localhost", 8000),
+    )
     await rates.close()
     await upstreams.close()
     await queue.close()

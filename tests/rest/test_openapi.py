@@ -10,6 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from models.enums import Scope
 from rest.routes import PUBLISHED
+from tests.apps.deploying import zip_of
 from tests.rest.test_aaas import ask_echo
 from tests.rest.test_strangers import BODIES, NEEDS
 from tests.support.books import only_call
@@ -79,6 +80,8 @@ async def test_answers_are_as_described(client: httpx2.AsyncClient, described: J
     made = (await client.post("/tenant/keys", headers=mine.bearer)).json()
     app_id = f"of-{mine.workspace_id}"
     assert (await client.post("/v1/apps", headers=mine.bearer, json={"appId": app_id, "name": "x"})).status_code == 201
+    upload = zip_of({"index.html": b"x"})
+    deployed = (await client.post(f"/v1/apps/{app_id}/deploy", headers=mine.bearer, content=upload)).json()["deploymentId"]
     logged = (await client.get("/usage", headers=mine.bearer)).json()[0]["usage_id"]
     operator = {"Authorization": f"Bearer {await operator_key(mine)}"}
     for document in PUBLISHED:
@@ -86,12 +89,14 @@ async def test_answers_are_as_described(client: httpx2.AsyncClient, described: J
             path = re.sub(r":\w+}", "}", operation.path)
             name = {"/v1/models/{id}": "echo", "/v1/receipts/{id}": str(call_id)}.get(path, made["id"])
             filled = path.replace("{id}", name).replace("{appId}", app_id).replace("{usage_id}", str(logged)).replace("{user_id}", str(mine.owner.user_id))
+            filled = filled.replace("{deploymentId}", deployed)
+            content = upload if operation.takes else None
             needs, body = NEEDS[f"{operation.method} {operation.path}"], BODIES.get(f"{operation.method} {operation.path}", dict)() or None
             headers = operator if needs is Scope.OPERATOR else mine.bearer
-            answer = await client.request(operation.method, filled, headers=headers, json=body)
+            answer = await client.request(operation.method, filled, headers=headers, json=body, content=content)
             assert answer.status_code == operation.status, path
             check(described, path, operation.method, answer)
-            refused = await client.request(operation.method, filled, json=body)
+            refused = await client.request(operation.method, filled, json=body, content=content)
             assert refused.status_code == 401, path
             check(described, path, operation.method, refused)
     for path in ("/healthz", "/readyz", "/version", "/pricing", "/pricing/tokens"):

@@ -11,12 +11,14 @@ import httpx2
 import pytest
 
 from domain.access import secrets
-from domain.apps import registry
+from domain.apps import deployments, registry
+from domain.apps.deployments import NewFile
 from domain.apps.registry import NewApp
 from models import database
 from models.enums import ApiKeyMode, Scope
 from rest.doors import Document, Operation
 from rest.routes import PUBLISHED
+from tests.apps.deploying import zip_of
 from tests.support.world import Tenant, operator_key, tenant
 from tests.usage.events import Event, write
 
@@ -57,6 +59,8 @@ NEEDS: dict[str, Scope | None] = {
     "GET /v1/apps/{appId}": Scope.APPS_READ,
     "PUT /v1/apps/{appId}": Scope.APPS_WRITE,
     "DELETE /v1/apps/{appId}": Scope.APPS_WRITE,
+    "POST /v1/apps/{appId}/deploy": Scope.APPS_WRITE,
+    "GET /v1/apps/{appId}/deployments/{deploymentId}": Scope.APPS_READ,
     "GET /tenant/keys": Scope.KEYS_READ,
     "POST /tenant/keys": Scope.KEYS_WRITE,
     "GET /tenant/keys/{id}": Scope.KEYS_READ,
@@ -79,16 +83,24 @@ BODIES: dict[str, Callable[[], dict[str, Any]]] = {
 """The bodies of operations that answer nothing without one."""
 SEES = {"/v1/billing": frozenset({Scope.USAGE_READ}), "/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
 """What a key needs besides to see the record of another key."""
-TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "app", "app_name", "top_up")
+APPS = ("app", "app_name", "deployment", "deployed_file", "blob")
+TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "top_up", *APPS)
 
 
 @pytest.fixture
 async def victim() -> Tenant:
     """A workspace with something to lose: credit, a key, an app, and a usage record with the key's id."""
     of = await tenant(credit_microusd=1_000_000)
-    await registry.create(of.caller(), NewApp(app_of(of), "Something to lose"))
+    app = await registry.create(of.caller(), NewApp(app_of(of), "Something to lose"))
+    await deployments.create(of.caller(), app.id, [NewFile("index.html", 1, "0" * 64)])
     await write(of.workspace_id, [Event(at=datetime.now(UTC), id=of.key.id, key_id=of.key.id, user_id=of.owner.user_id)])
     return of
+
+
+async def deployment_of(of: Tenant) -> str:
+    """Return the id of a deployment of the victim's app, which waits for its file."""
+    found = await database.fetch_value("SELECT id::text FROM deployment WHERE workspace_id = $1", of.workspace_id)
+    return str(found)
 
 
 def app_of(of: Tenant) -> str:
@@ -108,9 +120,12 @@ async def digest(of: Tenant) -> str:
 
 async def ask(client: httpx2.AsyncClient, operation: Operation[Any], headers: dict[str, str] | httpx2.Headers, victim: Tenant, query: str = "") -> httpx2.Response:
     """Ask for an operation on the victim's things."""
-    path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id)).replace("{appId}", app_of(victim))
+    path = operation.path.replace("{id:path}", "echo").replace("{id}", str(victim.key.id))
+    path = path.replace("{appId}", app_of(victim)).replace("{deploymentId}", await deployment_of(victim))
     path = path.replace("{usage_id}", str(victim.key.id)).replace("{user_id}", str(victim.owner.user_id))
     body = BODIES.get(f"{operation.method} {operation.path}", dict)()
+    if operation.takes:
+        return await client.request(operation.method, f"{path}{query}", headers=headers, content=zip_of({"index.html": uuid4().bytes}))
     return await client.request(operation.method, f"{path}{query}", headers=headers, json=body or None)
 
 

@@ -1,0 +1,175 @@
+"""Archives that nobody honest makes, each with the words that its refusal must hold."""
+
+import gzip
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+
+from domain.apps import archives
+
+Zip = zipfile.ZipFile
+
+
+def zipped(fill: Callable[[Zip], object]) -> bytes:
+    """Return a zip."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as opened:
+        fill(opened)
+    return written.getvalue()
+
+
+def entry(name: str, content: bytes = b"x", mode: int = 0) -> bytes:
+    """Return a zip with one entry whose name nothing has mended: the writer would."""
+    stand_in = "N" * len(name) if name.isascii() else name  # the writer mends nothing of a name in another script
+    info = zipfile.ZipInfo(stand_in)
+    info.external_attr = mode << 16
+    return zipped(lambda z: z.writestr(info, content)).replace(stand_in.encode(), name.encode())
+
+
+def tarred(fill: Callable[[tarfile.TarFile], object]) -> bytes:
+    """Return a tar.gz."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz", format=tarfile.PAX_FORMAT) as opened:
+        fill(opened)
+    return written.getvalue()
+
+
+def member(name: str, content: bytes = b"x", **about: object) -> Callable[[tarfile.TarFile], None]:
+    """Return what adds a member."""
+
+    def add(opened: tarfile.TarFile) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        for field, value in about.items():
+            setattr(info, field, value)
+        opened.addfile(info, io.BytesIO(content) if info.size else None)
+
+    return add
+
+
+def _twice(one: str, other: str) -> bytes:
+    stand_in = "N" * len(other) if other.isascii() else other
+    info = zipfile.ZipInfo(stand_in)
+
+    def fill(opened: Zip) -> None:
+        opened.writestr(one, "1")
+        opened.writestr(info, "2")
+
+    return zipped(fill).replace(stand_in.encode(), other.encode())
+
+
+def _patched(data: bytes, at: int, form: str, value: int) -> bytes:
+    """Change a field of the first entry of the directory."""
+    patched = bytearray(data)
+    struct.pack_into(form, patched, patched.rfind(b"PK\x01\x02") + at, value)
+    return bytes(patched)
+
+
+def _encrypted() -> bytes:
+    data = bytearray(_patched(zipped(lambda z: z.writestr("secret.txt", "x")), 8, "<H", 1))
+    struct.pack_into("<H", data, 6, 1)
+    return bytes(data)
+
+
+def _overlapping() -> bytes:
+    """Two entries of the directory that name the same bytes."""
+    data = _twice("a", "b")
+    return _patched(data, 42, "<I", 0)
+
+
+def _empty_files(count: int) -> bytes:
+    def fill(opened: Zip) -> None:
+        for number in range(count):
+            opened.writestr(f"{number}", b"", zipfile.ZIP_STORED)
+
+    return zipped(fill)
+
+
+def _many() -> bytes:
+    return _empty_files(archives.MOST_ENTRIES + 1)
+
+
+def _lying_count() -> bytes:
+    """An end that names few entries before a directory that has many."""
+    data = bytearray(_many())
+    end = data.rfind(b"PK\x05\x06")
+    struct.pack_into("<HH", data, end + 8, 1, 1)
+    return bytes(data)
+
+
+def _tar_bomb() -> bytes:
+    size = archives.LARGEST_FILE_BYTES + 1
+    header = tarfile.TarInfo("bomb.bin")
+    header.size = size
+    squeezed = zlib.compressobj(9, zlib.DEFLATED, 31)
+    parts = [squeezed.compress(header.tobuf())]
+    block = bytes(1 << 20)
+    parts += [squeezed.compress(block) for _ in range(size // len(block) + 1)]
+    parts.append(squeezed.flush())
+    return b"".join(parts)
+
+
+ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "traversal": (entry("../../evil.html"), ("../../evil.html", "leads out")),
+    "traversal inside": (entry("a/../../evil.html"), ("a/../../evil.html", "leads out")),
+    "absolute": (entry("/etc/evil"), ("/etc/evil", "absolute")),
+    "drive": (entry("C:/evil"), ("C:/evil", "drive")),
+    "backslash": (entry("..\\evil"), ("evil", "backslash")),
+    "nul": (entry("a\x00.html"), ("a", "NUL")),
+    "control": (entry("a\nb.html"), ("b.html", "control")),
+    "delete": (entry("a\x7fb.html"), ("b.html", "control")),
+    "bidi": (entry("a\u202egnp.html"), ("\\u202e", "direction")),
+    "dot": (entry("./a"), ("./a", "dot")),
+    "empty part": (entry("a//b"), ("a//b", "empty")),
+    "symlink": (entry("link", b"/etc/passwd", stat.S_IFLNK | 0o777), ("link", "link or a device")),
+    "device": (entry("dev", b"", stat.S_IFCHR | 0o666), ("dev", "link or a device")),
+    "fifo": (entry("pipe", b"", stat.S_IFIFO | 0o666), ("pipe", "link or a device")),
+    "duplicate": (_twice("a.js", "a.js"), ("a.js", "twice")),
+    "duplicate by case": (_twice("a.js", "A.JS"), ("A.JS", "twice")),
+    "duplicate by composition": (_twice("\u00e9.js", "e\u0301.js"), ("twice",)),
+    "file and folder": (_twice("a", "a/b"), ("a/b", "file")),
+    "folder and file": (_twice("a/b", "a"), ("'a'", "folder")),
+    "encrypted": (_encrypted(), ("secret.txt", "encrypted")),
+    "bomb": (zipped(lambda z: z.writestr("bomb.html", bytes(20 << 20))), ("bomb.html", "times its size")),
+    "too large": (zipped(lambda z: z.writestr("big.bin", bytes(1 << 20) * 51)), ("big.bin",)),
+    "lying size": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 24, "<I", 10), ("liar.html",)),
+    "lying checksum": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 16, "<I", 10), ("broken",)),
+    "too many": (_many(), ("entries",)),
+    "too many, and says few": (_lying_count(), ("entries",)),
+    "too many files": (_empty_files(archives.MOST_FILES + 1), ("one file too many",)),
+    "too deep": (entry("/".join("a" * (archives.DEEPEST + 1))), ("folders deep",)),
+    "long part": (entry("a" * 256), ("255 bytes",)),
+    "long path": (entry("/".join(["a" * 200] * 6)), ("1024 bytes",)),
+    "overlap": (_overlapping(), ("overlaps",)),
+    "other compression": (_patched(zipped(lambda z: z.writestr("a", "x" * 99)), 10, "<H", 12), ("'a'", "compressed")),
+    "two names": (zipped(lambda z: z.writestr("inner.html", "x")).replace(b"inner.html", b"other.html", 1), ("broken",)),
+    "cut": (zipped(lambda z: z.writestr("a", "x" * 999))[:-30], ("broken",)),
+    "empty": (zipped(lambda z: None), ("empty",)),
+    "folders only": (entry("folder/", b""), ("no files",)),
+    "garbage": (b"<html>not an archive</html>", ("neither",)),
+    "garbage before": (b"#!/bin/sh\n" + zipped(lambda z: z.writestr("a", "x")), ("neither",)),
+}
+TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "traversal": (tarred(member("../evil")), ("../evil", "leads out")),
+    "absolute": (tarred(member("/etc/evil")), ("/etc/evil", "absolute")),
+    "backslash": (tarred(member("a\\b")), ("backslash",)),
+    "control": (tarred(member("a\tb")), ("control",)),
+    "bidi": (tarred(member("a\u2066b")), ("direction",)),
+    "symlink": (tarred(member("link", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")), ("link", "plain file")),
+    "hard link": (tarred(member("hard", b"", type=tarfile.LNKTYPE, linkname="a")), ("hard", "plain file")),
+    "device": (tarred(member("dev", b"", type=tarfile.CHRTYPE)), ("dev", "plain file")),
+    "fifo": (tarred(member("pipe", b"", type=tarfile.FIFOTYPE)), ("pipe", "plain file")),
+    "duplicate": (tarred(lambda t: (member("a")(t), member("A")(t))), ("'A'", "twice")),
+    "leading dot twice": (tarred(member("././a")), ("dot",)),
+    "too deep": (tarred(member("/".join("a" * 33))), ("folders deep",)),
+    "bomb": (_tar_bomb(), ("",)),
+    "not a tar": (gzip.compress(b"hello" * 500), ("broken",)),
+    "cut": (tarred(member("a", bytes(range(256)) * 4000))[:-2000], ("broken",)),
+    "bad name": (tarred(member("a\udcff")), ("UTF-8",)),
+    "empty": (tarred(lambda t: None), ("no files",)),
+}
+HOSTILE = {**{f"zip: {name}": case for name, case in ZIPS.items()}, **{f"tar: {name}": case for name, case in TARS.items()}}

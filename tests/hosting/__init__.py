@@ -1,0 +1,1 @@
+"""Deployed apps, as visitors have them."""
