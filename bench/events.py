@@ -45,11 +45,11 @@ MODELS = tuple(
     )
 )
 CELLS = """
-INSERT INTO usage_cell (workspace_id, level, at, model, app_id, key_id, outcome, {columns}, latency, first_token)
-SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {sums},
+INSERT INTO usage_cell (workspace_id, level, at, model, app_id, key_id, outcome, {columns}, succeeded, cancelled, latency, first_token)
+SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {sums}, sum(d.succeeded), sum(d.cancelled),
        sketch_of_1(array_agg(sketch_bucket_1(d.latency_ms)) FILTER (WHERE d.latency_ms IS NOT NULL)),
        sketch_of_1(array_agg(sketch_bucket_1(d.first_token_ms)) FILTER (WHERE d.first_token_ms IS NOT NULL))
-  FROM usage_delta_2 d WHERE d.workspace_id = ANY ($1) GROUP BY 1, 2, 3, 4, 5, 6, 7
+  FROM usage_delta_3 d WHERE d.workspace_id = ANY ($1) GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 PEOPLE = """
 INSERT INTO usage_person (workspace_id, kind, used_on, app_id, person)
@@ -106,12 +106,14 @@ def rows(chance: random.Random, who: Habits, count: int, until: datetime) -> Ite
         written = 0 if failed or not cached or chance.random() < 0.7 else given // 2
         picos = int(price * (given + 5 * made + cached / 10 + written * 1.25) * 1_000_000)
         micros = picos // 1_000_000
+        key = min(int(chance.expovariate(0.3)), len(who.keys) - 1)
         person = int(who.people * chance.random() ** 2)
         streamed = chance.random() < 0.6
         latency = int(chance.lognormvariate(7.2, 0.8))
         record = uuid7(int(at.timestamp() * 1000))
         yield (
-            *(who.workspace_id, record, record, "call", "live", at, at + timedelta(milliseconds=latency), chance.choice(who.keys), None, chance.choice(who.apps)),
+            *(who.workspace_id, record, record, "call", "live", at, at + timedelta(milliseconds=latency)),
+            *(who.keys[key], None, who.apps[key % len(who.apps)]),
             *(f"user-{person}" if chance.random() < 0.7 else None, f"c-{person}-{day}" if chance.random() < 0.5 else None),
             *(chance.choice(("en", "en", "de", "ja", None)), '{"team":"core"}' if chance.random() < 0.1 else None),
             *("llm_query", "/v1/messages" if provider == "anthropic" else "/v1/chat/completions", "cursor@3" if chance.random() < 0.2 else None),

@@ -105,6 +105,8 @@ class UsageCell(Model):
     upstream_cost_picousd = fields.BigIntField()
     latency = ArrayField(element_type="bigint", null=True)
     first_token = ArrayField(element_type="bigint", null=True)
+    succeeded = fields.BigIntField(default=0, db_default=0)
+    cancelled = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "usage_cell"

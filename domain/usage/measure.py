@@ -308,9 +308,7 @@ class _Statement:
 
     def _cells(self, whole: Sequence[_Asked]) -> str:
         join, inside, place = self._slots("c.at", whole)
-        ended = "0, 0"
-        if self.question.wants(Detail.RUNS):
-            ended = ", ".join(f"sum(CASE c.outcome WHEN '{outcome}' THEN c.requests ELSE 0 END)" for outcome in _STANDS[:2])
+        ended = ", ".join(f"sum(c.{outcome})" for outcome in _STANDS[:2])
         sums = ", ".join(f"sum(c.{column})" for column in COLUMNS)
         return f"""SELECT {place}, {self._key("c")}, {sums}, {ended}, 0, 0{self._apart(None)}
   FROM usage_cell c {join}
@@ -382,7 +380,8 @@ class _Statement:
  WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on < {days[1]} AND {inside}{self._matches("u")}"""
                 )
         return f"""{detail.value}_count AS (
-  SELECT d.n, least(q.place, {self.first} + 1) AS place, count(DISTINCT d.person) AS told FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2)"""
+  SELECT x.n, x.place, count(*) AS told FROM (
+    SELECT DISTINCT d.n, least(q.place, {self.first} + 1) AS place, d.person FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key) x GROUP BY 1, 2)"""
 
     def _others(self) -> str:
         return f"""other_buckets_sum AS (

@@ -72,7 +72,7 @@ class Metric(StrEnum):
 
 
 class Detail(StrEnum):
-    """What is computed only when asked for. RUNS needs outcomes, CREDITS all history, END_USERS and CONVERSATIONS whole days, apart by app at
+    """What is computed only when asked for. RUNS needs open calls, CREDITS all history, END_USERS and CONVERSATIONS whole days, apart by app at
     most; OTHER_BUCKETS reads single calls."""
 
     RUNS = "runs"
@@ -191,8 +191,6 @@ class Question:
     def level(self) -> int | None:
         """The level of cells that answers it; None when single calls must be read."""
         needs = {*self.by, *self.filter.values()} - {Dimension.WORKSPACE}
-        if self.wants(Detail.RUNS):
-            needs.add(Dimension.OUTCOME)
         if self.filter.tags or self.details & FROM_CALLS:
             return None
         if not needs:

@@ -7,6 +7,7 @@ from uuid import UUID
 from domain.usage.metrics import COLUMNS
 from models import database
 
+SUMS = (*COLUMNS, "succeeded", "cancelled")
 SKETCHES = ("latency", "first_token")
 FOLD_AT_ONCE = 5000
 FOLDS_IN_A_ROW = 100
@@ -28,7 +29,7 @@ class Drift:
 
 async def fold(most: int = FOLD_AT_ONCE) -> int:
     """Add at most that many queued events to their cells, and return how many; all of it happens, or nothing."""
-    return int(await database.fetch_value("SELECT fold_2($1)", most))
+    return int(await database.fetch_value("SELECT fold_3($1)", most))
 
 
 async def fold_all() -> int:
@@ -49,17 +50,17 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
     """
     rows = await database.fetch(
         f"""
-        SELECT workspace_id, level, at, model, app_id, key_id, outcome, {", ".join(f"coalesce(c.{name}, 0) - coalesce(x.{name}, 0) AS {name}" for name in COLUMNS)},
+        SELECT workspace_id, level, at, model, app_id, key_id, outcome, {", ".join(f"coalesce(c.{name}, 0) - coalesce(x.{name}, 0) AS {name}" for name in SUMS)},
                {", ".join(f"c.{name} IS DISTINCT FROM x.{name} AS {name}" for name in SKETCHES)}
-          FROM (SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {", ".join(f"sum(d.{name}) AS {name}" for name in COLUMNS)},
+          FROM (SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {", ".join(f"sum(d.{name}) AS {name}" for name in SUMS)},
                        {", ".join(f"sketch_of_1(array_agg(sketch_bucket_1(d.{name}_ms)) FILTER (WHERE d.{name}_ms IS NOT NULL)) AS {name}" for name in SKETCHES)}
-                  FROM usage_delta_2 d
+                  FROM usage_delta_3 d
                  WHERE ($1::timestamptz IS NULL OR d.at >= $1) AND ($2::timestamptz IS NULL OR d.at < $2)
                    AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = d.workspace_id AND q.event_id = d.event_id)
                  GROUP BY 1, 2, 3, 4, 5, 6, 7) x
           FULL JOIN (SELECT * FROM usage_cell c WHERE ($1::timestamptz IS NULL OR c.at >= $1) AND ($2::timestamptz IS NULL OR c.at < $2)) c
                  USING (workspace_id, level, at, model, app_id, key_id, outcome)
-         WHERE ({", ".join(f"coalesce(c.{name}, 0)" for name in COLUMNS)}) <> ({", ".join(f"coalesce(x.{name}, 0)" for name in COLUMNS)})
+         WHERE ({", ".join(f"coalesce(c.{name}, 0)" for name in SUMS)}) <> ({", ".join(f"coalesce(x.{name}, 0)" for name in SUMS)})
             OR {" OR ".join(f"c.{name} IS DISTINCT FROM x.{name}" for name in SKETCHES)}
          ORDER BY 1, 2, 3, 4, 5, 6, 7
         """,
@@ -75,7 +76,7 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
             row["app_id"],
             row["key_id"],
             row["outcome"],
-            {name: int(row[name]) for name in (*COLUMNS, *SKETCHES) if row[name]},
+            {name: int(row[name]) for name in (*SUMS, *SKETCHES) if row[name]},
         )
         for row in rows
     ]

@@ -157,16 +157,16 @@ async def test_single_calls_are_read_only_where_no_cell_holds_the_question() -> 
         Question(filter=UsageFilter(api_keys=(UUID(int=1),)), by=(Dimension.APP, Dimension.OUTCOME), details=frozenset({Detail.RUNS, Detail.CREDITS})),
         Question(by=(Dimension.MODEL,), details=frozenset({Detail.LATENCY, Detail.FIRST_TOKEN})),
         Question(by=(Dimension.APP,), details=frozenset({Detail.END_USERS, Detail.CONVERSATIONS})),
+        Question(by=(Dimension.MODEL,), order_by=Metric.RUNS),
     )
     calls = (
         Question(by=(Dimension.MODEL, Dimension.API_KEY)),
-        Question(by=(Dimension.MODEL,), order_by=Metric.RUNS),
         Question(filter=UsageFilter(end_users=("ann",))),
         Question(filter=UsageFilter(tags=(TagFilter("team"),))),
         Question(by=(Dimension.MODEL,), details=frozenset({Detail.END_USERS})),
         Question(details=frozenset({Detail.OTHER_BUCKETS})),
     )
-    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 6 + [True] * 6
+    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 7 + [True] * 5
 
 
 async def test_test_calls_stand_in_no_total() -> None:

@@ -102,7 +102,7 @@ async def test_a_fold_that_dies_changes_nothing(database: str) -> None:
     folder = await asyncpg.connect(database)
     transaction = folder.transaction()
     await transaction.start()
-    assert await folder.fetchval("SELECT fold_2(30)") == 30
+    assert await folder.fetchval("SELECT fold_3(30)") == 30
     other = asyncio.ensure_future(rollups.fold(100))
     while not await db.fetch_value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"):
         await asyncio.sleep(0.01)
@@ -149,9 +149,9 @@ async def test_comparing_finds_what_is_wrong(database: str, servers: Servers) ->
     drifts = await rollups.compare()
     assert [(drift.level, drift.at, drift.outcome, drift.difference) for drift in drifts] == [
         (0, START, "", {"charge_microusd": 5}),
-        (1, END, "", {"requests": -1, "charge_microusd": -1}),
-        (2, START, "failed", {"requests": 1, "charge_microusd": 10}),
-        (2, START, "succeeded", {"requests": -1, "charge_microusd": -10}),
+        (1, END, "", {"requests": -1, "charge_microusd": -1, "succeeded": -1}),
+        (2, START, "failed", {"requests": 1, "charge_microusd": 10, "succeeded": 1}),
+        (2, START, "succeeded", {"requests": -1, "charge_microusd": -10, "succeeded": -1}),
     ]
     assert [(drift.level, drift.at) for drift in await rollups.compare(END)] == [(1, END)]
     await compare_usage({})
