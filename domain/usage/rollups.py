@@ -1,8 +1,11 @@
 """Folding: events that are queued become cells, by any number of processes at once, and a comparison that proves it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import asyncpg
 
 from domain.usage.metrics import COLUMNS
 from models import database
@@ -48,7 +51,26 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
 
     `start` and `end` bound the cells that are compared; they are quarters of an hour.
     """
-    rows = await database.fetch(
+    async with database.transaction():
+        await database.fetch("SET LOCAL statement_timeout = '30min'")  # it reads everything
+        rows = await _differing(start, end)
+    return [
+        Drift(
+            row["workspace_id"],
+            row["level"],
+            row["at"],
+            row["model"],
+            row["app_id"],
+            row["key_id"],
+            row["outcome"],
+            {name: int(row[name]) for name in (*SUMS, *SKETCHES) if row[name]},
+        )
+        for row in rows
+    ]
+
+
+async def _differing(start: datetime | None, end: datetime | None) -> Sequence[asyncpg.Record]:
+    return await database.fetch(
         f"""
         SELECT workspace_id, level, at, model, app_id, key_id, outcome, {", ".join(f"coalesce(c.{name}, 0) - coalesce(x.{name}, 0) AS {name}" for name in SUMS)},
                {", ".join(f"c.{name} IS DISTINCT FROM x.{name} AS {name}" for name in SKETCHES)}
@@ -67,16 +89,3 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
         start,
         end,
     )
-    return [
-        Drift(
-            row["workspace_id"],
-            row["level"],
-            row["at"],
-            row["model"],
-            row["app_id"],
-            row["key_id"],
-            row["outcome"],
-            {name: int(row[name]) for name in (*SUMS, *SKETCHES) if row[name]},
-        )
-        for row in rows
-    ]
