@@ -18,6 +18,7 @@ from proxy.dialects.base import Ask, BadRequest, Dialect, Headers, Refusal, Refu
 from proxy.dialects.registry import DIALECTS
 from proxy.presets.insertion import apply
 from proxy.presets.registry import Version
+from proxy.tags import tags_of
 from proxy.translation.base import Translation
 from proxy.translation.fitting import fitted
 from proxy.translation.registry import between, reaches, said_as
@@ -159,6 +160,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         conversation=ask.conversation,
         preset=preset.name if preset else None,
         language=arrival.language,
+        tags=tags_of(arrival.headers),
         origin=arrival.origin,
         address=arrival.address,
     )
