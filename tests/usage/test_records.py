@@ -127,7 +127,7 @@ async def test_corrections_and_voids() -> None:
 
 
 async def test_pages_meet_without_gap_while_records_are_added() -> None:
-    """Walking the log forwards, backwards and upwards shows each record once, and a record that arrives meanwhile moves none of them."""
+    """F40: Walking the log forwards, backwards and upwards shows each record once, and a record that arrives meanwhile moves none of them."""
     workspace = uuid4()
     me = caller(workspace)
     calls = [call(minutes) for minutes in range(7, 0, -1)]
