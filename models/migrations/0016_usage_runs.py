@@ -20,7 +20,7 @@ RESET statement_timeout;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models", "0013_renewals")]
+    dependencies = [("models", "0015_deployments")]
 
     operations = [
         ops.AddField(model_name='UsageCell', name='succeeded', field=fields.BigIntField(default=0, db_default=0)),
