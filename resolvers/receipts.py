@@ -3,6 +3,9 @@
 from uuid import UUID
 
 from domain.errors import NotFound
+from domain.money import grants, subscriptions
+from domain.money.grants import GrantView
+from domain.money.subscriptions import SubscriptionView
 from domain.serving import receipts
 from domain.serving.receipts import AttemptView, Receipt
 from resolvers.asking import Asking
@@ -14,6 +17,17 @@ async def receipt(asking: Asking, call_id: str) -> Receipt | None:
         return await receipts.find(asking.known, UUID(call_id), asking.facilities.book)
     except (NotFound, ValueError):
         return None
+
+
+async def entitling(receipt: Receipt) -> SubscriptionView | None:
+    """The first subscription that entitled the workspace when the call came."""
+    found = await subscriptions.of_workspace(receipt.workspace_id, at=receipt.timings.received_at)
+    return next((subscription for subscription in found if subscription.entitled), None)
+
+
+async def grant(receipt: Receipt, account_id: UUID) -> GrantView:
+    """The grant that paid a part of the call."""
+    return await grants.find(receipt.workspace_id, account_id)
 
 
 async def attempt(asking: Asking, attempt_id: UUID) -> tuple[Receipt, AttemptView]:

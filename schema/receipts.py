@@ -3,6 +3,7 @@
 import datetime
 import decimal
 from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
 
 import strawberry
 from strawberry import field
@@ -18,9 +19,11 @@ from resolvers import receipts as resolvers
 from schema import ids
 from schema.access import requires
 from schema.amounts import Money
+from schema.billing import TierSubscription
 from schema.catalogue import Model, Price, PriceRow, model_named
 from schema.context import Info
 from schema.fields import resolved
+from schema.grants import Grant
 from schema.ledger import Transfer
 from schema.nodes import Failure, Node
 from schema.presets import PresetVersion, version_named
@@ -108,11 +111,37 @@ class Funding:
     source: FundingSource = field(description="The source.")
     amount: Money = field(description="Its part; 0 for a quota, which pays in tokens or calls.")
     transfer: Transfer | None = field(description="The transfer that took it; null for a quota.")
+    of_receipt: strawberry.Private[View]
+    account_id: strawberry.Private[UUID | None]
+
+    @resolved("The subscription, for a quota.")
+    async def subscription(self) -> TierSubscription | None:
+        """Read the one that entitled the workspace when the call came; several add their quotas up, and the first stands for them."""
+        if self.source is not FundingSource.QUOTA:
+            return None
+        found = await resolvers.entitling(self.of_receipt)
+        return TierSubscription.of(found) if found else None
+
+    @resolved("The grant, for a grant.")
+    async def grant(self) -> Grant | None:
+        """Read it."""
+        if self.source is not FundingSource.GRANT or self.account_id is None:
+            return None
+        return Grant.of(await resolvers.grant(self.of_receipt, self.account_id))
 
     @classmethod
-    def of(cls, part: domain.Funding) -> Self:
+    def of(cls, receipt: View, part: domain.Funding) -> Self:
         """The part as GraphQL shows it."""
-        return cls(source=part.source, amount=Money.of(part.amount_microusd), transfer=Transfer.of(part.transfer) if part.transfer else None)
+        transfer = Transfer.of(part.transfer) if part.transfer else None
+        return cls(source=part.source, amount=Money.of(part.amount_microusd), transfer=transfer, of_receipt=receipt, account_id=part.account_id)
+
+
+@strawberry.type(description="A fraction that a list value is multiplied with, once, to make the charge.")
+class Markup:
+    """As the contract has it."""
+
+    numerator: int = field(description="The numerator.")
+    denominator: int = field(description="The denominator, never 0.")
 
 
 @strawberry.type(description="When what happened to a call. Later steps are null until they happen, and for ever when they do not.")
@@ -279,6 +308,11 @@ class Receipt(Node):
         """Find it."""
         return version_named(info, self.shown.preset)
 
+    @resolved("What the list value was multiplied with; null when no rule applied.")
+    def markup(self) -> Markup | None:
+        """Nothing: there are no rules of markup yet, and every charge is the list value."""
+        return None
+
     @resolved("What was lowered so that the call could be afforded; null when nothing was.")
     def clamp(self, info: Info) -> Clamp | None:
         """Tell it; a caller that set no bound asked for all that the model says."""
@@ -307,7 +341,7 @@ class Receipt(Node):
             charge_usd=decimal.Decimal(amounts.picos_as_usd(receipt.charge_picousd)),
             upstream_cost=Money.of(receipt.upstream_cost_microusd),
             hold=Hold.of(receipt.hold),
-            funding=[Funding.of(part) for part in receipt.funding],
+            funding=[Funding.of(receipt, part) for part in receipt.funding],
             transfers=[Transfer.of(transfer) for transfer in receipt.transfers],
             timings=CallTimings.of(receipt.timings),
             idempotent=receipt.idempotent,

@@ -8,8 +8,11 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from domain.money import grants
+from domain.money.grants import NewGrant
 from models import database
 from models.enums import Scope
+from tests.schema.test_operations import documents
 from tests.support import upstream as scripted
 from tests.support.books import only_call, quiet, settled
 from tests.support.calling import CLAUDE, GPT, WIRES, Wire, bearer, session
@@ -242,3 +245,19 @@ async def test_the_operator_sees_what_it_cost(client: httpx2.AsyncClient, provid
     headers = bearer(await operator_key(installation)) | {"x-workspace-id": str(mine.workspace_id)}
     told = (await client.get(f"/v1/receipts/{call_id}", headers=headers)).json()
     assert told["upstream_cost_usd"] == told["attempts"][0]["upstream_cost_usd"] == "0.00034"
+
+
+async def test_the_contract_s_operation_answers(client: httpx2.AsyncClient, provider: Upstream) -> None:
+    """The operation Receipt, but for its count of replays, as an operator of the same workspace: a call that a grant and cash paid, the grant first."""
+    mine = await tenant(credit_microusd=CREDIT)
+    gift = await grants.create(mine.caller(Scope.OPERATOR), None, NewGrant(amount_microusd=100, reason="launch", idempotency_key="g1"))
+    provider.script(scripted.stream(CLAUDE.stream()))
+    call_id = (await call(client, CLAUDE, mine, CLAUDE.body())).headers["x-request-id"]
+    await settled(call_id)
+    shown = (await graphql(client, await operator_key(mine), documents()["Receipt"].replace("replays", ""), call=call_id))["receipt"]
+    assert (shown["state"], shown["idempotent"], shown["markup"]) == ("SETTLED", False, None)
+    assert [(part["source"], part["amount"]["usd"]) for part in shown["funding"]] == [("GRANT", "0.0001"), ("CASH", "0.00024")]
+    assert [part["grant"] for part in shown["funding"]] == [{"reason": gift.reason, "expiresAt": None}, None]
+    assert shown["charge"] == shown["listValue"] == shown["upstreamCost"] == {"usd": "0.00034"}
+    assert shown["attempts"][0]["upstreamCost"] == {"usd": "0.00034"}
+    assert shown["usageRecord"]["adjustments"] == []
