@@ -143,9 +143,9 @@ async def test_a_key_is_refused_what_it_may_not(book: Book, new: dict[str, Any],
 
 
 async def test_a_key_is_let_in_where_it_may(book: Book) -> None:
-    """The same restrictions let in what they name: the model by its own name or as it was asked for, the origin, the address."""
+    """The same restrictions let in what they name: the model by its own name, however it was asked for, the origin, the address."""
     mine = await tenant(credit_microusd=1000)
-    _, secret = await mine.mint(allowed_models=("alias",), allowed_origins=("https://a.example",), allowed_addresses=("203.0.113.0/24", "2001:db8::/32"))
+    _, secret = await mine.mint(allowed_models=("echo",), allowed_origins=("https://a.example",), allowed_addresses=("203.0.113.0/24", "2001:db8::/32"))
     asked: dict[str, Any] = {"requested_model": "alias", "origin": "https://a.example"}
     for address in ("203.0.113.77", "2001:db8::77"):
         await calls(book).admit(opening(secret, listed(book, "echo"), input_tokens=1, max_output=1, address=address, **asked))
