@@ -150,6 +150,10 @@ class Pump:
         except Exception as error:  # a bug must not leave a hold open, nor a client waiting
             log.exception("relay failed", call=self._arrival.request_id, error=type(error).__name__)
             await self._give_up()
+        finally:
+            # nothing refers to itself any more: what the call held is free at once, and not when a collection comes round to it
+            self._task = None
+            self._reply.over()
 
     async def _give_up(self) -> None:
         refusal = self._refusal(RefusalKind.INTERNAL, "The gateway failed. Its operator finds this request's id in the log.")

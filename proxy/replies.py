@@ -7,6 +7,10 @@ from proxy.dialects.base import Answer
 from proxy.requests import Send
 
 
+def _nobody() -> None:
+    """Who is told of the loss of a client whose call is over."""
+
+
 class Reply:
     """The client's side of a call, over ASGI's `send`. Nothing is sent to a client that is gone, and nothing raised for it.
 
@@ -62,6 +66,10 @@ class Reply:
             status, headers, body = self._status, self._headers, b"" if self._recorded is None else bytes(self._recorded) + last
         too_large = self._recorded is None or (self._limit is not None and len(body) > self._limit)
         return status, headers, None if too_large else body
+
+    def over(self) -> None:
+        """Nothing more is sent: forget whom to tell of a loss."""
+        self._on_loss = _nobody
 
     async def _put(self, message: dict[str, object]) -> None:
         if not self.here:
