@@ -5,10 +5,14 @@ from typing import Annotated
 
 import strawberry
 
+from domain.errors import NotFound
 from domain.usage.records import RecordFilter
 from models.enums import Scope
+from resolvers import deployments
+from schema import ids
 from schema.access import check
 from schema.context import Info
+from schema.deployments import Deployment
 from schema.exports_roots import ExportSubscriptions
 from schema.following import followed, while_known
 from schema.records import UsageRecord, UsageRecordFilter
@@ -30,3 +34,17 @@ class Subscription(
         source = info.context.facilities.feed.follow(info.context.known, wanted)
         async for record in while_known(info.context, source, Scope.USAGE_READ):
             yield UsageRecord.of(record)
+
+    @followed(
+        "A deployment, at once and then at every change of its status or log, until it is final. Requires scope `APPS_READ`.", Scope.APPS_READ
+    )
+    async def deployment_changed(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The deployment.")]
+    ) -> AsyncGenerator[Deployment, None]:
+        """Follow a deployment."""
+        check(info.context, Scope.APPS_READ)
+        found = ids.uuid_of("Deployment", id)
+        if found is None:
+            raise NotFound("deployment", path=("id",))
+        async for deployment in while_known(info.context, deployments.changes(info.context, found), Scope.APPS_READ):
+            yield Deployment.of(deployment)
