@@ -7,15 +7,22 @@ run twice, at once, or stop half-way; work outside the database carries the row'
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from domain import audit
+from domain.errors import InvalidInput, InvalidState, NotFound
 from models import database
+from models.enums import JobStatus, Scope
 from models.ids import uuid7
 
+if TYPE_CHECKING:
+    from domain.access.callers import Caller
+
+MOST_LISTED = 100
 LEASE_SECONDS = 60
 MOST_TRIES = 20
 SLOWEST_RETRY_SECONDS = 600
@@ -172,3 +179,65 @@ async def sweep(most: int = 100) -> Sequence[UUID]:
     for row in rows:
         await _nudge(row["id"], row["tries"])
     return [row["id"] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its operator sees it; what it carries is not told."""
+
+    id: UUID
+    kind: str
+    status: JobStatus
+    tries: int
+    created_at: datetime
+    finished_at: datetime | None
+    failure: str | None
+
+
+_COLUMNS = "id, kind, status, tries, created_at, finished_at, failure"
+
+
+async def given_up(caller: "Caller", most: int) -> list[JobView]:
+    """Return jobs that were given up, those last that failed first; operators only. Raises InvalidInput for `most` outside of 1 to 100."""
+    caller.require(Scope.OPERATOR)
+    if not 1 <= most <= MOST_LISTED:
+        raise InvalidInput(f"At most {MOST_LISTED} jobs are listed.", path=("first",))
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM job WHERE status = 'failed' ORDER BY finished_at DESC, id DESC LIMIT $1", most)
+    return [_view(row) for row in rows]
+
+
+async def retry(caller: "Caller", job_id: UUID) -> JobView:
+    """Queue a job again that was given up, with all its tries before it; operators only. Raises NotFound, InvalidState."""
+    caller.require(Scope.OPERATOR)
+    async with database.transaction():
+        row = await database.fetch_row(
+            f"""
+            UPDATE job SET status = 'queued', tries = 0, next_at = $2, leased_until = NULL, finished_at = NULL, failure = NULL
+             WHERE id = $1 AND status = 'failed' RETURNING workspace_id, {_COLUMNS}
+            """,
+            job_id,
+            caller.at,
+        )
+        if row is None:
+            status = await database.fetch_value("SELECT status FROM job WHERE id = $1", job_id)
+            if status is None:
+                raise NotFound("job", path=("jobId",))
+            raise InvalidState("Only a job that was given up can be queued again.", state=status, path=("jobId",))
+        await audit.note(
+            caller.actor,
+            "job.retry",
+            None,
+            {"jobId": (None, str(job_id)), "function": (None, row["kind"]), "status": ("failed", "queued")},
+            workspace_id=row["workspace_id"] or audit.SERVICE,
+            at=caller.at,
+        )
+
+        async def nudge() -> None:
+            await _nudge(job_id, 0)
+
+        database.after_commit(nudge)
+    return _view(row)
+
+
+def _view(row: Any) -> JobView:
+    return JobView(row["id"], row["kind"], JobStatus(row["status"]), row["tries"], row["created_at"], row["finished_at"], row["failure"])

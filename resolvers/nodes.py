@@ -108,6 +108,8 @@ async def _user(asking: Asking, key: str) -> UserView | None:
 
 async def _account(asking: Asking, key: str) -> AccountView | None:
     asking.known.require(Scope.BILLING_READ)
+    if UUID(key) in ledger.SERVICE_ACCOUNTS:
+        return next((each for each in await ledger.service_accounts(asking.known) if each.id == UUID(key)), None)
     account = await asking.accounts.load((asking.known.workspace(), UUID(key)))
     return account if account and (account.kind in WORKSPACES_OWN or asking.known.operator) else None
 

@@ -37,8 +37,13 @@ def key_of(kind: str, global_id: str) -> str | None:
 def uuid_of(kind: str, global_id: str) -> UUID | None:
     """The row's UUID when the ID is one of the type `kind`, else None."""
     key = key_of(kind, global_id)
+    return None if key is None else parse_uuid(key)
+
+
+def parse_uuid(text: str) -> UUID | None:
+    """The UUID that is written so, and no other way; else None."""
     try:
-        found = None if key is None else UUID(key)
+        found = UUID(text)
     except ValueError:
         return None
-    return found if str(found) == key else None
+    return found if str(found) == text else None

@@ -22,6 +22,7 @@ from schema.ledger import CreditAccount, CreditsAdjustInput, Transfer
 from schema.limits import bounds, limit_bounds
 from schema.limits_roots import LimitMutations
 from schema.members import InvitationAcceptInput, Member, MemberInviteInput, MemberRemoveInput, MemberUpdateInput
+from schema.operator_roots import OperatorMutations
 from schema.payloads import (
     ApiKeyCreatePayload,
     ApiKeyRevokePayload,
@@ -66,6 +67,7 @@ class Mutation(
     BillingMutations,
     LimitMutations,
     ExportMutations,
+    OperatorMutations,
 ):
     """Fields run one after another."""
 

@@ -7,6 +7,7 @@ import strawberry
 from strawberry import field
 
 from domain.apps import manifest
+from domain.usage import windows
 from domain.webhooks import EVENTS
 from schema.context import Context
 from schema.scalars import URL
@@ -35,6 +36,15 @@ class RateLimit:
         )
 
 
+@strawberry.type(description="How far back and how wide usage may be asked at one granularity.")
+class UsageLimit:
+    """As the contract has it."""
+
+    granularity: windows.Granularity = field(description="The granularity.")
+    kept_days: int | None = field(description="Days for which it is kept; null means for ever.")
+    widest_days: int = field(description="The widest window in days.")
+
+
 @strawberry.type(description="The running service.")
 class Service:
     """As the contract has it."""
@@ -46,6 +56,7 @@ class Service:
     manifest_schema_url: URL = field(description="The JSON Schema of an app's manifest.")
     webhook_events: list[str] = field(description="Names of the events that a webhook endpoint can choose, for example `top_up.fulfilled`.")
     payments_enabled: bool = field(description="Whether payments are configured.")
+    usage_limits: list[UsageLimit] = field(description="How far back and how wide usage may be asked, for each granularity.")
 
     @classmethod
     def of(cls, context: Context) -> Self:
@@ -58,4 +69,5 @@ class Service:
             manifest_schema_url=URL(f"{context.facilities.public_url}{manifest.PATH}"),
             webhook_events=list(EVENTS),
             payments_enabled=context.facilities.payments is not None,
+            usage_limits=[UsageLimit(granularity=each, kept_days=None, widest_days=length.days) for each, length in windows.WIDEST.items()],
         )

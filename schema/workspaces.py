@@ -59,13 +59,13 @@ class Workspace(Node, UsageSource, Limited):
 
     @resolved("Prepaid credit. Requires scope `BILLING_READ`.", extensions=requires(Scope.BILLING_READ))
     async def credits(self, info: Info) -> CreditAccount | None:
-        """Read the balance. Only the current workspace shows its money."""
-        return CreditAccount.of(self.subject_id, await ledger.balance(info.context, self.subject_id)) if self.is_current(info) else None
+        """Read the balance. Only the current workspace shows its money, and any to an operator."""
+        return CreditAccount.of(self.subject_id, await ledger.balance(info.context, self.subject_id)) if self.shows_money(info) else None
 
     @resolved("Tier, subscriptions, trial and quotas. Requires scope `BILLING_READ`.", extensions=requires(Scope.BILLING_READ))
     async def billing(self, info: Info) -> Billing | None:
-        """Read it. Only the current workspace shows it."""
-        return Billing.of(await billing.of(info.context, self.subject_id)) if self.is_current(info) else None
+        """Read it. Only the current workspace shows it, and any to an operator."""
+        return Billing.of(await billing.of(info.context, self.subject_id)) if self.shows_money(info) else None
 
     @resolved("The usage of the whole workspace. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(
@@ -77,6 +77,10 @@ class Workspace(Node, UsageSource, Limited):
     def is_current(self, info: Info) -> bool:
         """Whether this is the workspace that the call is scoped to."""
         return info.context.known.workspace_id == self.subject_id
+
+    def shows_money(self, info: Info) -> bool:
+        """Whether the caller may read this workspace's money: the current one's, or any one's for an operator."""
+        return self.is_current(info) or info.context.known.operator
 
     @classmethod
     def of(cls, workspace: WorkspaceView) -> Self:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from domain import audit, idempotency, periods
 from domain.errors import InvalidInput, NotFound, OutOfRange
+from domain.pages import Page, PageOf, cut, newest_first
 from models import database
 from models.enums import LedgerAccountKind, Role, Scope, SubjectKind
 from models.ids import uuid7
@@ -83,6 +84,37 @@ async def find_many(ids: Sequence[UUID]) -> dict[UUID, WorkspaceView]:
     """Return workspaces by id; the caller may see all of them."""
     rows = await database.fetch(f"SELECT {_COLUMNS} FROM workspace WHERE id = ANY ($1)", list(ids))
     return {row["id"]: WorkspaceView(**row) for row in rows}
+
+
+_FOUND = """
+    ($1::text IS NULL OR position(lower($1) IN lower(w.name)) > 0
+     OR EXISTS (SELECT FROM member m JOIN users u ON u.id = m.user_id
+                 WHERE m.workspace_id = w.id AND m.removed_at IS NULL AND position(lower($1) IN lower(u.email)) > 0)
+     OR EXISTS (SELECT FROM stripe_object s WHERE s.workspace_id = w.id AND s.kind = 'customer' AND s.id = $1))
+"""
+
+
+async def page(caller: "Caller", page: Page, search: str | None = None) -> PageOf[WorkspaceView]:
+    """Return a page of all workspaces, newest first: those whose name or a member's address has `search` in it, or whose customer at Stripe it is.
+
+    Operators only.
+    """
+    caller.require(Scope.OPERATOR)
+    keyset = newest_first(page, column="w.id", offset=1)
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM workspace w WHERE {_FOUND} {keyset.where} {keyset.order}", _sought(search), *keyset.arguments)
+    return cut([WorkspaceView(**row) for row in rows], page)
+
+
+async def count(caller: "Caller", search: str | None = None) -> int:
+    """Return how many workspaces match; operators only."""
+    caller.require(Scope.OPERATOR)
+    return int(await database.fetch_value(f"SELECT count(*) FROM workspace w WHERE {_FOUND}", _sought(search)))
+
+
+def _sought(search: str | None) -> str | None:
+    if search is not None and "\x00" in search:
+        raise InvalidInput("No name has a zero byte.", path=("search",))
+    return search or None
 
 
 async def of_user(user_id: UUID) -> list[Place]:

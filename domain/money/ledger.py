@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid5
 
 import asyncpg
 
 from domain import idempotency
 from domain.access.callers import Actor, Caller
-from domain.audit import note
+from domain.audit import SERVICE, note
 from domain.errors import InsufficientCredit, InvalidInput, NotFound, OutOfRange
 from domain.pages import Page, PageOf, cut, following, newest_first
 from models import database
@@ -17,6 +18,8 @@ from models.enums import ActorKind, LedgerAccountKind, Scope, TransferKind
 from models.ids import uuid7
 
 SPENDABLE = (LedgerAccountKind.CASH, LedgerAccountKind.GRANT, LedgerAccountKind.WALLET)
+SERVICE_ACCOUNTS: Final = {uuid5(SERVICE, kind.value): kind for kind in LedgerAccountKind if kind not in SPENDABLE}
+"""The service's accounts, which are the sums of all workspaces' accounts of a kind, by an id of their own."""
 LARGEST_ADJUSTMENT_MICROUSD = 1_000_000_000_000
 LONGEST_REASON = 500
 
@@ -367,6 +370,21 @@ async def accounts(workspace_id: UUID, ids: Sequence[UUID] | None = None) -> lis
         None if ids is None else list(ids),
     )
     return [AccountView(**{**row, "kind": LedgerAccountKind(row["kind"])}) for row in rows]
+
+
+async def service_accounts(caller: Caller) -> list[AccountView]:
+    """Return the service's own accounts, each the sum of all workspaces' accounts of its kind; operators only."""
+    caller.require(Scope.OPERATOR)
+    rows = await database.fetch(
+        """
+        SELECT a.kind, sum(x.amount)::bigint AS balance
+          FROM (SELECT workspace_id, credit_id AS account_id, amount FROM transfer UNION ALL SELECT workspace_id, debit_id, -amount FROM transfer) x
+          JOIN account a ON a.workspace_id = x.workspace_id AND a.id = x.account_id WHERE a.kind = ANY ($1) GROUP BY a.kind
+        """,
+        [kind.value for kind in SERVICE_ACCOUNTS.values()],
+    )
+    sums = {row["kind"]: row["balance"] for row in rows}
+    return [AccountView(id_, SERVICE, kind, sums.get(kind.value, 0), 0, None) for id_, kind in SERVICE_ACCOUNTS.items()]
 
 
 @dataclass(frozen=True, slots=True)

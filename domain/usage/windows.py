@@ -51,6 +51,16 @@ class Granularity(StrEnum):
     MONTH = "month"
 
 
+WIDEST = {
+    Granularity.AUTO: LONGEST,
+    Granularity.HOUR: LONGEST_HOURLY,
+    Granularity.DAY: LONGEST,
+    Granularity.WEEK: LONGEST,
+    Granularity.MONTH: LONGEST,
+}
+"""The widest window of each granularity that is told in days; minutes reach six hours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Between:
     """From one instant to another; until now without an end. Both aware."""

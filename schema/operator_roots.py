@@ -1,0 +1,46 @@
+"""The mutations of the people who run the service; `schema/mutation.py` is made of them."""
+
+from typing import Annotated
+
+import strawberry
+from strawberry import field
+
+from domain.errors import NotFound
+from models.enums import Scope
+from resolvers import operator as resolvers
+from schema import ids
+from schema.apps_roots import guarded
+from schema.context import Info
+from schema.fields import resolved
+from schema.operator import BackgroundJob
+from schema.user_errors import UserError
+
+
+@strawberry.input(description="Input of jobRetry.")
+class JobRetryInput:
+    """As the contract has it."""
+
+    job_id: str = field(description="The queue's own ID of the job.")
+
+
+@strawberry.type(description="Result of jobRetry.")
+class JobRetryPayload:
+    """As the contract has it."""
+
+    job: BackgroundJob | None = field(description="The job, queued again.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.type
+class OperatorMutations:
+    """Writes to the service itself."""
+
+    @resolved("Run a failed background job again. Requires scope `OPERATOR`.", extensions=guarded(JobRetryPayload, Scope.OPERATOR))
+    async def job_retry(
+        self, info: Info, input: Annotated[JobRetryInput, strawberry.argument(description="The job.")]
+    ) -> JobRetryPayload | None:
+        """Queue it."""
+        job_id = ids.parse_uuid(input.job_id)
+        if job_id is None:
+            raise NotFound("job", path=("jobId",))
+        return JobRetryPayload(job=BackgroundJob.of(await resolvers.retry(info.context, job_id)))
