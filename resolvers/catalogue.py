@@ -3,7 +3,9 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from domain.money.catalogue import ModelView, PriceVersion
+from domain.errors import NotFound
+from domain.money import catalogue
+from domain.money.catalogue import ModelView, NewPrice, PriceVersion
 from domain.pages import Page, PageOf
 from models.enums import ModelCapability
 from resolvers.asking import Asking
@@ -28,6 +30,13 @@ async def found(asking: Asking, name: str) -> ModelView | None:
 def named(asking: Asking, name: str) -> ModelView | None:
     """The model of a name or alias, as the book has it now."""
     return asking.facilities.find(name)
+
+
+async def create_price(asking: Asking, new: NewPrice) -> PriceVersion:
+    """Enter a price version; raises NotFound for an upstream that is not configured."""
+    if new.upstream is not None and new.upstream not in {upstream.name for upstream in asking.facilities.routes.upstreams}:
+        raise NotFound("upstream", path=("upstreamId",))
+    return await catalogue.create(asking.known, new, asking.facilities.book)
 
 
 def price_in_force(asking: Asking, model: str) -> PriceVersion | None:

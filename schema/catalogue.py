@@ -7,8 +7,9 @@ from typing import Annotated, Self
 import strawberry
 from strawberry import UNSET, field
 
+from domain.errors import NotFound
 from domain.money import amounts
-from domain.money.catalogue import ModelView, PriceVersion, paged
+from domain.money.catalogue import ModelView, NewPrice, PriceVersion, as_kept, make_row, paged
 from domain.money.catalogue import PriceRow as Row
 from domain.pages import Page, PageOf
 from models import enums
@@ -122,6 +123,48 @@ class Price(Node):
 def _per_million(version: PriceVersion, bucket: Bucket) -> decimal.Decimal | None:
     row = version.standard(bucket)
     return None if row is None else decimal.Decimal(amounts.picos_as_usd(row.picousd * 1_000_000))
+
+
+@strawberry.input(description="One price to enter.")
+class PriceRowInput:
+    """As the contract has it."""
+
+    bucket: enums.Bucket = field(description="The bucket.")
+    usd: decimal.Decimal = field(description="Dollars for `per` units, 0 or more; 0 is a decision and means free.")
+    per: SafeInt = field(description="How many units `usd` buys.", default=SafeInt(1_000_000))
+    above_input_tokens: SafeInt | None = field(description="Only when the prompt has more tokens than this.", default=UNSET)
+    service_tier: str | None = field(description="Only in this service tier of the provider.", default=UNSET)
+    geography: str | None = field(description="Only in this geography of the provider.", default=UNSET)
+
+    def row(self, index: int) -> Row:
+        """The row as the domain takes it; raises InvalidInput."""
+        above = None if self.above_input_tokens is UNSET else self.above_input_tokens
+        path = ("rows", str(index))
+        return as_kept(make_row(self.bucket, str(self.usd), self.per, above, self.service_tier or None, self.geography or None, path=path))
+
+
+@strawberry.input(description="Input of priceCreate.")
+class PriceCreateInput:
+    """As the contract has it."""
+
+    model: str = field(description="The model, by name.")
+    upstream_id: strawberry.ID | None = field(
+        description="The upstream whose cost this is; the price that customers pay, when absent.", default=UNSET
+    )
+    rows: list[PriceRowInput] = field(description="The rows.")
+    effective_from: datetime.datetime | None = field(
+        description="Since when it holds; now when absent. An earlier instant changes no charge until it is re-rated.", default=UNSET
+    )
+    source: str = field(description="Where it comes from.")
+    idempotency_key: str = field(description="Makes a retry enter it once.")
+
+    def new(self) -> NewPrice:
+        """The version to enter; raises InvalidInput, and NotFound for what is no upstream's ID."""
+        upstream = ids.key_of("Upstream", self.upstream_id) if self.upstream_id else None
+        if self.upstream_id and upstream is None:
+            raise NotFound("upstream", path=("upstreamId",))
+        rows = tuple(row.row(index) for index, row in enumerate(self.rows))
+        return NewPrice(self.model, rows, self.source, self.idempotency_key, upstream, self.effective_from or None)
 
 
 @strawberry.type(description="A price version and its place.")

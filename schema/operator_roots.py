@@ -7,9 +7,11 @@ from strawberry import field
 
 from domain.errors import NotFound
 from models.enums import Scope
+from resolvers import catalogue
 from resolvers import operator as resolvers
 from schema import ids
 from schema.apps_roots import guarded
+from schema.catalogue import Price, PriceCreateInput
 from schema.context import Info
 from schema.fields import resolved
 from schema.operator import BackgroundJob
@@ -31,6 +33,14 @@ class JobRetryPayload:
     user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
 
 
+@strawberry.type(description="Result of priceCreate.")
+class PriceCreatePayload:
+    """As the contract has it."""
+
+    price: Price | None = field(description="The price version.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
 @strawberry.type
 class OperatorMutations:
     """Writes to the service itself."""
@@ -44,3 +54,10 @@ class OperatorMutations:
         if job_id is None:
             raise NotFound("job", path=("jobId",))
         return JobRetryPayload(job=BackgroundJob.of(await resolvers.retry(info.context, job_id)))
+
+    @resolved("Enter a price version. Requires scope `OPERATOR`.", extensions=guarded(PriceCreatePayload, Scope.OPERATOR))
+    async def price_create(
+        self, info: Info, input: Annotated[PriceCreateInput, strawberry.argument(description="The price.")]
+    ) -> PriceCreatePayload | None:
+        """Enter it."""
+        return PriceCreatePayload(price=Price.of(await catalogue.create_price(info.context, input.new())))

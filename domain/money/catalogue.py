@@ -10,16 +10,20 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access.callers import Actor
-from domain.errors import InvalidInput
+from domain import audit, idempotency
+from domain.access.callers import Actor, Caller
+from domain.errors import InvalidInput, NotFound
 from domain.money.amounts import parse_decimal
 from domain.pages import Page, PageOf
 from models import database
-from models.enums import ActorKind, Bucket, ModelCapability
+from models.enums import ActorKind, Bucket, ModelCapability, Scope
 from models.ids import uuid7
 
 PICO_PLACES = 12
 MOST_FOUND = 256
+MOST_ROWS = 200
+LONGEST_SOURCE = 300
+LONGEST_WORD = 64
 DEAREST_TOKEN_USD = 1
 DEAREST_USD = 100
 """No token costs a dollar and no other unit a hundred; more is a slip of the pen, and a long call of it would overflow."""
@@ -224,7 +228,7 @@ def make_row(
         raise InvalidInput("A price is 0 or more, and sane.", path=(*path, "usd"))
     if rest:
         raise InvalidInput("A unit must cost a whole number of picodollars: at most 6 decimals for a million.", path=(*path, "usd"))
-    if above_input_tokens is not None and above_input_tokens < 1:
+    if above_input_tokens is not None and not 1 <= above_input_tokens <= 10**9:
         raise InvalidInput("A long-context row begins above at least one token.", path=(*path, "aboveInputTokens"))
     return PriceRow(bucket, picousd, usd, per, above_input_tokens, service_tier, geography)
 
@@ -390,22 +394,91 @@ async def enter(entry: ModelEntry, *, source: str, effective_from: datetime, act
         )
         if same:
             return False
-        await database.fetch(
-            """
-            INSERT INTO price (id, model, rows, effective_from, source, creator_kind, creator_id, creator_name, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            """,
-            uuid7(),
-            entry.name,
-            rows,
-            max(effective_from, at),
-            source,
-            actor.kind.value,
-            actor.id,
-            actor.name[:200],
-            at,
-        )
+        await _insert(uuid7(), entry.name, None, rows, effective_from=max(effective_from, at), source=source, actor=actor, at=at)
     return True
+
+
+async def _insert(price_id: UUID, model: str, upstream: str | None, rows: str, *, effective_from: datetime, source: str, actor: Actor, at: datetime) -> None:
+    await database.fetch(
+        """
+        INSERT INTO price (id, model, upstream, rows, effective_from, source, creator_kind, creator_id, creator_name, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        price_id,
+        model,
+        upstream,
+        rows,
+        effective_from,
+        source,
+        actor.kind.value,
+        actor.id,
+        actor.name[:200],
+        at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrice:
+    """A price version to enter: what customers pay for a model, or what `upstream` charges for it; now when `effective_from` is None."""
+
+    model: str
+    rows: tuple[PriceRow, ...]
+    source: str
+    idempotency_key: str
+    upstream: str | None = None
+    effective_from: datetime | None = None
+
+
+async def create(caller: Caller, new: NewPrice, book: Book) -> PriceVersion:
+    """Enter a price version, once for each idempotency key; operators only.
+
+    One that begins in the past changes no charge: what was charged stays explained by the version that it names. Raises NotFound for a
+    model that is not offered, InvalidInput, IdempotencyConflict.
+    """
+    caller.require(Scope.OPERATOR)
+    source = new.source.strip()
+    if not 1 <= len(source) <= LONGEST_SOURCE or not source.isprintable():
+        raise InvalidInput(f"Say in 1 to {LONGEST_SOURCE} characters where the price comes from.", path=("source",))
+    if not 1 <= len(new.rows) <= MOST_ROWS:
+        raise InvalidInput(f"A price has 1 to {MOST_ROWS} rows.", path=("rows",))
+    if len({(row.bucket, row.above_input_tokens, row.service_tier, row.geography) for row in new.rows}) != len(new.rows):
+        raise InvalidInput("The same thing is priced twice.", path=("rows",))
+    for index, row in enumerate(new.rows):
+        for name, word in (("serviceTier", row.service_tier), ("geography", row.geography)):
+            if word is not None and not (len(word) <= LONGEST_WORD and word.isprintable()):
+                raise InvalidInput(f"This has at most {LONGEST_WORD} printable characters.", path=("rows", str(index), name))
+    await book.refresh()
+    model = book.find(new.model)
+    if model is None:
+        raise NotFound("model", path=("model",))
+    price_id, begins = uuid7(), new.effective_from or caller.at
+    told = msgspec.to_builtins(sorted(new.rows, key=str))
+    async with database.transaction():
+        given = [model.name, new.upstream, told, source, new.effective_from]
+        first = await idempotency.claim(audit.SERVICE, "priceCreate", new.idempotency_key, given, price_id)
+        if first is None:
+            rows = msgspec.json.encode(told).decode()
+            await _insert(price_id, model.name, new.upstream, rows, effective_from=begins, source=source, actor=caller.actor, at=caller.at)
+            changes = {"model": model.name, "upstream": new.upstream, "rows": told, "effectiveFrom": begins, "source": source}
+            await audit.note(
+                caller.actor,
+                "price.create",
+                ("Price", price_id),
+                {name: (None, value) for name, value in changes.items() if value is not None},
+                workspace_id=audit.SERVICE,
+                at=caller.at,
+            )
+    await book.refresh()
+    version = book.price_by_id(first or price_id)
+    assert version is not None, "versions are never deleted"
+    return version
+
+
+def as_kept(row: PriceRow) -> PriceRow:
+    """Return a row as calls ask for it: the standard tier and place are no particular ones."""
+    tier = None if row.service_tier in STANDARD_TIERS else row.service_tier
+    place = None if row.geography in STANDARD_PLACES else row.geography
+    return PriceRow(row.bucket, row.picousd, row.usd, row.per, row.above_input_tokens, tier, place)
 
 
 def entries_of(document: Mapping[str, Any]) -> Sequence[ModelEntry]:
