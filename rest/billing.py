@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from pydantic import Field
 
+from domain.access.callers import Caller
 from domain.apps import registry
 from domain.money import subscriptions
 from domain.money.amounts import usd
@@ -12,7 +13,7 @@ from domain.money.subscriptions import BillingView, QuotaView
 from domain.money.tiers import Limit
 from domain.usage import measure, windows
 from domain.usage.metrics import Detail, Dimension, Question, UsageFilter
-from domain.usage.windows import BillingPeriod, Days, Granularity
+from domain.usage.windows import Between, BillingPeriod, Days, Granularity, Window
 from models.enums import Resource
 from rest.apps_named import find_app, named_apps
 from rest.doors import Ask, Document, Operation
@@ -25,7 +26,6 @@ MOST_DAYS = 366
 NO_PLAN, NO_STATUS, UPGRADE_URL = "No Plan", "none", "/billing"
 SITES_PER_NODE = 25
 """How many sites a serving node takes where no plan says so."""
-LONGEST_FIRST = ("billing_period", "month", "concurrent")
 PEOPLE = frozenset({Detail.END_USERS})
 
 
@@ -100,7 +100,7 @@ class InstanceUsage(Told):
 
 
 class PeriodUsage(Told):
-    """Usage of the billing period, in all and by instance; `token_usage_pct` is of the plan's tokens, 0 without a plan."""
+    """Usage of the billing period, in all and by instance; `token_usage_pct` is how much of the plan's tokens its keys have spent, 0 without a limit."""
 
     by_instance: list[InstanceUsage]
     period_end: datetime
@@ -137,31 +137,42 @@ class UsageChart(Told):
     points: list[ChartPoint]
 
 
-def _limit(limits: Iterable[Limit | QuotaView], resource: Resource) -> int | None:
-    """The limit of a resource over its longest window: the billing period, or what is held at once."""
-    found = {limit.window: limit for limit in limits if limit.resource is resource}
-    chosen = next((found[window] for window in LONGEST_FIRST if window in found), next(iter(found.values()), None))
-    return None if chosen is None else chosen.most if isinstance(chosen, Limit) else chosen.limit
+def _most(limits: Iterable[Limit], resource: Resource) -> int | None:
+    chosen = subscriptions.longest(limits, resource)
+    return None if chosen is None else chosen.most
+
+
+def _limit(quotas: Iterable[QuotaView], resource: Resource) -> int | None:
+    chosen = subscriptions.longest(quotas, resource)
+    return None if chosen is None else chosen.limit
+
+
+async def _period(caller: Caller) -> Window:
+    """The current period of the subscription in force; without one, the calendar month."""
+    mine = await subscriptions.in_force(caller.workspace(), at=caller.at)
+    if mine is None:
+        return windows.resolve(BillingPeriod.CURRENT, ZONE, caller.at)
+    return windows.resolve(Between(mine.current_period_start, mine.current_period_end), ZONE, caller.at)
 
 
 def _plan(billing: BillingView) -> Plan:
     tier, mine, trial = billing.tier, billing.subscription, billing.trial
     limits = tier.limits if tier else ()
     return Plan(
-        api_call_limit=_limit(limits, Resource.API_CALLS),
+        api_call_limit=_most(limits, Resource.API_CALLS),
         billing_cycle=tier.billing_cycle.value if tier else None,
-        conversation_limit=_limit(limits, Resource.CONVERSATIONS),
+        conversation_limit=_most(limits, Resource.CONVERSATIONS),
         current_period_end=mine.current_period_end if mine else None,
         current_period_start=mine.current_period_start if mine else None,
-        instance_limit=_limit(limits, Resource.APPS),
-        max_sites_per_node=_limit(limits, Resource.SITES_PER_NODE),
+        instance_limit=_most(limits, Resource.APPS),
+        max_sites_per_node=_most(limits, Resource.SITES_PER_NODE),
         plan_name=tier.name if tier else NO_PLAN,
         price_cents=tier.price_cents if tier else 0,
         product_name=tier.product_name if tier else None,
         status=mine.status.value if mine else NO_STATUS,
         tier_id=tier.slug if tier else None,
         tier_slug=tier.slug if tier else None,
-        token_allowance=_limit(limits, Resource.TOKENS),
+        token_allowance=_most(limits, Resource.TOKENS),
         trial_days_remaining=trial.days_remaining if trial else 0,
         trial_ends_at=trial.ends_at if trial else None,
     )
@@ -170,7 +181,7 @@ def _plan(billing: BillingView) -> Plan:
 async def _billing(ask: Ask[Nothing]) -> BillingPage:
     billing = await subscriptions.billing(ask.caller)
     quotas = await subscriptions.quotas(billing.workspace_id, at=ask.caller.at)
-    window = windows.resolve(BillingPeriod.CURRENT, ZONE, ask.caller.at)
+    window = await _period(ask.caller)
     used = await measure.totals(ask.caller, window, details=PEOPLE)
     instances, sites = await registry.in_use(billing.workspace_id)
     per_node = _limit(quotas, Resource.SITES_PER_NODE)
@@ -209,10 +220,12 @@ async def _trial(ask: Ask[Nothing]) -> TrialStatus:
 
 
 async def _usage(ask: Ask[Nothing]) -> PeriodUsage:
-    window = windows.resolve(BillingPeriod.CURRENT, ZONE, ask.caller.at)
+    window = await _period(ask.caller)
     used = await measure.totals(ask.caller, window, details=PEOPLE)
     groups = await measure.groups(ask.caller, window, Question(by=(Dimension.APP,), first=None, details=PEOPLE))
     names = await named_apps(ask.caller, [group.values for group in groups])
+    tokens = subscriptions.longest(await subscriptions.quotas(ask.caller.workspace(), at=ask.caller.at), Resource.TOKENS)
+    allowed, spent = (tokens.limit or 0, tokens.used or 0) if tokens else (0, 0)
     return PeriodUsage(
         by_instance=[
             InstanceUsage(
@@ -229,8 +242,8 @@ async def _usage(ask: Ask[Nothing]) -> PeriodUsage:
         period_end=window.end,
         period_start=window.start,
         platform_cost_usd=usd(used.platform_cost_microusd),
-        token_allowance_monthly=0,
-        token_usage_pct=0,
+        token_allowance_monthly=allowed,
+        token_usage_pct=round(spent * 100 / allowed, 2) if allowed else 0,
         total_cost_usd=usd(used.charge_microusd),
         total_requests=used.requests,
         total_tokens=used.tokens,

@@ -6,12 +6,13 @@ from datetime import date, datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
 from domain.errors import Forbidden
+from domain.money import subscriptions
 from domain.usage import activity, measure, windows
 from domain.usage.activity import ActivityView
 from domain.usage.measure import Point
 from domain.usage.metrics import Detail, Dimension, Metric, Metrics, Question
 from domain.usage.windows import Days, Granularity, RelativeRange, Window
-from models.enums import ApiKeyMode
+from models.enums import ApiKeyMode, Resource
 from rest.doors import Ask, Document, Operation
 from rest.fields import Asked, Told
 from rest.shapes import ENVELOPED, AnswerMeta, EnvelopedError, meta
@@ -47,7 +48,7 @@ class Period(Told):
 
 
 class CreditUse(Told):
-    """Whole credits used, those that the plan includes, and the part in percent; zero without a plan."""
+    """Whole credits used, those that the plan includes for its longest window, and the part in percent; zero without a plan, or without a limit."""
 
     used: int
     quota: int
@@ -225,7 +226,9 @@ def _days(points: Sequence[Point]) -> list[Day]:
     ]
 
 
-def _credit_use(used: int, quota: int) -> CreditUse:
+async def _credit_use(ask: Ask[UsageQuery], used: int) -> CreditUse:
+    included = subscriptions.longest(await subscriptions.quotas(ask.caller.workspace(), at=ask.caller.at), Resource.CREDITS)
+    quota = included.limit or 0 if included else 0
     return CreditUse(used=used, quota=quota, percent=used * 100 // quota if quota else 0)
 
 
@@ -263,7 +266,7 @@ async def _summary(ask: Ask[UsageQuery]) -> Enveloped[Summary]:
     used = days.totals
     told = Summary(
         **dict(question.asked),
-        credits=_credit_use(_credits(used), 0),
+        credits=await _credit_use(ask, _credits(used)),
         characters=CharacterCount(total=used.characters),
         lines=_line_count(used),
         runs=_run_count(used),
@@ -281,7 +284,7 @@ async def _by_language(ask: Ask[UsageQuery]) -> Enveloped[ByLanguage]:
     )
     told = ByLanguage(
         **dict(question.asked),
-        credits=_credit_use(_credits(used), 0),
+        credits=await _credit_use(ask, _credits(used)),
         characters=CharacterCount(total=used.characters),
         lines=_line_count(used),
         runs=_run_count(used),

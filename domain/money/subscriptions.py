@@ -1,7 +1,9 @@
 """Subscriptions: who has which tier, whether it entitles now, and how much of its quotas is used. Admission enforces the same quotas by `quotas_1`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -12,13 +14,15 @@ from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, InvalidState, NotFound
 from domain.money import tiers
 from domain.money.ledger import check_reason
-from domain.money.tiers import Tier
+from domain.money.tiers import Limit, Tier
 from models import database
 from models.enums import ActorKind, BillingCycle, Resource, Scope, SubscriptionSource, SubscriptionStatus
 from models.ids import uuid7
 
 CREDIT_MICROUSD = 10_000
 DAY = timedelta(days=1)
+LONGEST_FIRST = ("billing_period", "month", "concurrent")
+"""Which window stands for a resource where a page has room for one number only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,15 @@ class QuotaView:
     def remaining(self) -> int | None:
         """How much is left; None for no limit."""
         return None if self.limit is None or self.used is None else max(self.limit - self.used, 0)
+
+
+L = TypeVar("L", Limit, QuotaView)
+
+
+def longest(limits: Iterable[L], resource: Resource) -> L | None:
+    """Return the limit of a resource over its longest window: the billing period, or what is held at once; None when there is none."""
+    found = {limit.window: limit for limit in limits if limit.resource is resource}
+    return next((found[window] for window in LONGEST_FIRST if window in found), next(iter(found.values()), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +216,7 @@ async def billing(caller: Caller) -> BillingView:
     workspace_id = caller.require(Scope.BILLING_READ)
     every = await of_workspace(workspace_id, at=caller.at)
     known = await tiers.find_many([slug for each in every for slug in (each.tier, each.next_tier) if slug])
-    entitled = [each for each in every if each.entitled]
-    main = max(entitled or every, key=lambda each: (known[each.tier].price_cents if entitled else 0, each.created_at), default=None)
+    main = _main(every, known)
     trials = [each.trial_ends_at for each in every if each.trial_ends_at is not None]
     return BillingView(
         workspace_id=workspace_id,
@@ -215,6 +227,17 @@ async def billing(caller: Caller) -> BillingView:
         trial=_trial(max(trials), caller.at) if trials else None,
         overage_allowed=await database.fetch_value("SELECT overage_allowed FROM workspace WHERE id = $1", workspace_id),
     )
+
+
+def _main(every: list[SubscriptionView], known: dict[str, Tier]) -> SubscriptionView | None:
+    entitled = [each for each in every if each.entitled]
+    return max(entitled or every, key=lambda each: (known[each.tier].price_cents if entitled else 0, each.created_at), default=None)
+
+
+async def in_force(workspace_id: UUID, *, at: datetime) -> SubscriptionView | None:
+    """Return the subscription that gives a workspace its tier, whose current period is the workspace's billing period; None when none entitles."""
+    entitled = [each for each in await of_workspace(workspace_id, at=at) if each.entitled]
+    return _main(entitled, await tiers.find_many([each.tier for each in entitled])) if entitled else None
 
 
 def _trial(ends_at: datetime, at: datetime) -> TrialView:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 
-from tests.support.world import Tenant, tenant
+from models.enums import ApiKeyKind
+from tests.support.world import Tenant, subscribed, tenant
 from tests.usage.events import APPS, Event, write
 
 pytestmark = pytest.mark.anyio
@@ -84,3 +85,20 @@ async def test_a_bad_number_of_days(client: httpx2.AsyncClient, mine: Tenant, da
     (fault,) = refused.json()["detail"]
     assert set(fault) == {"loc", "msg", "type"}
     assert fault["loc"] == ["query", "days"]
+
+
+async def test_usage_of_a_plan(client: httpx2.AsyncClient, mine: Tenant) -> None:
+    """With a subscription the period is its own, on every page, and the percent is what its keys have spent of the plan's tokens."""
+    await subscribed(mine, [{"resource": "tokens", "window": "billing_period", "limit": 1_000}, {"resource": "tokens", "window": "5h", "limit": 900}])
+    before = (await client.get("/v1/billing/usage", headers=mine.bearer)).json()
+    plan = (await client.get("/v1/billing", headers=mine.bearer)).json()
+    assert (before["token_allowance_monthly"], before["token_usage_pct"]) == (1_000, 0)
+    assert (before["period_start"], before["period_end"]) == (plan["plan"]["current_period_start"], plan["plan"]["current_period_end"])
+    assert before["total_requests"] == plan["usage"]["total_requests"] == 0, "what was used before the subscription began is of no period of it"
+    _, secret = await mine.mint(kind=ApiKeyKind.SUBSCRIPTION)
+    body = {"model": "echo", "max_tokens": 5, "messages": [{"role": "user", "content": "one two three"}]}
+    answered = await client.post("/cursor/v1/messages", json=body, headers={"Authorization": f"Bearer {secret}"})
+    assert answered.status_code == 200, answered.text
+    after = (await client.get("/v1/billing/usage", headers=mine.bearer)).json()
+    assert after["total_requests"] == 1
+    assert after["token_usage_pct"] == round(after["total_tokens"] / 10, 2) > 0

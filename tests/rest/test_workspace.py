@@ -11,7 +11,7 @@ import pytest
 from clients.issuers import local_session
 from models.enums import ApiKeyMode
 from tests.conftest import SECRET
-from tests.support.world import Tenant, tenant
+from tests.support.world import Tenant, subscribed, tenant
 from tests.usage.events import Event, write
 
 pytestmark = pytest.mark.anyio
@@ -178,3 +178,17 @@ async def test_a_bad_parameter(client: httpx2.AsyncClient, mine: Tenant, path: s
     (fault,) = body["detail"]
     assert set(fault) == {"loc", "msg", "type"}
     assert fault["loc"] == ["query", field]
+
+
+async def test_credits_of_a_plan(client: httpx2.AsyncClient, mine: Tenant) -> None:
+    """The quota is what the plan includes for its billing period, the percent a whole number of it; both pages tell the same."""
+    limits = [{"resource": "credits", "window": "24h", "limit": 5}, {"resource": "credits", "window": "billing_period", "limit": 30}]
+    await subscribed(mine, limits)
+    for path in ("summary", "by-language"):
+        assert (await ask(client, mine, path))["credits"] == {"used": 2, "quota": 30, "percent": 6}
+
+
+async def test_a_plan_without_a_limit(client: httpx2.AsyncClient, mine: Tenant) -> None:
+    """Unlimited credits have no quota to be a part of: zero, as without a plan."""
+    await subscribed(mine, [{"resource": "credits", "window": "billing_period", "limit": "unlimited"}])
+    assert (await ask(client, mine, "summary"))["credits"] == {"used": 2, "quota": 0, "percent": 0}

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from domain.access import keys, users, workspaces
 from domain.access.callers import WORKSPACE_SCOPES, Actor, Caller
 from domain.access.keys import KeyView, NewKey
-from domain.money import ledger
+from domain.money import ledger, subscriptions, tiers
 from domain.money.ledger import Balance, Broken
 from models.enums import ActorKind, Role, Scope
 
@@ -72,6 +72,15 @@ async def operator_key(of: Tenant) -> str:
     _, secret = await keys.create(caller, NewKey(name="operator", scopes=frozenset(Scope)))
     assert secret is not None
     return secret
+
+
+async def subscribed(of: Tenant, limits: list[dict[str, Any]], **tier: Any) -> str:
+    """Give a workspace a tier of its own with these limits, from now on; return its slug."""
+    slug = f"own-{uuid4().hex[:12]}"
+    one = {"slug": slug, "name": "Own", "price_cents": 100, "limits": limits, **tier}
+    await tiers.keep([*(await tiers.listed()), *tiers.tiers_of({"tier": [one]})], at=datetime.now(UTC))
+    await subscriptions.grant(of.caller(Scope.OPERATOR), of.workspace_id, slug, "for the test", idempotency_key=slug)
+    return slug
 
 
 async def broken(of: Tenant) -> list[Broken]:
