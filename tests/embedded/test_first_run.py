@@ -120,6 +120,7 @@ def test_first_and_second_run(home: Path) -> None:
         "TALLYGATE_LOCAL_ISSUER": "true",
         "TALLYGATE_SIGNUP": "open",
         "TALLYGATE_ECHO": "true",
+        "TALLYGATE_STRIPE_SIMULATOR": "true",
     }
     assert re.fullmatch(r"[A-Za-z0-9_-]{64}", secret)
     for_operator = assignments(data / "server.env")
