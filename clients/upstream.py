@@ -9,7 +9,7 @@ import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -49,6 +49,10 @@ class Broken(Exception):
 
 class _Closed(Broken):
     """A connection that was closed before a byte of the answer came."""
+
+
+class _Unsent(_Closed):
+    """A connection that was closed before a byte of the request left."""
 
 
 BROKEN = (Broken, TimeoutError, OSError)
@@ -158,7 +162,7 @@ class _Connection(asyncio.Protocol):
         self._ask_at = self._heard_at = self._loop.time()
         self.asked = True
         if self._lost or self._transport is None:
-            self._fail(_Closed("the connection was closed"))
+            self._fail(_Unsent("the connection was closed"))
             return self._answered
         if len(body) <= ONE_PIECE_BYTES:
             self._transport.write(head + body)
@@ -369,9 +373,10 @@ class _Connection(asyncio.Protocol):
 class _Exchange:
     """A request and its answer, as a context."""
 
-    __slots__ = ("_body", "_connection", "_head", "_origin", "_upstreams", "_waits")
+    __slots__ = ("_body", "_connection", "_head", "_origin", "_stale", "_upstreams", "_waits")
 
-    def __init__(self, upstreams: "Upstreams", origin: _Origin, head: bytes, body: bytes, waits: Waits) -> None:
+    def __init__(self, upstreams: "Upstreams", origin: _Origin, head: bytes, body: bytes, waits: Waits, stale: Callable[[], None] | None) -> None:
+        self._stale = stale
         self._waits = waits
         self._upstreams = upstreams
         self._origin = origin
@@ -384,9 +389,12 @@ class _Exchange:
         if kept is not None:
             try:
                 return await self._ask(kept)
+            except _Unsent:
+                pass  # nobody has heard of the request
             except _Closed:
-                if not kept.stale:
+                if self._stale is None or not kept.stale:
                     raise
+                self._stale()
         # a new connection that breaks may have been served, and billed: it is not tried again
         return await self._ask(await self._upstreams.connect(self._origin, self._waits.connect_seconds))
 
@@ -435,14 +443,15 @@ class Upstreams:
         self._look_every = max(min(1.0, first_byte_seconds / 4, between_bytes_seconds / 4, kept_seconds / 4), 0.01)
         self._looking = self._loop.call_later(self._look_every, self._look)
 
-    def post(self, url: str, headers: Sequence[Field], body: bytes, waits: Waits | None = None) -> _Exchange:
+    def post(self, url: str, headers: Sequence[Field], body: bytes, waits: Waits | None = None, *, stale: Callable[[], None] | None = None) -> _Exchange:
         """Send a request, as a context that gives its answer when the header has come; leaving it closes what was not read.
 
         `waits` None takes the waits that this object was made with. They are looked at about once a second.
 
         `url` comes from configuration. `host`, `content-length` and `accept-encoding` are ours; `headers` must not have them. A kept connection that the
-        server had closed is replaced once: only when not a byte of an answer came, and so soon that the request cannot have been
-        served. Raises one of BROKEN, and ValueError for a header field of more than one line.
+        server had closed is replaced once: when no byte of the request had left; or, where `stale` is given, when not a byte of an answer came, and so
+        soon that the request was hardly served. `stale` is called before that second sending, to put the first on record, because nobody can prove that
+        the server did not read it. Raises one of BROKEN, and ValueError for a header field of more than one line.
         """
         before_calling("an upstream")
         target = _target(url)
@@ -453,7 +462,7 @@ class Upstreams:
         head = b"".join(lines)
         if head.count(b"\n") != len(headers) + 5 or head.count(b"\r") != len(headers) + 5 or b"\0" in head:
             raise ValueError("a header field has more than one line")
-        return _Exchange(self, target.origin, head, body, waits or self._waits)
+        return _Exchange(self, target.origin, head, body, waits or self._waits, stale)
 
     def kept(self, origin: _Origin) -> _Connection | None:
         """Take the connection to an origin that was used last, if there is one; the others grow old, and are closed."""

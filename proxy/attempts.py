@@ -127,6 +127,15 @@ class Try:
             self._told = True
             self._health.left()
 
+    def sent_again(self, at: datetime) -> AttemptMade:
+        """Begin anew at the same upstream, whose kept connection was found closed; return the first sending as the books keep it.
+
+        The upstream may have read it, and bill it, so it is a try of its own.
+        """
+        first = self.made(Outcome(Consumption(), UsageOutcome.FAILED, None, "stale_connection"), at=at, last=False)
+        self.number, self.reason, self.started_at = self.number + 1, "retry", at
+        return first
+
     def made(self, outcome: Outcome, *, at: datetime, upstream_status: int | None = None, last: bool = True) -> AttemptMade:
         """Return the try as the books keep it; `upstream_status` is what the upstream answered, where the client got another status."""
         return AttemptMade(

@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from domain.serving.calls import Consumption, Part, Sign, counted
+from domain.serving.calls import AttemptMade, Consumption, Part, Sign, counted
 from domain.serving.routing import Candidate
 from models.database import CONTENDED, UNREACHABLE
 from proxy.admission import LetIn
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Progress:
-    """One call's usage and hold while it is under way. `candidate` is the one that is tried now, `meter` reads its stream, if it streams."""
+    """One call's usage and hold while it is under way. `candidate` is the one that is tried now, after those that `failed`; `meter` reads its stream, if it streams."""
 
     def __init__(self, runtime: Runtime, call: LetIn) -> None:
         self._runtime = runtime
@@ -26,6 +26,7 @@ class Progress:
         self.candidate: Candidate = call.plan.candidates[0]
         self.meter: Meter | None = None
         self.first_token_ms: int | None = None
+        self.failed: tuple[AttemptMade, ...] = ()
         self._covered = call.admitted.output_tokens
         self._extension: asyncio.Task[None] | None = None
         self._refused_extension = False
@@ -63,6 +64,10 @@ class Progress:
         sign = Sign(
             workspace_id=self._call.admitted.workspace_id,
             call_id=opening.id,
+            model=self.candidate.model.name,
+            upstream=self.candidate.upstream.name,
+            price=self.candidate.price,
+            failed=self.failed,
             consumption=self.consumption(),
             output_tokens=output_tokens,
             input_tokens=opening.input_tokens,

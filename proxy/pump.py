@@ -240,7 +240,7 @@ class Pump:
                 continue  # another dialect cannot say it: no candidate for this request, and only ever one of the fallbacks
             upstream = candidate.upstream
             assert self._progress is not None
-            self._progress.candidate, self._progress.meter = candidate, None
+            self._progress.candidate, self._progress.meter, self._progress.failed = candidate, None, tuple(self._attempts)
             number = len(self._attempts) + 1
             self._try = Try(
                 candidate,
@@ -269,7 +269,7 @@ class Pump:
         upstream = made.candidate.upstream
         url, headers, body = request_of(call, spoken, made.candidate, self._arrival.headers)
         try:
-            async with self._runtime.upstreams.post(url, headers, body, upstream.waits) as response:
+            async with self._runtime.upstreams.post(url, headers, body, upstream.waits, stale=lambda: self._sent_again(made)) as response:
                 made.answered(response.headers, self._runtime.clock())
                 if response.status != 200:
                     await self._upstream_refused(response, spoken, made, last=last)
@@ -284,6 +284,12 @@ class Pump:
             message = "The provider did not answer in time." if slow else "The provider broke off."
             outcome = Outcome(self._consumption(), UsageOutcome.FAILED, 504 if slow else 502, "upstream_timeout" if slow else "upstream_broken")
             await self._broken(made, outcome, message, RefusalKind.TIMED_OUT if slow else RefusalKind.UPSTREAM_FAILED, last=last, cause=type(error).__name__)
+
+    def _sent_again(self, made: Try) -> None:
+        assert self._progress is not None
+        log.info("upstream's kept connection was closed", call=self._arrival.request_id, upstream=made.candidate.upstream.name)
+        self._attempts.append(made.sent_again(self._runtime.clock()))
+        self._progress.failed = tuple(self._attempts)
 
     async def _broken(self, made: Try, outcome: Outcome, message: str, kind: RefusalKind, *, last: bool, cause: str = "") -> None:
         """End a try whose upstream failed before its first byte: elsewhere goes on, or the client is told."""

@@ -38,6 +38,7 @@ FAILURES = {
     "credit_exhausted": "The balance ended in the middle of the answer.",
     "interrupted": "The gateway's process ended, or lost its database, in the middle.",
     "shutdown": "The gateway was restarted in the middle.",
+    "stale_connection": "The provider closed a kept connection as the request was sent on it.",
     "upstream_broken": "The provider broke off before its answer was whole.",
     "upstream_cut": "The provider broke off in the middle of its answer.",
     "upstream_error": "The provider told an error in the middle of its answer.",

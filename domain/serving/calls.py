@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -12,12 +12,12 @@ import msgspec
 import structlog
 
 from domain import errors
-from domain.money.amounts import usd
 from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
 from domain.serving.batches import Answer, Batch, Item, statement
+from domain.serving.refusals import refusal_of
 from models import database
 from models.database import CONTENDED, UNREACHABLE
-from models.enums import Bucket, Measure, TokenCountSource, UsageOutcome
+from models.enums import Bucket, TokenCountSource, UsageOutcome
 from models.ids import instant
 
 SWEEP_AT_ONCE = 200
@@ -176,7 +176,8 @@ class AttemptMade:
 class Ending:
     """How a call ended: everything that its settlement records.
 
-    `model`, `provider` and `price` are those of the attempt that answered, which is charged; `attempts` are all, the last of them that one.
+    `model`, `provider` and `price` are those of the attempt that answered, which is charged; `attempts` are all, the last of them that one. A sweep
+    knows only those before it.
     """
 
     workspace_id: UUID
@@ -226,10 +227,17 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A sign of life of a call: how far it is, and for how many output tokens its hold should be good."""
+    """A sign of life of a call: how far it is, who answers it, and for how many output tokens its hold should be good.
+
+    `model`, `upstream` and `price` are those of the candidate that is tried now, `failed` the tries before it: what the sweep goes by.
+    """
 
     workspace_id: UUID
     call_id: UUID
+    model: str
+    upstream: str
+    price: PriceVersion
+    failed: tuple[AttemptMade, ...]
     consumption: Consumption
     output_tokens: int | None
     input_tokens: int
@@ -354,7 +362,7 @@ class Calls:
             {
                 "workspace_id": sign.workspace_id,
                 "call_id": sign.call_id,
-                "progress": msgspec.to_builtins(sign.consumption) if sign.consumption.quantities else None,
+                "progress": _progress(sign) if sign.consumption.quantities or sign.failed else None,
                 "hold_seconds": self._hold_seconds,
                 "output": sign.output_tokens,
                 "input_tokens": sign.input_tokens,
@@ -405,26 +413,36 @@ class Calls:
         return ended
 
     async def _end(self, row: asyncpg.Record) -> bool:
-        price = self._book.price_by_id(row["price_id"])
-        if price is None:
-            await self._book.refresh()
-            price = self._book.price_by_id(row["price_id"])
+        progress: dict[str, Any] = msgspec.json.decode(row["progress"]) if row["progress"] else {}
+        by = progress.get("by") or {"model": row["model"], "upstream": row["upstream"], "price_id": str(row["price_id"])}
+        price = await self._price(by["price_id"])
         assert price is not None, "a call names a price version, and versions are never deleted"
-        consumption = msgspec.convert(msgspec.json.decode(row["progress"]), Consumption) if row["progress"] else Consumption()
         ending = Ending(
             workspace_id=row["workspace_id"],
             call_id=row["call_id"],
-            model=row["model"],
-            provider=row["upstream"],
+            model=by["model"],
+            provider=by["upstream"],
             price=price,
-            consumption=consumption,
+            consumption=msgspec.convert(progress, Consumption),
             outcome=UsageOutcome.FAILED,
             http_status=None,
             error_code="interrupted",
             latency_ms=None,
+            attempts=tuple([await self._attempt(kept) for kept in progress.get("failed", ())]),
         )
         answer = await self._settlements.submit(_settlement(ending, self._book, by="sweep"))
         return bool(answer["result"] == "settled")
+
+    async def _attempt(self, kept: dict[str, Any]) -> AttemptMade:
+        made = msgspec.convert(kept["attempt"], AttemptMade)
+        return replace(made, price=await self._price(kept["price_id"]), consumption=msgspec.convert(kept["used"], Consumption))
+
+    async def _price(self, price_id: str) -> PriceVersion | None:
+        price = self._book.price_by_id(UUID(price_id))
+        if price is None:
+            await self._book.refresh()
+            price = self._book.price_by_id(UUID(price_id))
+        return price
 
     async def close(self) -> None:
         """Wait for releases that are still under way."""
@@ -441,16 +459,31 @@ def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
     return {_BUCKETS[bucket]: quantity for bucket, quantity in quantities.items() if quantity}
 
 
+def _progress(sign: Sign) -> dict[str, Any]:
+    """Return what is kept with a hold: what was used, by whom, and how the tries before went."""
+    failed = [
+        {
+            "attempt": msgspec.to_builtins(replace(made, price=None, consumption=None)),
+            "price_id": (made.price or sign.price).id,
+            "used": made.consumption or Consumption(),
+        }
+        for made in sign.failed
+    ]
+    by = {"model": sign.model, "upstream": sign.upstream, "price_id": sign.price.id}
+    kept: dict[str, Any] = msgspec.to_builtins(sign.consumption) | msgspec.to_builtins({"by": by, "failed": failed})
+    return kept
+
+
 def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:
     priced = ending.quote(book)
     used = ending.consumption
     amounts = {bucket: min(quantity, LARGEST_COUNT) for bucket, quantity in used.totals.items() if quantity}
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
     costs = [_cost(book, made, ending, priced) for made in ending.attempts]
-    if ending.attempts:
-        upstream_cost_picousd = sum(cost.picousd for cost in costs)
-    else:  # nobody saw how its tries went
-        upstream_cost_picousd = reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
+    upstream_cost_picousd = sum(cost.picousd for cost in costs)
+    unseen = by == "sweep" or not ending.attempts
+    if unseen:  # nobody saw how its last try went
+        upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
     return {
         "workspace_id": ending.workspace_id,
         "call_id": ending.call_id,
@@ -479,7 +512,9 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "first_token_ms": used.first_token_ms,
         "token_source": source.value,
         "needs_review": priced.needs_review,
-        "attempts": [_attempt(attempt, cost, ending) for attempt, cost in zip(ending.attempts, costs, strict=True)],
+        "attempts": [
+            _attempt(attempt, cost, ending, charged=not unseen and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
+        ],
     }
 
 
@@ -498,7 +533,7 @@ def _cost(book: Book, made: AttemptMade, ending: Ending, priced: Quote) -> Quote
     return reckon(book, used, price, upstream=made.upstream, at=made.started_at)
 
 
-def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending) -> Item:
+def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending, *, charged: bool) -> Item:
     used = _used(attempt, ending)
     return {
         "id": attempt.id,
@@ -512,7 +547,7 @@ def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending) -> Item:
         "usage": _usage(used),
         "cost_picousd": cost.picousd,
         "price_id": cost.price_id,
-        "charged": bool(used.quantities) and attempt is ending.attempts[-1],
+        "charged": bool(used.quantities) and charged,
         "started_at": attempt.started_at,
         "first_byte_at": attempt.first_byte_at,
         "finished_at": attempt.finished_at,
@@ -526,65 +561,11 @@ def _usage(used: Consumption) -> dict[str, Any]:
     return used.quantities | {name: value for name, value in more.items() if value}
 
 
-_REFUSALS: Mapping[str, str] = {
-    "scope": "This key may not call models: it lacks scope INFERENCE.",
-    "test_key": "A test key reaches only the built-in model `echo`.",
-    "preset": "The subscription of this workspace does not open this tool's route.",
-    "model": "This key may not use this model.",
-    "origin": "This key may not be used from this origin.",
-    "address": "This key may not be used from this address.",
-    "stopped": "All calls of this workspace are stopped by its owner.",
-}
-_MEASURES: Mapping[str, str] = {
-    "money": "The budget",
-    "calls": "The limit on calls",
-    "tokens": "The limit on tokens",
-    "list": "The limit on credits",
-    "conversations": "The limit on conversations",
-}
-_SPANS: Mapping[str, str] = {"day": "a day", "week": "a week", "month": "a month", "billing_period": "a billing period"}
-
-
-def _bound_reached(bound: str, quota: bool, passes: bool, resets_at: datetime | None) -> errors.BoundReached:
-    """Say which bound a call does not fit into; `bound` is a measure and a window, as `money in 24h`."""
-    measure, _, span = bound.partition(" in ")
-    if measure == Measure.CONCURRENT:
-        return errors.BoundReached("As many calls are under way as may be at once; try again when one has ended.", bound=bound, resets_at=None, passes=True)
-    whose = f"{_MEASURES[measure]} of the subscription" if quota else _MEASURES[measure]
-    of = " for good" if span == "lifetime" else f" for {_SPANS.get(span, span)}"
-    if passes:
-        return errors.BoundReached(f"{whose}{of} is held by calls under way; try again when one has ended.", bound=bound, resets_at=resets_at, passes=True)
-    when = f"; it begins anew at {resets_at:%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
-    return errors.BoundReached(f"{whose}{of} does not cover this call{when}.", bound=bound, resets_at=resets_at)
-
-
 def admitted_of(row: Answer, opening: Opening) -> Admitted:
     verdict = row["verdict"]
     if verdict == "admitted":
         return Admitted(opening.id, row["workspace_id"], row["key_id"], row["hold_microusd"], row["output"], row["clamped"], row["payer"])
-    if verdict in ("unknown_key", "revoked_key", "expired_key"):
-        raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
-    if verdict == "kind":
-        raise errors.NotOnThisRoute("A subscription key works on the tool routes only; this route takes pay-per-token keys.")
-    if verdict == "no_subscription":
-        message = "This is a subscription key, and its workspace has no subscription. Subscribe, or use a pay-per-token key."
-        raise errors.BoundReached(message, bound="subscription", resets_at=None)
-    if verdict == "frozen":
-        message = "All spending of this workspace is stopped while a payment is disputed at the bank. Add credit, or ask the operator."
-        raise errors.InsufficientCredit(message, available_microusd=0, required_microusd=0)
-    if verdict == "held":
-        message = "Calls under way hold what is left of the balance; try again when one has ended."
-        raise errors.BoundReached(message, bound="balance", resets_at=None, passes=True)
-    if verdict == "insufficient":
-        available, required = row["available_microusd"] or 0, row["required_microusd"]
-        raise errors.InsufficientCredit(
-            f"The balance is used up: ${usd(available)} can be spent, and this call needs at least ${usd(required)}. Add credit, then try again.",
-            available_microusd=available,
-            required_microusd=required,
-        )
-    if verdict == "bound":
-        raise _bound_reached(row["bound"], row["quota"], row["passes"], row["resets_at"])
-    raise errors.Forbidden(_REFUSALS[verdict])
+    raise refusal_of(row)
 
 
 def counted(quantities: Sequence[tuple[Bucket, int]]) -> dict[str, int]:

@@ -248,13 +248,14 @@ def _buckets(quantities: Mapping[str, Any]) -> dict[Bucket, int]:
 
 def _used(usage: Mapping[str, Any]) -> _Used:
     others = tuple((UUID(part["price_id"]), _buckets(part["quantities"])) for part in usage.get("others") or ())
-    return _Used(_buckets(usage.get("quantities") or usage), usage.get("service_tier"), usage.get("geography"), others)
+    return _Used(_buckets(usage.get("quantities", usage)), usage.get("service_tier"), usage.get("geography"), others)
 
 
 def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
     settled = row["closed_at"] is not None
     tries = [(entry, _used(msgspec.json.decode(entry[7]))) for entry in row["attempts"] or ()]
-    used = tries[-1][1] if tries else _used(msgspec.json.decode(row["progress"]) if row["progress"] else {})
+    # a call that was swept has rows of the tries before its last one, whose end nobody saw
+    used = tries[-1][1] if tries and row["error_code"] != "interrupted" else _used(msgspec.json.decode(row["progress"]) if row["progress"] else {})
     price = book.price_by_id(row["price_id"]) if row["price_id"] else None
     attempts = tuple(_attempt(row, entry, mine.quantities) for entry, mine in tries)
     moved = [_moved(entry) for entry in row["transfers"] or ()]

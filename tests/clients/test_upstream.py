@@ -33,9 +33,9 @@ async def opened(**seconds: float) -> AsyncIterator[Upstreams]:
         await upstreams.close()
 
 
-async def asked(upstreams: Upstreams, url: str, body: bytes = b"{}") -> tuple[int, bytes | None]:
+async def asked(upstreams: Upstreams, url: str, body: bytes = b"{}", stale: Callable[[], None] | None = None) -> tuple[int, bytes | None]:
     """Ask once; give status and body."""
-    async with upstreams.post(url, [(b"content-type", b"application/json")], body) as response:
+    async with upstreams.post(url, [(b"content-type", b"application/json")], body, stale=stale) as response:
         return response.status, await response.read(MOST)
 
 
@@ -235,8 +235,12 @@ async def test_a_connection_that_speaks_unasked_is_closed() -> None:
 @pytest.mark.parametrize("how", [Peer.close, Peer.reset])
 @pytest.mark.parametrize("when", ["before", "with the request"])
 async def test_a_kept_connection_that_the_server_gave_up_is_replaced(how: Callable[[Peer], None], when: str) -> None:
-    """A server that closes an idle connection costs no call: neither when the close came before the request nor when they crossed."""
+    """A server that closes an idle connection costs no call: neither when the close came before the request nor when they crossed.
+
+    When they crossed, who called is told before the request is sent a second time.
+    """
     closed = asyncio.Event()
+    told: list[int] = []
 
     async def serve(peer: Peer) -> None:
         await peer.request()
@@ -253,13 +257,32 @@ async def test_a_kept_connection_that_the_server_gave_up_is_replaced(how: Callab
         if when == "before":
             await closed.wait()
             await asyncio.sleep(0.05)
-        assert await asked(upstreams, url) == (200, b"{}")
+        assert await asked(upstreams, url, stale=lambda: told.append(server.connections)) == (200, b"{}")
     assert server.connections == 2
+    assert told == ([1] if when == "with the request" else [])
+
+
+async def test_a_request_whose_first_sending_nobody_records_is_sent_once() -> None:
+    """A kept connection that breaks under a request that had left is an error, where its caller keeps no record of a first sending."""
+    requests: list[int] = []
+
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.request()
+        requests.append(peer.number)
+
+    async with Server(serve).listening() as url, opened() as upstreams:
+        assert await asked(upstreams, url) == (200, b"{}")
+        with pytest.raises(Broken):
+            await asked(upstreams, url)
+    assert requests == [1]
 
 
 async def test_a_request_that_may_have_been_served_is_not_sent_again() -> None:
     """Not when the connection was new, not when a byte came, not when the server took its time: the provider may bill what it did not answer."""
     requests: list[tuple[int, int]] = []
+    told: list[int] = []
 
     async def serve(peer: Peer) -> None:
         await peer.request()
@@ -280,8 +303,8 @@ async def test_a_request_that_may_have_been_served_is_not_sent_again() -> None:
         for _ in range(2):
             assert await asked(upstreams, url) == (200, b"{}")
             with pytest.raises(Broken):
-                await asked(upstreams, url)
-    assert requests == [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2)]
+                await asked(upstreams, url, stale=lambda: told.append(1))
+    assert (requests, told) == ([(1, 1), (2, 1), (2, 2), (3, 1), (3, 2)], [])
 
 
 async def test_an_old_connection_is_closed() -> None:
