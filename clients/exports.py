@@ -9,8 +9,6 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-import pyarrow
-import pyarrow.parquet
 
 from domain.usage.tables import Cell, Column, Kind
 from models.enums import ExportFormat
@@ -18,13 +16,6 @@ from models.enums import ExportFormat
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula when a text begins with it (OWASP, CSV injection)."""
 GROUP_ROWS = 50_000
-TYPES = {
-    Kind.TEXT: pyarrow.string(),
-    Kind.INTEGER: pyarrow.int64(),
-    Kind.DOLLARS: pyarrow.decimal128(38, 6),
-    Kind.INSTANT: pyarrow.timestamp("ms", tz="UTC"),
-    Kind.BOOLEAN: pyarrow.bool_(),
-}
 
 
 class Files:
@@ -83,11 +74,21 @@ async def _json_lines(columns: Sequence[Column], rows: AsyncIterator[list[Any]])
 
 
 async def _parquet(columns: Sequence[Column], rows: AsyncIterator[list[Any]]) -> AsyncIterator[bytes]:
-    schema = pyarrow.schema([pyarrow.field(column.name, TYPES[column.kind]) for column in columns])
+    import pyarrow  # fifty MiB that only a process which writes such a file has to hold
+    import pyarrow.parquet
+
+    types = {
+        Kind.TEXT: pyarrow.string(),
+        Kind.INTEGER: pyarrow.int64(),
+        Kind.DOLLARS: pyarrow.decimal128(38, 6),
+        Kind.INSTANT: pyarrow.timestamp("ms", tz="UTC"),
+        Kind.BOOLEAN: pyarrow.bool_(),
+    }
+    schema = pyarrow.schema([pyarrow.field(column.name, types[column.kind]) for column in columns])
     sink = _Sink()
 
     def table(some: list[Any]) -> None:
-        arrays = [pyarrow.array([column.read(row) for row in some], type=TYPES[column.kind]) for column in columns]
+        arrays = [pyarrow.array([column.read(row) for row in some], type=types[column.kind]) for column in columns]
         writer.write_table(pyarrow.table(arrays, schema=schema))
 
     writer = pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd")

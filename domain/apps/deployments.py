@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from domain import duties, idempotency
+from domain import audit, duties, idempotency
 from domain.access.callers import Actor, Caller
 from domain.apps import archives, blobs, content_types
 from domain.apps.blobs import Store
@@ -261,6 +261,8 @@ async def create(
             [file.bytes for file in wanted],
             [file.sha256 for file in wanted],
         )
+        told = {"appId": (None, app_id), "version": (None, version)}
+        await audit.note(caller.actor, "deployment.create", ("Deployment", deployment_id), told, workspace_id=workspace_id, at=caller.at)
     return await _with_uploads(caller, deployment_id)
 
 
@@ -302,6 +304,7 @@ async def finalize(caller: Caller, deployment_id: UUID, store: Store) -> Deploym
             if row is not None:
                 job_id = await duties.owe(PUBLISH, {"deployment_id": str(deployment_id)}, workspace_id=workspace_id, at=caller.at)
                 await database.fetch("UPDATE deployment SET job_id = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, deployment_id, job_id)
+                await audit.note(caller.actor, "deployment.finalize", ("Deployment", deployment_id), None, workspace_id=workspace_id, at=caller.at)
     except asyncpg.UniqueViolationError:
         raise InvalidState("Another version of this app is being deployed: wait for it, or cancel it.", state=found.status.value, path=("id",)) from None
     found = await find(caller, deployment_id)
@@ -313,15 +316,18 @@ async def finalize(caller: Caller, deployment_id: UUID, store: Store) -> Deploym
 async def cancel(caller: Caller, deployment_id: UUID) -> DeploymentView:
     """Stop a deployment that has not finished; it will never go live. Raises NotFound, and InvalidState for one that has finished."""
     workspace_id = caller.require(Scope.APPS_WRITE)
-    await database.fetch(
-        """
-        UPDATE deployment SET status = 'cancelled', finished_at = clock_timestamp(), log = log || $3::jsonb
-         WHERE workspace_id = $1 AND id = $2 AND status IN ('awaiting_upload', 'queued', 'running')
-        """,
-        workspace_id,
-        deployment_id,
-        _lines(Line(caller.at, "info", "Cancelled.")),
-    )
+    async with database.transaction():
+        row = await database.fetch_row(
+            """
+            UPDATE deployment SET status = 'cancelled', finished_at = clock_timestamp(), log = log || $3::jsonb
+             WHERE workspace_id = $1 AND id = $2 AND status IN ('awaiting_upload', 'queued', 'running') RETURNING id
+            """,
+            workspace_id,
+            deployment_id,
+            _lines(Line(caller.at, "info", "Cancelled.")),
+        )
+        if row is not None:
+            await audit.note(caller.actor, "deployment.cancel", ("Deployment", deployment_id), None, workspace_id=workspace_id, at=caller.at)
     found = await find(caller, deployment_id)
     if found.status is not JobStatus.CANCELLED:
         raise InvalidState("This deployment has finished.", state=found.status.value, path=("id",))
@@ -344,6 +350,8 @@ async def rollback(caller: Caller, deployment_id: UUID) -> DeploymentView:
             deployment_id,
             _lines(Line(caller.at, "info", f"Made live again by {caller.actor.name}.")),
         )
+        told = {"appId": (None, found.app_id), "version": (None, found.version)}
+        await audit.note(caller.actor, "deployment.rollback", ("Deployment", deployment_id), told, workspace_id=workspace_id, at=caller.at)
     return await find(caller, deployment_id)
 
 

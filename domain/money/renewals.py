@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from domain import idempotency
+from domain import audit, idempotency
 from domain.access.callers import Caller
 from domain.errors import InvalidInput, InvalidState, NotFound, Unavailable
 from domain.money import subscriptions, tiers, topups
@@ -83,9 +83,13 @@ async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, r
         raise InvalidState("This tier costs nothing: an operator gives it.", state="free", path=(path,))
     cashier = topups.enabled(processor)
     page_id = uuid7()
-    if idempotency_key is not None:
-        async with database.transaction():
-            page_id = await idempotency.claim(workspace_id, "subscriptionCheckout", idempotency_key, [slug, return_url], page_id) or page_id
+    async with database.transaction():
+        first = None
+        if idempotency_key is not None:
+            first = await idempotency.claim(workspace_id, "subscriptionCheckout", idempotency_key, [slug, return_url], page_id)
+        if first is None:
+            await audit.note(caller.actor, "subscription.checkout", None, {"tier": (None, slug)}, workspace_id=workspace_id, at=caller.at)
+    page_id = first or page_id
     had_one = await database.fetch_value("SELECT EXISTS (SELECT FROM subscription WHERE workspace_id = $1)", workspace_id)
     customer_id = await topups.customer_of(cashier, workspace_id)
     price_id = await price_of(cashier, tier)
@@ -112,6 +116,8 @@ async def portal(caller: Caller, processor: Processor | None, *, return_url: str
     """Return the address of Stripe's customer portal. Raises PaymentsDisabled, ProcessorFailed."""
     workspace_id = caller.require(Scope.BILLING_WRITE)
     cashier = topups.enabled(processor)
+    async with database.transaction():
+        await audit.note(caller.actor, "billing.portal", ("Workspace", workspace_id), None, workspace_id=workspace_id, at=caller.at)
     return await cashier.create_portal(await topups.customer_of(cashier, workspace_id), return_url=return_url)
 
 
@@ -137,10 +143,20 @@ async def change(
     if tier is not None and (wanted is None or wanted.retired or wanted.price_cents == 0):
         raise NotFound("tier", path=("tierId",))
     change_id = uuid7()
-    if idempotency_key is not None:
-        async with database.transaction():
+    async with database.transaction():
+        first = None
+        if idempotency_key is not None:
             input_ = [str(subscription_id), tier, cancel_at_period_end]
-            change_id = await idempotency.claim(workspace_id, "subscriptionUpdate", idempotency_key, input_, change_id) or change_id
+            first = await idempotency.claim(workspace_id, "subscriptionUpdate", idempotency_key, input_, change_id)
+        if first is None:  # what was asked for; what becomes of it is Stripe's, and stands on the subscription
+            told = audit.difference(
+                {"tier": mine.tier, "cancelAtPeriodEnd": mine.cancel_at_period_end},
+                {"tier": tier or mine.tier, "cancelAtPeriodEnd": mine.cancel_at_period_end if cancel_at_period_end is None else cancel_at_period_end},
+            )
+            await audit.note(
+                caller.actor, "subscription.update", ("TierSubscription", subscription_id), told, workspace_id=workspace_id, at=caller.at
+            )
+    change_id = first or change_id
     await refresh(cashier, stripe_id)
     mine = await subscriptions.find(workspace_id, subscription_id, at=caller.at)
     if wanted is not None and wanted.slug != mine.tier:

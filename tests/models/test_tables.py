@@ -1,8 +1,11 @@
 """The constraints that the database really has, read back from it: the ORM's own statements would lose most of them."""
 
+import importlib
+import itertools
+
 import pytest
 
-from models import database
+from models import database, migrate
 from models.migrate import PARTITIONED
 from tests.conftest import Suite
 
@@ -199,3 +202,12 @@ async def test_months_are_partitioned_ahead(books: Suite) -> None:
         assert len(partitions) == 5
         key = "call_id" if table == "hold" else "id"
         assert await database.fetch_value(f"SELECT count(*) FROM {table}_default WHERE {key} >= uuid_at(now() - interval '1 hour')") == 0
+
+
+def test_migrations_are_one_chain() -> None:
+    """Every migration follows the one before it, by number and by what it depends on, so that all databases come to be in the same order."""
+    names = migrate.shipped()
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+    for before, name in itertools.pairwise(names):
+        module = importlib.import_module(f"models.migrations.{name}")
+        assert module.Migration.dependencies == [("models", before)], name

@@ -1,12 +1,15 @@
 """The audit log: every change leaves a trace in its own transaction, with who, what, when and why, and never a secret."""
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from graphql import build_schema
 
 from domain import audit
 from domain.access import keys
@@ -14,7 +17,7 @@ from domain.access.keys import NewKey
 from models import database
 from models.enums import Scope
 from schema import ids
-from tests.schema.serving import Owner, Served
+from tests.schema.serving import Owner, Served, served_schema
 from tests.schema.test_operations import run
 
 pytestmark = pytest.mark.anyio
@@ -173,3 +176,30 @@ def test_a_difference_names_what_changed() -> None:
     assert audit.difference({"a": 1, "b": 2}, {"a": 1, "b": 3}) == {"b": (2, 3)}
     assert audit.difference(None, {"a": 1, "b": None}) == {"a": (None, 1)}
     assert audit.difference({"a": 1}, None) == {"a": (1, None)}
+
+
+NAMED_OTHERWISE = {
+    "creditsAdjust": "credits.adjust",
+    "creditsCheckoutCreate": "topUp.create",
+    "invitationAccept": "invitation.accept",
+    "limitsReset": "limits.reset",
+    "subscriptionCheckoutCreate": "subscription.checkout",
+    "billingPortalCreate": "billing.portal",
+    "topUpRefund": "topUp.refund",
+}
+"""Mutations whose trace is named after what they change."""
+
+
+def test_every_mutation_leaves_a_trace() -> None:
+    """For each mutation that is served, the domain writes an event named `noun.verb` after it."""
+    written = {
+        action
+        for path in (Path(__file__).parents[2] / "domain").rglob("*.py")
+        for action in re.findall(r'"([a-z][A-Za-z]*\.[a-z][A-Za-z]*)"', path.read_text(encoding="utf-8"))
+    }
+    missing = []
+    for name in build_schema(served_schema().sdl).mutation_type.fields:  # type: ignore[union-attr]  # there are mutations
+        noun, verb = re.fullmatch(r"(.+)([A-Z][a-z]+)", name).groups()  # type: ignore[union-attr]  # the house rules name them so
+        if NAMED_OTHERWISE.get(name, f"{noun}.{verb.lower()}") not in written:
+            missing.append(name)
+    assert missing == []

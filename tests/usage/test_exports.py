@@ -361,5 +361,6 @@ async def test_the_audit_log_is_exported(gateway: Gateway) -> None:
     assert [(line["action"], json.loads(line["changes"])["name"]) for line in lines] == [("apiKey.create", [None, "first"]), ("apiKey.create", [None, "traced"])]
     with pytest.raises(InvalidInput):
         await exports.create(caller, AuditFilter(), ExportFormat.CSV, ExportColumns.FOCUS, None)
+    _, secret = await mine.mint(name="blind", scopes=frozenset({Scope.USAGE_READ}))
     with pytest.raises(MissingScope):
-        await exports.create(mine.caller(), AuditFilter(), ExportFormat.CSV, ExportColumns.NATIVE, None)
+        await exports.create(await _caller(secret), AuditFilter(), ExportFormat.CSV, ExportColumns.NATIVE, None)
