@@ -1,5 +1,7 @@
 """Workspaces, people, keys. In the database the primary key of a workspace's rows is (workspace_id, id)."""
 
+from typing import Any
+
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
@@ -146,3 +148,26 @@ class Idempotency(Model):
 
     class Meta:
         table = "idempotency"
+
+
+class ClientToken(Model):
+    """A short-lived token that a browser holds; what it has spent is kept as a bound's."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    workspace_id = fields.UUIDField()
+    app_id = fields.UUIDField(null=True)
+    end_user = fields.CharField(max_length=255, null=True)
+    key_id = fields.UUIDField(null=True)
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    allowed_origins: Any = ArrayField("TEXT", null=True)
+    allowed_models: Any = ArrayField("TEXT", null=True)
+    spend_cap = fields.BigIntField(null=True)
+    request_cap = fields.BigIntField(null=True)
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+    revoked_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "client_token"

@@ -5,7 +5,8 @@ from typing import Final
 from uuid import UUID
 
 from domain import audit, webhooks
-from domain.access import members
+from domain.access import client_tokens, members
+from domain.access.client_tokens import TokenView
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
@@ -39,6 +40,7 @@ Found = (
     KeyView
     | AppView
     | DeploymentView
+    | TokenView
     | MemberView
     | WorkspaceView
     | UserView
@@ -89,6 +91,10 @@ async def _app(asking: Asking, key: str) -> AppView | None:
 
 async def _deployment(asking: Asking, key: str) -> DeploymentView | None:
     return await deployments.find(asking.known, UUID(key))
+
+
+async def _client_token(asking: Asking, key: str) -> TokenView | None:
+    return await client_tokens.find(asking.known, UUID(key))
 
 
 async def _member(asking: Asking, key: str) -> MemberView | None:
@@ -193,6 +199,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
     "Deployment": _deployment,
+    "ClientToken": _client_token,
     "Member": _member,
     "Workspace": _workspace,
     "User": _user,

@@ -14,7 +14,7 @@ from domain.usage import measure, records, windows
 from domain.usage.metrics import Dimension, Question, Values
 from domain.usage.windows import Granularity, RelativeRange, Window
 from models.enums import ApiKeyStatus, Scope, TransferKind
-from rest import apps, deploys, lists
+from rest import apps, client_tokens, deploys, lists
 from rest.apps_named import named_apps
 from rest.doors import Ask, Document, Operation
 from rest.fields import LEFT_OUT, Asked, CamelTold, Integer, Nothing
@@ -327,5 +327,6 @@ DOCUMENT = Document(
         ),
         *deploys.OPERATIONS,
         *apps.OPERATIONS,
+        *client_tokens.OPERATIONS,
     ),
 )

@@ -13,10 +13,12 @@ from domain.apps.registry import AppChanges, AppView, NewApp, Order
 from domain.pages import PageOf
 from models.enums import Scope
 from resolvers import apps as resolvers
+from resolvers import client_tokens as tokens
 from resolvers import deployments as deployed
 from schema import ids, pages, ranges
 from schema.access import requires
 from schema.callers import Actor
+from schema.client_tokens import ClientTokenConnection
 from schema.context import Info
 from schema.deployments import Deployment, DeploymentConnection
 from schema.directives import PAGED
@@ -73,6 +75,14 @@ class App(Node, UsageSource, Limited):
         """Read a page of them."""
         wanted = pages.page_of("Deployment", first, after, last, before)
         return DeploymentConnection(page=await deployed.page(info.context, self.subject_id, wanted), app_id=self.subject_id)
+
+    @resolved("Its client tokens that still work, newest first.", directives=[PAGED])
+    async def client_tokens(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> ClientTokenConnection:
+        """Read a page of them."""
+        wanted = pages.page_of("ClientToken", first, after, last, before)
+        return ClientTokenConnection(page=await tokens.page(info.context, self.subject_id, wanted), app_id=self.subject_id)
 
     @resolved("The usage attributed to it. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(

@@ -2,7 +2,6 @@
 
 from strawberry.schema.config import StrawberryConfig
 
-from schema.client_tokens import ClientToken
 from schema.engine import Contract, extensions
 from schema.exports import Export
 from schema.mutation import Mutation
@@ -20,7 +19,7 @@ def build(throttle: Throttle) -> Contract:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[*EVERY_TYPE, ClientToken, Dispute, Export, Refund],
+        types=[*EVERY_TYPE, Dispute, Export, Refund],
         config=StrawberryConfig(scalar_map=SCALARS),
         extensions=extensions(throttle),
     )

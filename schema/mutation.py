@@ -14,6 +14,7 @@ from schema.access import Requires, SignedIn
 from schema.alerting import AlertMutations
 from schema.apps_roots import AppMutations
 from schema.billing_roots import BillingMutations
+from schema.client_tokens_roots import ClientTokenMutations
 from schema.context import Info
 from schema.exports_roots import ExportMutations
 from schema.fields import resolved
@@ -62,6 +63,7 @@ def _row(kind: str, global_id: str, what: str, *path: str) -> UUID:
 class Mutation(
     AlertMutations,
     AppMutations,
+    ClientTokenMutations,
     UsageMutations,
     PaymentMutations,
     BillingMutations,

@@ -1,5 +1,6 @@
 """Turning a global ID back into the thing that it names."""
 
+from domain.access.client_tokens import TokenView
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
@@ -28,6 +29,7 @@ from schema.apps import App
 from schema.audit import AuditEvent
 from schema.billing import TierSubscription
 from schema.catalogue import Model, Price
+from schema.client_tokens import ClientToken
 from schema.context import Context
 from schema.deployments import Deployment
 from schema.exports import Export
@@ -64,6 +66,8 @@ def shown(context: Context, found: Found) -> Node:
             return App.of(found)
         case DeploymentView():
             return Deployment.of(found)
+        case TokenView():
+            return ClientToken.of(found)
         case MemberView():
             return Member.of(found)
         case WorkspaceView():

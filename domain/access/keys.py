@@ -428,17 +428,20 @@ def _covers(mine: KeyView, key: KeyView) -> bool:
     )
 
 
-async def _own_key(caller: Caller) -> KeyView | None:
-    """Return the calling key, when it is one of this workspace; its bounds and restrictions are those of what it makes."""
+async def own(caller: Caller) -> KeyView | None:
+    """Return the calling key; None for a person, and for an operator's key in a workspace that is not its own."""
     if caller.key_id is None:
         return None
     row = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", caller.workspace(), caller.key_id)
-    if row is None:  # an operator's key, in a workspace that is not its own
-        return None
-    bounds = await limits.of_subjects(caller.workspace(), [caller.key_id])
-    if bounds.get(caller.key_id):
+    return None if row is None else _view(row)
+
+
+async def _own_key(caller: Caller) -> KeyView | None:
+    """Return the calling key, when it is one of this workspace; its bounds and restrictions are those of what it makes."""
+    key = await own(caller)
+    if key is not None and (await limits.of_subjects(caller.workspace(), [key.id])).get(key.id):
         raise WiderThanCaller("A key with budgets or limits can neither make keys nor change their bounds: it would be a way around its own.")
-    return _view(row)
+    return key
 
 
 def _within(minter: KeyView, new: NewKey) -> NewKey:
@@ -510,6 +513,11 @@ async def _named(wanted: NewKey | KeyChanges, offered: Collection[str]) -> dict[
     if models is not None:
         told["allowed_models"] = tuple(dict.fromkeys(find(name, "allowedModels", str(place)) for place, name in enumerate(models)))
     return told
+
+
+def check_restrictions(*, models: tuple[str, ...] | None, origins: tuple[str, ...] | None) -> None:
+    """Raise InvalidInput or OutOfRange, naming the entry, for models or origins that nothing can be held to."""
+    _check(None, models, origins, None)
 
 
 def _check(

@@ -155,6 +155,12 @@ async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, AppView]:
     return {row["id"]: _view(row) for row in rows}
 
 
+async def of_workspace(workspace_id: UUID, app_id: UUID) -> AppView | None:
+    """Return an app of a workspace, or None; the caller has been let in to use it."""
+    row = await database.fetch_row(f"SELECT {_COLUMNS} FROM app a WHERE {_MINE} AND a.id = $2", workspace_id, app_id)
+    return None if row is None else _view(row)
+
+
 async def find(caller: Caller, app_id: UUID) -> AppView:
     """Return one app of the workspace; raises NotFound for another's too."""
     found = await find_many(caller, [app_id])

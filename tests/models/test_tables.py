@@ -54,6 +54,10 @@ CONSTRAINTS = {
         "CHECK (((finished_at IS NOT NULL) = ((status)::text = ANY ((ARRAY['succeeded'::character varying, 'failed'::character varying, "
         "'cancelled'::character varying])::text[]))))",
     ),
+    ("client_token", "PRIMARY KEY (workspace_id, id)"),
+    ("client_token", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("client_token", "FOREIGN KEY (workspace_id, key_id) REFERENCES api_key(workspace_id, id)"),
+    ("client_token", "CHECK ((expires_at <= (created_at + '00:15:00'::interval)))"),
     ("bound", "PRIMARY KEY (workspace_id, id)"),
     ("bound", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("bound", "CHECK ((most >= 0))"),

@@ -69,6 +69,7 @@ NEEDS: dict[str, Scope | None] = {
     "GET /tenant/subscription": Scope.BILLING_READ,
     "GET /v1/models": None,
     "GET /v1/models/{id:path}": None,
+    "POST /v1/client-tokens": Scope.CLIENT_TOKENS_WRITE,
     "GET /v1/receipts/{id}": None,
 }
 """The scope of every operation; None where any key may come. One that is missing here fails these tests."""
@@ -84,7 +85,7 @@ BODIES: dict[str, Callable[[], dict[str, Any]]] = {
 SEES = {"/v1/billing": frozenset({Scope.USAGE_READ}), "/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
 """What a key needs besides to see the record of another key."""
 APPS = ("app", "app_name", "deployment", "deployed_file", "blob")
-TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "job", "top_up", *APPS)
+TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "client_token", "job", "top_up", *APPS)
 
 
 @pytest.fixture

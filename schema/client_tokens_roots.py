@@ -1,0 +1,47 @@
+"""The mutations of client tokens; `schema/mutation.py` is made of them."""
+
+from typing import Annotated
+
+import strawberry
+
+from models.enums import Scope
+from resolvers import client_tokens
+from schema.apps_roots import guarded, row
+from schema.client_tokens import ClientToken, ClientTokenCreateInput, ClientTokenCreatePayload, ClientTokenRevokeInput, ClientTokenRevokePayload
+from schema.context import Info
+from schema.fields import resolved
+from schema.scalars import Secret
+
+
+@strawberry.type
+class ClientTokenMutations:
+    """Writes of client tokens."""
+
+    @resolved(
+        "Make a short-lived token for a browser, never wider than the caller. The payload's `token` is shown this once. "
+        "Requires scope `CLIENT_TOKENS_WRITE`.",
+        extensions=guarded(ClientTokenCreatePayload, Scope.CLIENT_TOKENS_WRITE),
+    )
+    async def client_token_create(
+        self, info: Info, input: Annotated[ClientTokenCreateInput, strawberry.argument(description="What it may do.")]
+    ) -> ClientTokenCreatePayload | None:
+        """Make it."""
+        app_id = row("App", input.app_id, "app", "appId") if input.app_id else None
+        made, token = await client_tokens.create(info.context, input.new(app_id))
+        return ClientTokenCreatePayload(client_token=ClientToken.of(made), token=Secret(token))
+
+    @resolved(
+        "Revoke client tokens, one or many, at once. Requires scope `CLIENT_TOKENS_WRITE`.",
+        extensions=guarded(ClientTokenRevokePayload, Scope.CLIENT_TOKENS_WRITE),
+    )
+    async def client_token_revoke(
+        self, info: Info, input: Annotated[ClientTokenRevokeInput, strawberry.argument(description="Which.")]
+    ) -> ClientTokenRevokePayload | None:
+        """Revoke them."""
+        if input.id:
+            count = await client_tokens.revoke_one(info.context, row("ClientToken", input.id, "client token", "id"))
+        elif input.app_id:
+            count = await client_tokens.revoke_of_app(info.context, row("App", input.app_id, "app", "appId"))
+        else:
+            count = await client_tokens.revoke_of_key(info.context, row("ApiKey", input.api_key_id or "", "key", "apiKeyId"))
+        return ClientTokenRevokePayload(revoked_count=count)

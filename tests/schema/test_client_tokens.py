@@ -1,0 +1,95 @@
+"""Client tokens over GraphQL: the operations of the contract, and what they refuse."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from domain.access import client_tokens
+from domain.access.callers import Caller
+from domain.access.client_tokens import NewToken
+from domain.apps.addresses import Addresses
+from domain.errors import MissingScope, NotFound, OutOfRange, WiderThanCaller
+from models import database
+from models.enums import Scope
+from tests.schema.serving import Served
+from tests.schema.test_apps import make
+from tests.schema.test_operations import instant, run
+from tests.support.world import Tenant, tenant
+
+pytestmark = pytest.mark.anyio
+
+SITES = Addresses("http", "localhost", 8000)
+LISTED = """query ($slug: Slug!) { app(slug: $slug) { clientTokens(first: 10) { totalCount nodes { id app { slug } allowedOrigins allowedModels { name }
+  spendCap { microUsd } spent { microUsd } requestCap requests createdAt expiresAt revokedAt createdBy { kind } } } } }"""
+REVOKE = "mutation ($input: ClientTokenRevokeInput!) { clientTokenRevoke(input: $input) { revokedCount userErrors { code message path } } }"
+
+
+def as_key(of: Tenant, *without: Scope) -> Caller:
+    """The workspace's first key as a caller."""
+    return Caller(at=datetime.now(UTC), workspace_id=of.workspace_id, name="key", scopes=of.key.scopes - frozenset(without), key_id=of.key.id)
+
+
+async def test_tokens_are_made_listed_and_revoked(served: Served) -> None:
+    """S0_ClientToken, ClientTokenBounded, ClientTokenRevoke: a token is listed with its app while it works, and revoked at once."""
+    owner, other = await served.owner(), await served.owner()
+    app_id, slug = await make(served, owner)
+    plain = (await run(served, "S0_ClientToken", owner.session, app=app_id))["clientTokenCreate"]
+    assert plain["userErrors"] == []
+    bounded = (await run(served, "ClientTokenBounded", owner.session, app=app_id))["clientTokenCreate"]
+    assert bounded["userErrors"] == []
+    assert bounded["token"].count(".") == 2
+
+    page = (await served.ask(LISTED, credential=owner.session, slug=slug)).data["app"]["clientTokens"]
+    assert page["totalCount"] == 2
+    told: dict[str, Any] = page["nodes"][0]
+    assert told["id"] == bounded["clientToken"]["id"]
+    assert (told["app"], told["allowedOrigins"], told["allowedModels"]) == ({"slug": slug}, ["https://my-app.example"], [{"name": "auto"}])
+    assert (told["spendCap"], told["spent"], told["requestCap"], told["requests"]) == ({"microUsd": 100_000}, {"microUsd": 0}, 50, 0)
+    assert (instant(told["expiresAt"]) - instant(told["createdAt"])).total_seconds() == 600
+    assert (told["revokedAt"], told["createdBy"]) == (None, {"kind": "USER"})
+
+    foreign = (await served.ask(REVOKE, credential=other.session, input={"id": told["id"]})).data["clientTokenRevoke"]
+    assert (foreign["revokedCount"], foreign["userErrors"][0]["code"]) == (None, "NOT_FOUND")
+    assert (await run(served, "ClientTokenRevoke", other.session, app=app_id))["clientTokenRevoke"]["userErrors"][0]["code"] == "NOT_FOUND"
+    assert (await run(served, "S0_ClientToken", other.session, app=app_id))["clientTokenCreate"]["userErrors"][0]["code"] == "NOT_FOUND"
+    for expected in (1, 0):
+        one = (await served.ask(REVOKE, credential=owner.session, input={"id": told["id"]})).data["clientTokenRevoke"]
+        assert one == {"revokedCount": expected, "userErrors": []}
+    assert (await run(served, "ClientTokenRevoke", owner.session, app=app_id))["clientTokenRevoke"] == {"revokedCount": 1, "userErrors": []}
+    assert (await served.ask(LISTED, credential=owner.session, slug=slug)).data["app"]["clientTokens"] == {"totalCount": 0, "nodes": []}
+
+
+async def test_a_token_is_never_wider_than_its_key(books: None) -> None:
+    """Origins and models outside the calling key's are refused, absent ones become the key's; revoking by key finds its tokens; it is audited."""
+    of = await tenant(allowed_models=("echo",), allowed_origins=("https://a.example",))
+    caller = as_key(of)
+    for wider in (NewToken(allowed_models=("auto",)), NewToken(allowed_origins=("https://b.example",))):
+        with pytest.raises(WiderThanCaller):
+            await client_tokens.create(caller, wider, SITES, offered=("auto", "echo"))
+    made = await client_tokens.create(caller, NewToken(), SITES)
+    assert (made.allowed_models, made.allowed_origins, made.key_id) == (("echo",), ("https://a.example",), of.key.id)
+    stranger = await tenant()
+    with pytest.raises(NotFound):
+        await client_tokens.revoke_of_key(as_key(stranger), of.key.id)
+    with pytest.raises(NotFound):
+        await client_tokens.revoke_one(as_key(stranger), made.id)
+    with pytest.raises(NotFound):
+        await client_tokens.find(as_key(stranger), made.id)
+    assert await client_tokens.revoke_of_key(caller, of.key.id) == 1
+    assert (await client_tokens.find(caller, made.id)).revoked_at is not None
+    rows = await database.fetch("SELECT action FROM audit_event WHERE workspace_id = $1 AND action LIKE 'clientToken.%' ORDER BY id", of.workspace_id)
+    assert [row["action"] for row in rows] == ["clientToken.create", "clientToken.revoke"]
+
+
+async def test_what_is_out_of_range_makes_no_token(books: None) -> None:
+    """Five to fifteen minutes, a cap of calls of at least one, a scope: anything else is refused, and nothing is written."""
+    of = await tenant()
+    for bad in (NewToken(seconds=299), NewToken(seconds=901), NewToken(request_cap=0), NewToken(spend_cap_microusd=-1)):
+        with pytest.raises(OutOfRange):
+            await client_tokens.create(as_key(of), bad, SITES)
+    with pytest.raises(NotFound):
+        await client_tokens.create(as_key(of), NewToken(allowed_models=("nobody",)), SITES)
+    with pytest.raises(MissingScope):
+        await client_tokens.create(as_key(of, Scope.CLIENT_TOKENS_WRITE), NewToken(), SITES)
+    assert await database.fetch_value("SELECT count(*) FROM client_token WHERE workspace_id = $1", of.workspace_id) == 0
