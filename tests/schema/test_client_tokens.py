@@ -34,6 +34,7 @@ async def test_tokens_are_made_listed_and_revoked(served: Served) -> None:
     """S0_ClientToken, ClientTokenBounded, ClientTokenRevoke: a token is listed with its app while it works, and revoked at once."""
     owner, other = await served.owner(), await served.owner()
     app_id, slug = await make(served, owner)
+    await served.offer("auto", input_usd="1", output_usd="2")
     plain = (await run(served, "S0_ClientToken", owner.session, app=app_id))["clientTokenCreate"]
     assert plain["userErrors"] == []
     bounded = (await run(served, "ClientTokenBounded", owner.session, app=app_id))["clientTokenCreate"]
