@@ -20,10 +20,20 @@ APPEND_ONLY = ("transfer", "price", "call", "usage_event", "attempt", "audit_eve
 MIGRATIONS = "tortoise_migrations"
 
 
+PATIENT = {"statement_timeout": "0"}
+"""A migration that reads or indexes a large table takes as long as it takes; the bound on waits for locks holds for it too."""
+
+
 async def _connect(url: str) -> asyncpg.Connection:
     credentials = config(url)["connections"]["default"]["credentials"]
     connection: asyncpg.Connection = await asyncpg.connect(
-        host=credentials["host"], port=credentials["port"], user=credentials["user"], password=credentials["password"], database=credentials["database"], timeout=10
+        host=credentials["host"],
+        port=credentials["port"],
+        user=credentials["user"],
+        password=credentials["password"],
+        database=credentials["database"],
+        timeout=10,
+        server_settings=PATIENT,
     )
     return connection
 
@@ -37,7 +47,9 @@ async def migrate(owner_url: str, application_url: str, functions: Sequence[tupl
     connection = await _connect(owner_url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-        await run_migrations(config=config(owner_url, pool=2))
+        settings = config(owner_url, pool=2)
+        settings["connections"]["default"]["credentials"]["server_settings"] |= PATIENT
+        await run_migrations(config=settings)
         await Tortoise.close_connections()
         async with connection.transaction():
             for _, text in functions:

@@ -2,7 +2,7 @@
 
 import datetime
 import decimal
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import strawberry
 from strawberry import UNSET, field
@@ -15,6 +15,7 @@ from domain.pages import Page, PageOf
 from models import enums
 from models.enums import Bucket, Scope
 from resolvers import catalogue as resolvers
+from resolvers import upstreams
 from schema import ids, pages, ranges
 from schema.access import requires
 from schema.callers import Actor
@@ -24,6 +25,9 @@ from schema.fields import resolved
 from schema.nodes import Node
 from schema.scalars import SafeInt
 from schema.sources import Report, UsageSource
+
+if TYPE_CHECKING:
+    from schema.upstreams import Upstream
 
 
 @strawberry.input(description="Narrows a list of models.")
@@ -92,6 +96,7 @@ class Price(Node):
     created_by: Actor = field(description="Who entered it.")
     created_at: datetime.datetime = field(description="When it was entered.")
     of_model: strawberry.Private[str]
+    of_upstream: strawberry.Private[str | None]
 
     @resolved("The model.")
     def model(self, info: Info) -> "Model":
@@ -100,12 +105,23 @@ class Price(Node):
         assert found is not None, "a price's model stays in the book"
         return Model.of(found)
 
+    @resolved(
+        "The upstream whose cost this is; null for the price that customers pay. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR)
+    )
+    async def upstream(self, info: Info) -> Annotated["Upstream", strawberry.lazy("schema.upstreams")] | None:
+        """Read what is known of it; nothing for one that is configured no more."""
+        from schema.upstreams import Upstream  # it shows prices itself
+
+        found = await upstreams.named(info.context, self.of_upstream) if self.of_upstream else None
+        return Upstream.of(found) if found else None
+
     @classmethod
     def of(cls, version: PriceVersion) -> Self:
         """The version as GraphQL shows it."""
         return cls(
             id=ids.encode("Price", version.id),
             of_model=version.model,
+            of_upstream=version.upstream,
             input_usd_per_million=_per_million(version, Bucket.UNCACHED_INPUT),
             output_usd_per_million=_per_million(version, Bucket.OUTPUT),
             cache_read_usd_per_million=_per_million(version, Bucket.CACHE_READ),

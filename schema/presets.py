@@ -64,3 +64,9 @@ def version_named(info: Info, name: str | None) -> PresetVersion | None:
     """The version of a name that a call keeps."""
     found = resolvers.version(info.context, name)
     return PresetVersion.of(found) if found else None
+
+
+def preset_named(info: Info, name: str | None) -> Preset | None:
+    """The preset of whose versions a call keeps this name; null when it has left."""
+    slug = (name or "").partition("@")[0]
+    return next((Preset.of(preset) for preset in resolvers.every(info.context) if preset.slug == slug), None)

@@ -1,7 +1,7 @@
 """The request log: single metered calls, and records made by hand."""
 
 import datetime
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
 import strawberry
@@ -26,9 +26,13 @@ from schema.fields import resolved
 from schema.keys import ApiKey
 from schema.ledger import Transfer
 from schema.nodes import Node
+from schema.presets import PresetVersion, version_named
 from schema.ranges import UsageFilter, UsageRange
 from schema.scalars import MicroUsd, SafeInt
 from schema.users import User, visible
+
+if TYPE_CHECKING:
+    from schema.receipts import Receipt
 
 
 @strawberry.type(description="A tag that a call carries.")
@@ -134,6 +138,7 @@ class UsageRecord(Node):
     key_id: strawberry.Private[UUID | None]
     app_id: strawberry.Private[UUID | None]
     model_name: strawberry.Private[str | None]
+    preset_name: strawberry.Private[str | None]
 
     @resolved("Who made it; null when a workspace key did.")
     async def user(self, info: Info) -> User | None:
@@ -153,6 +158,11 @@ class UsageRecord(Node):
         app = await info.context.apps.load(self.app_id) if self.app_id else None
         return App.of(app) if app else None
 
+    @resolved("The tool preset applied.")
+    def preset(self, info: Info) -> PresetVersion | None:
+        """Find the version; null for one that was taken away."""
+        return version_named(info, self.preset_name)
+
     @resolved("The model that answered.")
     def model(self, info: Info) -> Model | None:
         """Read it in the book."""
@@ -162,6 +172,13 @@ class UsageRecord(Node):
     async def adjustments(self, info: Info) -> list[UsageAdjustment]:
         """Load them."""
         return [UsageAdjustment.of(each) for each in await info.context.adjustments.load(self.record_id) or ()]
+
+    @resolved("How the charge came about; null for a record made by hand.")
+    async def receipt(self, info: Info) -> Annotated["Receipt", strawberry.lazy("schema.receipts")] | None:
+        """Read it."""
+        from schema.receipts import receipt_of  # it shows records itself
+
+        return await receipt_of(info, self.request_id) if self.request_id else None
 
     @resolved("What moved in the ledger for it, corrections included; empty when a quota paid or the charge was 0.")
     async def transfers(self, info: Info) -> list[Transfer]:
@@ -203,6 +220,7 @@ class UsageRecord(Node):
             key_id=record.key_id,
             app_id=record.app_id,
             model_name=record.model,
+            preset_name=record.preset,
         )
 
 

@@ -29,6 +29,7 @@ from schema.directives import Cost, ListSize
 from schema.enums import SortDirection
 from schema.fields import resolved
 from schema.keys import ApiKey
+from schema.presets import Preset, preset_named
 from schema.ranges import UsageFilter, UsageRange
 from schema.scalars import SafeInt, TimeZone
 from schema.users import User, visible
@@ -253,6 +254,7 @@ class UsageDimensionValues:
     workspace_id: strawberry.Private[UUID | None]
     key_id: strawberry.Private[UUID | None]
     user_id: strawberry.Private[UUID | None]
+    preset_name: strawberry.Private[str | None]
 
     @resolved("The app.")
     async def app(self, info: Info) -> App | None:
@@ -267,6 +269,11 @@ class UsageDimensionValues:
 
         found = await info.context.workspaces.load(self.workspace_id) if self.workspace_id else None
         return Workspace.of(found) if found else None
+
+    @resolved("The tool preset.")
+    def preset(self, info: Info) -> Preset | None:
+        """Find the preset of which calls name a version; null for one that was taken away."""
+        return preset_named(info, self.preset_name)
 
     @resolved("The model.")
     def model(self, info: Info) -> Model | None:
@@ -304,6 +311,7 @@ class UsageDimensionValues:
             workspace_id=_row(values, Dimension.WORKSPACE),
             key_id=_row(values, Dimension.API_KEY),
             user_id=_row(values, Dimension.USER),
+            preset_name=_text(values, Dimension.PRESET),
         )
 
 

@@ -128,6 +128,31 @@ def test_two_migrations_at_once_on_an_empty_database_both_succeed(environment: d
         servers.drop_database("commands_empty")
 
 
+def test_a_migration_takes_as_long_as_it_takes(environment: dict[str, str], servers: Servers) -> None:
+    """No statement of `migrate` has a time limit, whatever the database's own is: each definition is looked at while it is made."""
+    servers.create_database("commands_slow")
+    try:
+        servers.postgres.run_sql(
+            """
+            ALTER DATABASE commands_slow SET statement_timeout = '20s';
+            CREATE TABLE seen (bound text);
+            GRANT INSERT ON seen TO public;
+            CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_setting('statement_timeout')); END $$;
+            CREATE EVENT TRIGGER look ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX', 'CREATE FUNCTION') EXECUTE FUNCTION look();
+            """,
+            database="commands_slow",
+        )
+        slow = {
+            **environment,
+            "DATABASE_URL": servers.app_dsn("commands_slow"),
+            "MIGRATION_DATABASE_URL": servers.owner_dsn("commands_slow"),
+        }
+        assert manage(slow, "migrate") == "the database is up to date\n"
+        assert servers.postgres.run_sql("SELECT DISTINCT bound FROM seen", database="commands_slow").split() == ["0"]
+    finally:
+        servers.drop_database("commands_slow")
+
+
 def test_a_workspace_is_made_credited_and_charged_by_command(environment: dict[str, str]) -> None:
     """Workspace, person, key and credit are one command each; the transfer carries reason and actor, and a repeat with a ref adds nothing."""
     workspace_id = manage(environment, "workspace", "create", "Acme", "--owner", "ada@example.com", "--timezone", "Asia/Kathmandu").strip()
