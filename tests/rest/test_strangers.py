@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from domain.access import secrets
+from domain.access.callers import WORKSPACE_SCOPES
 from domain.apps import deployments, registry
 from domain.apps.deployments import NewFile
 from domain.apps.registry import NewApp
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.anyio
 
 OPERATIONS = [pytest.param(document, operation, id=f"{operation.method} {operation.path}") for document in PUBLISHED for operation in document.operations]
 NEEDS: dict[str, Scope | None] = {
+    "GET /health/books": Scope.OPERATOR,
     "GET /v1/usage/summary": Scope.USAGE_READ,
     "GET /v1/usage/breakdown": Scope.USAGE_READ,
     "GET /v1/usage/app-breakdown": Scope.USAGE_READ,
@@ -82,8 +84,13 @@ BODIES: dict[str, Callable[[], dict[str, Any]]] = {
     "POST /tenant/billing/checkout": lambda: {"tier": "pro"},
 }
 """The bodies of operations that answer nothing without one."""
-SEES = {"/v1/billing": frozenset({Scope.USAGE_READ}), "/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL})}
-"""What a key needs besides to see the record of another key."""
+SEES = {
+    "/v1/billing": frozenset({Scope.USAGE_READ}),
+    "/usage/{usage_id}": frozenset({Scope.USAGE_READ_ALL}),
+    "/v1/keys/{id}": WORKSPACE_SCOPES,
+    "/tenant/keys/{id}": WORKSPACE_SCOPES,
+}
+"""What a key needs besides: to see the record of another key, and to revoke one that may do as much."""
 APPS = ("app", "app_name", "deployment", "deployed_file", "blob")
 TABLES = ("workspace", "member", "api_key", "api_key_secret", "account", "transfer", "hold", "call", "usage_event", "bound", "client_token", "job", "top_up", *APPS)
 
