@@ -144,3 +144,14 @@ class UpstreamHealth(Model):
 
     class Meta:
         table = "upstream_health"
+
+
+class Replay(Model):
+    """How often a call's answer was given again under its idempotency key; no row for never."""
+
+    call_id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    replays = fields.IntField()
+
+    class Meta:
+        table = "replay"

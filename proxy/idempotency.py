@@ -60,6 +60,10 @@ class Keyed:
         if kept is None:
             message = f"This Idempotency-Key was used, and its answer is not kept any more. What became of the call: GET /v1/receipts/{earlier.call_id}"
             return Refusal(RefusalKind.ANSWER_GONE, message, arrival.request_id)
+        try:
+            await answers.given_again(workspace_id, earlier.call_id)
+        except (*UNREACHABLE, *CONTENDED) as error:  # the count may lack one; the answer is there
+            log.warning("replay not counted", call=str(earlier.call_id), error=type(error).__name__)
         first = str(earlier.call_id).encode()
         reply.own = [(b"x-request-id", first), (b"request-id", first), REPLAYED]
         return kept

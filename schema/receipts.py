@@ -291,6 +291,7 @@ class Receipt(Node):
     transfers: list[Transfer] = field(description="What moved in the ledger, corrections included, oldest first.")
     timings: CallTimings = field(description="When what happened.")
     idempotent: bool = field(description="Whether the call came with an `Idempotency-Key`; the key itself is not kept.")
+    replays: int = field(description="How often the answer was given again under that key, free of charge.")
     shown: strawberry.Private[View]
 
     @resolved("The usage event; null until the call is settled.")
@@ -346,6 +347,7 @@ class Receipt(Node):
             transfers=[Transfer.of(transfer) for transfer in receipt.transfers],
             timings=CallTimings.of(receipt.timings),
             idempotent=receipt.idempotent,
+            replays=receipt.replays,
             shown=receipt,
         )
 

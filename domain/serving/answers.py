@@ -116,6 +116,18 @@ async def keep(asked: Claim, sealed: bytes | None) -> None:
     )
 
 
+async def given_again(workspace_id: UUID, call_id: UUID) -> None:
+    """Count that a call's answer is given another time, free of charge."""
+    await database.fetch(
+        """
+        INSERT INTO replay AS r (workspace_id, call_id, replays) VALUES ($1, $2, 1)
+            ON CONFLICT (workspace_id, call_id) DO UPDATE SET replays = r.replays + 1
+        """,
+        workspace_id,
+        call_id,
+    )
+
+
 async def free(asked: Claim) -> None:
     """Give a key back whose call was refused, or failed before its first byte."""
     await database.fetch(

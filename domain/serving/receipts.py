@@ -169,6 +169,7 @@ class Receipt:
     upstream_cost_picousd: int
     needs_review: bool
     idempotent: bool
+    replays: int
     hold: HoldView
     funding: tuple[Funding, ...]
     transfers: tuple[TransferView, ...]
@@ -185,6 +186,7 @@ class Receipt:
 _SELECT = """
     SELECT c.id, c.workspace_id, c.key_id, c.mode, c.endpoint, c.streamed, c.requested_model, c.model AS admitted_model, c.preset, c.requested_max_output,
            c.granted_output, c.clamped, c.clamp_reason, c.route_reason, c.idempotent, c.created_at AS received_at,
+           coalesce((SELECT r.replays FROM replay r WHERE r.workspace_id = c.workspace_id AND r.call_id = c.id), 0) AS replays,
            h.amount + coalesce((SELECT sum(p) FROM unnest(h.part_amounts) p), 0)::bigint AS amount, h.payer,
            h.extensions, h.state, h.progress, h.created_at AS admitted_at, h.expires_at, h.closed_at, h.charge_picousd, h.charge_microusd,
            e.model, e.outcome, e.http_status, e.error_code, e.latency_ms, e.price_id, e.token_source, e.needs_review,
@@ -285,6 +287,7 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
         upstream_cost_picousd=row["upstream_cost_picousd"] or 0,
         needs_review=bool(row["needs_review"]),
         idempotent=row["idempotent"],
+        replays=row["replays"],
         hold=HoldView(row["amount"], row["extensions"], HoldState(row["state"]), row["admitted_at"], row["expires_at"], row["closed_at"]),
         funding=(Funding(FundingSource.QUOTA, 0),) if row["payer"] == "quota" and used.quantities and settled else _funding(moved),
         transfers=tuple(each.transfer for each in moved),

@@ -54,6 +54,27 @@ async def test_a_repeat_gets_the_first_answer_byte_for_byte(gateway: Gateway, pr
     assert await quiet(mine) == CREDIT - wire.price()
 
 
+async def test_a_receipt_counts_the_repeats(gateway: Gateway, provider: Upstream) -> None:
+    """Two repeats of one call: its receipt says 2, and 0 before any; another body under the same key is no repeat."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.whole(CLAUDE.whole()))
+
+    async def replays() -> list[Any]:
+        query = f'{{ receipt(callId: "{(await calls_of(mine))[0]}") {{ idempotent replays }} }}'
+        async with session() as client, client.post(f"{gateway.url}/graphql", json={"query": query}, headers=bearer(mine.secret)) as response:
+            told = (await response.json())["data"]["receipt"]
+        return [told["idempotent"], told["replays"]]
+
+    body = CLAUDE.body(stream=False)
+    assert (await _ask(gateway, CLAUDE, mine, body, "order-1"))[0] == 200
+    assert await replays() == [True, 0]
+    for _ in range(2):
+        assert (await _ask(gateway, CLAUDE, mine, body, "order-1"))[1]["idempotent-replayed"] == "true"
+    assert (await _ask(gateway, CLAUDE, mine, CLAUDE.body("other", stream=False), "order-1"))[0] == 422
+    assert await replays() == [True, 2]
+    assert await quiet(mine) == CREDIT - CLAUDE.price()
+
+
 async def test_64_duplicates_at_once_are_one_request_upstream(gateway: Gateway, provider: Upstream) -> None:
     """F32, M9: one is served, the others are told that it is under way and when to come back; then all get its answer; one charge."""
     mine = await tenant(credit_microusd=CREDIT)
