@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from domain import errors
-from domain.access import callers, secrets
+from domain.access import callers, client_tokens, secrets
 from domain.access.callers import Whence
 from domain.money.catalogue import ModelView
 from domain.serving.calls import Admitted, Opening
@@ -150,6 +151,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         route_reason=plan.why,
         besides=ask.besides,
         idempotent=arrival.idempotency_key is not None,
+        token=client_tokens.claims_of(secret),
         streamed=ask.streamed,
         input_tokens=ask.input_tokens,
         requested_max_output=ask.max_output_tokens,
@@ -175,7 +177,8 @@ def most_output(model: ModelView, ask: Ask) -> int:
 
 async def _models_of(secret: str) -> frozenset[str] | None:
     try:
-        return await callers.models_of(secret)
+        claims = client_tokens.claims_of(secret)
+        return await (callers.models_of(secret) if claims is None else client_tokens.models_of(claims))
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
 
@@ -210,14 +213,18 @@ def _read(dialect: Dialect, body: bytes, preset: Version | None) -> tuple[bytes,
     return (body, ask) if preset is None else apply(preset, dialect.name, body, ask)
 
 
-async def choose(shown: Sequence[str]) -> str:
+async def choose(shown: Sequence[str], signing_secret: str | None = None) -> str:
     """Return the key of a request among the credentials that it shows; of two keys of ours, the first that works, because tools send both.
+
+    Where `signing_secret` is given a client token is taken when there is no key, and its name is returned.
 
     Raises Unauthenticated when there is none. One key is not looked at further: admission does that.
     """
     if not shown:
         raise errors.Unauthenticated("Send a Tallygate API key, as `Authorization: Bearer` or `x-api-key`.")
     ours = [credential for credential in shown if secrets.well_formed(credential)]
+    if not ours and signing_secret is not None and client_tokens.looks_like(shown[0]):
+        return client_tokens.named(client_tokens.read(signing_secret, shown[0], datetime.now(UTC)))
     if not ours:
         raise errors.Unauthenticated("This API key is unknown, revoked or expired.")
     for secret in ours[:-1]:
@@ -235,7 +242,8 @@ async def prove(secret: str, whence: Whence | None = None) -> None:
     With `whence`, Forbidden when it may not be used from there. Raises Unavailable when the database is away.
     """
     try:
-        await callers.prove_key(secret, whence)
+        claims = client_tokens.claims_of(secret)
+        await (callers.prove_key(secret, whence) if claims is None else client_tokens.prove(claims))
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
 

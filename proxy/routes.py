@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from domain import errors
+from domain.access import client_tokens
 from models.ids import uuid7
 from proxy.admission import PARSE_ASIDE_BYTES, Arrival, Road, choose, prove, translated
 from proxy.dialects import anthropic, embeddings, openai, responses, speech, transcriptions
@@ -105,7 +106,9 @@ class Inference:
         if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             return Refusal(RefusalKind.BAD_REQUEST, "Idempotency-Key: has 1 to 255 printable ASCII characters", request_id)
         try:
-            secret = await choose(credentials(headers))
+            secret = await choose(credentials(headers), self.relay.runtime.settings.secret.get_secret_value())
+            if idempotency_key is not None and client_tokens.claims_of(secret) is not None:
+                return Refusal(RefusalKind.BAD_REQUEST, "Idempotency-Key: works with an API key, not with a client token", request_id)
             await send.smooth(self.relay.runtime.smoothing, secret)
             body = await read_body(scope, receive, lambda: prove(secret))
             if road.endpoint in SHAPED:

@@ -32,6 +32,7 @@ MOST_ORIGINS = 100
 SUBJECT = "client_token"
 """How the table of bounds names a token."""
 ISSUER, AUDIENCE, ALGORITHM = "tallygate", "tallygate-inference", "HS256"
+_NAMED = "client token "
 _PURPOSE = b"tallygate client token 1"
 
 
@@ -111,6 +112,37 @@ def _view(row: asyncpg.Record) -> TokenView:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
     )
+
+
+def looks_like(credential: str) -> bool:
+    """Tell whether a credential has the shape of a token, without believing it."""
+    return credential.count(".") == 2
+
+
+def named(claims: Claims) -> str:
+    """Return the text by which a process names a token that it has read; no client can send it as a credential."""
+    return f"{_NAMED}{claims.workspace_id}:{claims.id}"
+
+
+def claims_of(name: str) -> Claims | None:
+    """Return the claims that `named` was given; None for any other text."""
+    if not name.startswith(_NAMED):
+        return None
+    workspace_id, _, token_id = name.removeprefix(_NAMED).partition(":")
+    return Claims(UUID(token_id), UUID(workspace_id))
+
+
+async def prove(claims: Claims) -> None:
+    """Raise Unauthenticated when a token does not work now: one indexed look-up."""
+    statement = f"SELECT EXISTS (SELECT FROM client_token t WHERE t.workspace_id = $1 AND t.id = $2 AND {_WORKS})"
+    if not await database.fetch_value(statement, claims.workspace_id, claims.id):
+        raise Unauthenticated("This client token is unknown, revoked or expired.")
+
+
+async def models_of(claims: Claims) -> frozenset[str] | None:
+    """Return the models that a token is held to; None when it is held to none."""
+    names = await database.fetch_value("SELECT allowed_models FROM client_token WHERE workspace_id = $1 AND id = $2", claims.workspace_id, claims.id)
+    return None if names is None else frozenset(names)
 
 
 def signing_key(secret: str) -> bytes:

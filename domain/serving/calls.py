@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from domain import errors
+from domain.access.client_tokens import Claims
 from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
 from domain.serving.batches import Answer, Batch, Item, statement
 from domain.serving.refusals import refusal_of
@@ -69,6 +70,7 @@ class Opening:
     besides: Mapping[Bucket, int] = field(default_factory=dict)
     app_id: UUID | None = None
     idempotent: bool = False
+    token: Claims | None = None
 
     @property
     def input_picousd(self) -> int:
@@ -251,7 +253,7 @@ class Calls:
     def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
         self._book = book
         self._hold_seconds = hold_seconds
-        self._admissions = Batch(statement("SELECT * FROM admit_2($1::jsonb, $2)"), most=batch)
+        self._admissions = Batch(statement("SELECT * FROM admit_3($1::jsonb, $2)"), most=batch)
         self._settlements = Batch(statement("SELECT * FROM settle_2($1::jsonb, $2)"), most=batch)
         self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_2($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
@@ -323,6 +325,7 @@ class Calls:
             "requested_max_output": opening.requested_max_output,
             "route_reason": None if opening.route_reason is None else opening.route_reason[:200],
             "app_id": opening.app_id,
+            **({} if opening.token is None else {"client_token_id": opening.token.id, "token_workspace_id": opening.token.workspace_id}),
             "idempotent": opening.idempotent,
             "created_at": opening.created_at,
             "hold_seconds": self._hold_seconds,

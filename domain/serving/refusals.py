@@ -10,6 +10,7 @@ from models.enums import Measure
 
 _REFUSALS: Mapping[str, str] = {
     "scope": "This key may not call models: it lacks scope INFERENCE.",
+    "suspended": "The app of this client token is switched off by its owner.",
     "test_key": "A test key reaches only the built-in model `echo`.",
     "preset": "The subscription of this workspace does not open this tool's route.",
     "model": "This key may not use this model.",
@@ -45,6 +46,8 @@ def refusal_of(row: Answer) -> errors.Refusal:
     verdict = row["verdict"]
     if verdict in ("unknown_key", "revoked_key", "expired_key"):
         return errors.Unauthenticated("This API key is unknown, revoked or expired.")
+    if verdict == "unknown_token":
+        return errors.Unauthenticated("This client token is unknown, revoked or expired.")
     if verdict == "kind":
         return errors.NotOnThisRoute("A subscription key works on the tool routes only; this route takes pay-per-token keys.")
     if verdict == "no_subscription":
