@@ -10,10 +10,12 @@ import pytest
 from domain.access import client_tokens, keys
 from domain.access.callers import Caller
 from domain.access.client_tokens import NewToken, TokenView
+from domain.access.limits import BoundInput
 from domain.apps import registry
 from domain.apps.addresses import Addresses
 from domain.apps.registry import AppChanges, AppView, NewApp
 from models import database
+from models.enums import Measure
 from tests.conftest import SECRET
 from tests.support.gateway import Gateway
 from tests.support.world import Tenant, broken, tenant
@@ -98,6 +100,22 @@ async def test_what_stops_a_token(gateway: Gateway) -> None:
     assert (await call(gateway, last)).status_code == 401
     await database.fetch("UPDATE client_token SET created_at = now() - interval '20 minutes', expires_at = now() - interval '10 minutes' WHERE id = $1", one.id)
     assert (await call(gateway, first)).status_code == 401
+
+
+async def test_caps_of_money(gateway: Gateway) -> None:
+    """A cap of nothing, the token's or the app's, lets no call that costs something in: 429, and nothing is held or spent."""
+    of = await tenant(credit_microusd=1_000_000)
+    app = await app_of(of)
+    made, token = await minted(as_key(of), spend_cap_microusd=0)
+    assert (await call(gateway, token, model="claude-haiku-5-5")).status_code == 429
+    refused = await call(gateway, token)
+    assert (refused.status_code, refused.json()["error"]["message"][:10]) == (429, "The budget")
+    await registry.update(of.caller(), app.id, AppChanges(budgets=(BoundInput(Measure.MONEY, "day", 0),)))
+    _, bound = await minted(as_key(of), app_id=app.id)
+    assert (await call(gateway, bound, model="claude-haiku-5-5")).status_code == 429
+    assert (await client_tokens.find(of.caller(), made.id)).spent_microusd == 0
+    assert (await of.balance()).held == 0
+    assert await broken(of) == []
 
 
 async def test_what_a_token_may_not(gateway: Gateway) -> None:
