@@ -95,6 +95,25 @@ class Price(Model):
         indexes = (("model", "effective_from"),)
 
 
+class MarkupRule(Model):
+    """What list values are multiplied with to make charges; model and workspace null for all. It never changes but for its end."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid7)
+    model = fields.CharField(max_length=200, null=True)
+    workspace_id = fields.UUIDField(null=True)
+    numerator = fields.BigIntField()
+    denominator = fields.BigIntField()
+    effective_from = fields.DatetimeField()
+    effective_until = fields.DatetimeField(null=True)
+    creator_kind = fields.CharEnumField(ActorKind, max_length=16)
+    creator_id = fields.UUIDField(null=True)
+    creator_name = fields.CharField(max_length=200)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "markup_rule"
+
+
 class Tier(Model):
     """A tier as the tiers file has it; `limits` is a list of {resource, window, most}, most null for no limit. One that left the file is retired."""
 

@@ -148,6 +148,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         upstream=first.upstream.name,
         price=first.price,
         fallbacks=plan.fallback_prices,
+        markup=runtime.book.markup.dearest({first.price.model, *(price.model for price in plan.fallback_prices)}, now),
         route_reason=plan.why,
         besides=ask.besides,
         idempotent=arrival.idempotency_key is not None,

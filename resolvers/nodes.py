@@ -16,10 +16,11 @@ from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.audit import AuditEventView
 from domain.errors import Refusal
-from domain.money import ledger
+from domain.money import ledger, markup
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.markup import RuleView as MarkupRuleView
 from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
@@ -52,6 +53,7 @@ Found = (
     | DisputeView
     | ModelView
     | PriceVersion
+    | MarkupRuleView
     | RecordView
     | Receipt
     | Tried
@@ -151,6 +153,10 @@ async def _price(asking: Asking, key: str) -> PriceVersion | None:
     return version if version and (version.upstream is None or asking.may(Scope.OPERATOR)) else None
 
 
+async def _markup_rule(asking: Asking, key: str) -> MarkupRuleView | None:
+    return await markup.find(asking.known, UUID(key))
+
+
 async def _alert_rule(asking: Asking, key: str) -> RuleView | None:
     return await alerts.find(asking.known, UUID(key))
 
@@ -217,6 +223,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Grant": _grant,
     "Model": _model,
     "Price": _price,
+    "MarkupRule": _markup_rule,
     "Upstream": upstreams.named,
     "AlertRule": _alert_rule,
     "Export": _export,

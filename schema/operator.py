@@ -12,8 +12,8 @@ from domain.money.books import Check, Report
 from domain.pages import PageOf
 from models import enums
 from models.enums import Scope
+from resolvers import markup, upstreams
 from resolvers import operator as resolvers
-from resolvers import upstreams
 from schema import audit, pages, ranges
 from schema.access import requires
 from schema.amounts import Money
@@ -22,6 +22,7 @@ from schema.context import Info
 from schema.directives import PAGED, Cost, ListSize
 from schema.fields import resolved
 from schema.ledger import LedgerAccount
+from schema.markup import MarkupRuleConnection
 from schema.nodes import Failure, Job
 from schema.scalars import SafeInt
 from schema.sources import UsageSource
@@ -173,6 +174,13 @@ class Operator(UsageSource):
     async def ledger_accounts(self, info: Info) -> list[LedgerAccount]:
         """Add them up."""
         return [LedgerAccount.of(account) for account in await resolvers.accounts(info.context)]
+
+    @resolved("What makes a charge of a list value, newest first.", directives=[PAGED])
+    async def markup_rules(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> MarkupRuleConnection:
+        """Read a page of them."""
+        return MarkupRuleConnection(page=await markup.page(info.context, pages.page_of("MarkupRule", first, after, last, before)))
 
     @resolved("Every change made anywhere, newest first.", directives=[PAGED])
     async def audit_events(

@@ -7,13 +7,14 @@ from strawberry import field
 
 from domain.errors import NotFound
 from models.enums import Scope
-from resolvers import catalogue
+from resolvers import catalogue, markup
 from resolvers import operator as resolvers
 from schema import ids
-from schema.apps_roots import guarded
+from schema.apps_roots import guarded, row
 from schema.catalogue import Price, PriceCreateInput
 from schema.context import Info
 from schema.fields import resolved
+from schema.markup import MarkupRule, MarkupRuleCreateInput, MarkupRuleEndInput
 from schema.operator import BackgroundJob
 from schema.user_errors import UserError
 
@@ -41,6 +42,22 @@ class PriceCreatePayload:
     user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
 
 
+@strawberry.type(description="Result of markupRuleCreate.")
+class MarkupRuleCreatePayload:
+    """As the contract has it."""
+
+    markup_rule: MarkupRule | None = field(description="The rule.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
+@strawberry.type(description="Result of markupRuleEnd.")
+class MarkupRuleEndPayload:
+    """As the contract has it."""
+
+    markup_rule: MarkupRule | None = field(description="The rule.", default=None)
+    user_errors: list[UserError] = field(description="What the caller can repair; empty on success.", default_factory=list)
+
+
 @strawberry.type
 class OperatorMutations:
     """Writes to the service itself."""
@@ -61,3 +78,18 @@ class OperatorMutations:
     ) -> PriceCreatePayload | None:
         """Enter it."""
         return PriceCreatePayload(price=Price.of(await catalogue.create_price(info.context, input.new())))
+
+    @resolved("Make a markup rule. Requires scope `OPERATOR`.", extensions=guarded(MarkupRuleCreatePayload, Scope.OPERATOR))
+    async def markup_rule_create(
+        self, info: Info, input: Annotated[MarkupRuleCreateInput, strawberry.argument(description="The rule.")]
+    ) -> MarkupRuleCreatePayload | None:
+        """Make it."""
+        return MarkupRuleCreatePayload(markup_rule=MarkupRule.of(await markup.create(info.context, input.new())))
+
+    @resolved("End a markup rule. Requires scope `OPERATOR`.", extensions=guarded(MarkupRuleEndPayload, Scope.OPERATOR))
+    async def markup_rule_end(
+        self, info: Info, input: Annotated[MarkupRuleEndInput, strawberry.argument(description="The rule.")]
+    ) -> MarkupRuleEndPayload | None:
+        """End it."""
+        rule_id = row("MarkupRule", input.id, "markup rule", "id")
+        return MarkupRuleEndPayload(markup_rule=MarkupRule.of(await markup.end(info.context, rule_id, input.effective_until or None)))

@@ -312,8 +312,8 @@ class Receipt(Node):
 
     @resolved("What the list value was multiplied with; null when no rule applied.")
     def markup(self) -> Markup | None:
-        """Nothing: there are no rules of markup yet, and every charge is the list value."""
-        return None
+        """Tell it, as it was kept with the call."""
+        return Markup(numerator=self.shown.markup[0], denominator=self.shown.markup[1]) if self.shown.markup else None
 
     @resolved("What was lowered so that the call could be afforded; null when nothing was.")
     def clamp(self, info: Info) -> Clamp | None:

@@ -11,6 +11,7 @@ from domain.audit import AuditEventView
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
+from domain.money.markup import RuleView as MarkupRuleView
 from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
@@ -37,6 +38,7 @@ from schema.grants import Grant
 from schema.invoices import Invoice
 from schema.keys import ApiKey
 from schema.ledger import LedgerAccount, Transfer
+from schema.markup import MarkupRule
 from schema.members import Member
 from schema.nodes import Node
 from schema.payments import Dispute, Refund
@@ -86,6 +88,8 @@ def shown(context: Context, found: Found) -> Node:
             return Tier.of(found)
         case PriceVersion():
             return Price.of(found)
+        case MarkupRuleView():
+            return MarkupRule.of(found)
         case ReceiptView():
             return Receipt.of(found)
         case (receipt, attempt):

@@ -14,6 +14,7 @@ from domain import audit, idempotency
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, NotFound
 from domain.money.amounts import parse_decimal
+from domain.money.markup import Rules
 from domain.pages import Page, PageOf
 from models import database
 from models.enums import ActorKind, Bucket, ModelCapability, Scope
@@ -242,9 +243,11 @@ class Book:
         self._prices: dict[tuple[str, str | None], list[PriceVersion]] = {}
         self._by_id: dict[UUID, PriceVersion] = {}
         self._stamp: tuple[Any, ...] | None = None
+        self.markup = Rules()
 
     async def refresh(self) -> None:
-        """Read what is new; one cheap statement when nothing is."""
+        """Read what is new; two cheap statements when nothing is."""
+        await self.markup.refresh()
         row = await database.fetch_row(
             """
             SELECT (SELECT count(*) FROM price) AS prices, (SELECT max(id::text) FROM price) AS newest,

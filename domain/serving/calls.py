@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from fractions import Fraction
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import structlog
 from domain import errors
 from domain.access.client_tokens import Claims
 from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
+from domain.money.markup import LIST, RuleView, most
 from domain.serving.batches import Answer, Batch, Item, statement
 from domain.serving.refusals import refusal_of
 from models import database
@@ -71,22 +73,23 @@ class Opening:
     app_id: UUID | None = None
     idempotent: bool = False
     token: Claims | None = None
+    markup: Fraction = LIST
 
     @property
     def input_picousd(self) -> int:
         """The most that the counted input, and what is used besides, may cost at any candidate."""
-        return max(
+        dearest = max(
             self.input_tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens)
             + sum(amount * price.dearest((bucket,), prompt_tokens=self.input_tokens) for bucket, amount in ({Bucket.CALLS: 1} | dict(self.besides)).items())
             for price in (self.price, *self.fallbacks)
         )
+        return most(dearest, self.markup)
 
     @property
     def output_picousd(self) -> int:
         """The most that a token of output may cost at any candidate."""
-        return max(
-            price.dearest((Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT), prompt_tokens=self.input_tokens) for price in (self.price, *self.fallbacks)
-        )
+        buckets = (Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
+        return most(max(price.dearest(buckets, prompt_tokens=self.input_tokens) for price in (self.price, *self.fallbacks)), self.markup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,12 +490,13 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
     unseen = by == "sweep" or not ending.attempts
     if unseen:  # nobody saw how its last try went
         upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
+    rule = book.markup.in_force(ending.price.model, ending.workspace_id, instant(ending.call_id))
     return {
         "workspace_id": ending.workspace_id,
         "call_id": ending.call_id,
         "by": by,
         "delivered": bool(used.quantities),
-        "charge_picousd": priced.picousd,
+        "charge_picousd": priced.picousd if rule is None else min(rule.charge(priced.picousd), LARGEST_CHARGE_PICOUSD),
         "list_picousd": priced.picousd,
         "upstream_cost_picousd": upstream_cost_picousd,
         "price_id": ending.price.id,
@@ -516,7 +520,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "token_source": source.value,
         "needs_review": priced.needs_review,
         "attempts": [
-            _attempt(attempt, cost, ending, charged=not unseen and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
+            _attempt(attempt, cost, ending, rule, charged=not unseen and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
         ],
     }
 
@@ -536,7 +540,7 @@ def _cost(book: Book, made: AttemptMade, ending: Ending, priced: Quote) -> Quote
     return reckon(book, used, price, upstream=made.upstream, at=made.started_at)
 
 
-def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending, *, charged: bool) -> Item:
+def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending, rule: RuleView | None, *, charged: bool) -> Item:
     used = _used(attempt, ending)
     return {
         "id": attempt.id,
@@ -547,7 +551,7 @@ def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending, *, charged: bool
         "http_status": attempt.http_status,
         "error_code": attempt.error_code,
         "reason": attempt.reason,
-        "usage": _usage(used),
+        "usage": _usage(used) | ({"markup": [rule.numerator, rule.denominator]} if rule and charged else {}),
         "cost_picousd": cost.picousd,
         "price_id": cost.price_id,
         "charged": bool(used.quantities) and charged,

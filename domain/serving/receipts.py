@@ -164,6 +164,7 @@ class Receipt:
     lines: tuple[ReceiptLine, ...]
     price: PriceVersion | None
     list_microusd: int
+    markup: tuple[int, int] | None
     charge_microusd: int
     charge_picousd: int
     upstream_cost_picousd: int
@@ -242,6 +243,7 @@ class _Used:
     service_tier: str | None = None
     geography: str | None = None
     others: tuple[tuple[UUID, dict[Bucket, int]], ...] = ()
+    markup: tuple[int, int] | None = None
 
 
 def _buckets(quantities: Mapping[str, Any]) -> dict[Bucket, int]:
@@ -250,7 +252,8 @@ def _buckets(quantities: Mapping[str, Any]) -> dict[Bucket, int]:
 
 def _used(usage: Mapping[str, Any]) -> _Used:
     others = tuple((UUID(part["price_id"]), _buckets(part["quantities"])) for part in usage.get("others") or ())
-    return _Used(_buckets(usage.get("quantities", usage)), usage.get("service_tier"), usage.get("geography"), others)
+    markup = usage.get("markup")
+    return _Used(_buckets(usage.get("quantities", usage)), usage.get("service_tier"), usage.get("geography"), others, tuple(markup) if markup else None)
 
 
 def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
@@ -282,6 +285,7 @@ def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
         lines=_lines(used, price, book) if settled and price is not None else (),
         price=price,
         list_microusd=row["list_microusd"] or 0,
+        markup=used.markup,
         charge_microusd=row["charge_microusd"] or 0,
         charge_picousd=row["charge_picousd"] or 0,
         upstream_cost_picousd=row["upstream_cost_picousd"] or 0,

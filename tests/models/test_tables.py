@@ -93,6 +93,10 @@ CONSTRAINTS = {
     ("hold", "CHECK (((state)::text = ANY ((ARRAY['open'::character varying, 'settled'::character varying, 'released'::character varying])::text[])))"),
     ("idempotency", "PRIMARY KEY (scope_id, operation, key)"),
     ("job", "PRIMARY KEY (id)"),
+    ("markup_rule", "PRIMARY KEY (id)"),
+    ("markup_rule", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("markup_rule", "CHECK ((((numerator >= 0) AND (numerator <= 1000000)) AND ((denominator >= 1) AND (denominator <= 1000000))))"),
+    ("markup_rule", "CHECK (((effective_until IS NULL) OR (effective_until >= effective_from)))"),
     ("member", "PRIMARY KEY (workspace_id, id)"),
     ("member", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("member", "FOREIGN KEY (user_id) REFERENCES users(id)"),
@@ -147,6 +151,7 @@ CONSTRAINTS = {
     ("workspace", "PRIMARY KEY (id)"),
 }
 DIRECTORIES = {
+    "markup_rule",
     *("app_name", "api_key_secret", "workspace", "users", "catalogue_model", "clock", "job", "price", "tier", "tortoise_migrations", "idempotency"),
     *("stripe_object", "stripe_event"),
     "api_key_secret",
