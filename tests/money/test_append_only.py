@@ -15,7 +15,7 @@ from tests.support.world import Tenant, tenant
 
 pytestmark = pytest.mark.anyio
 
-COLUMNS = {"transfer": "amount", "price": "model", "call": "model", "usage_event": "charge_microusd", "attempt": "cost_picousd"}
+COLUMNS = {"transfer": "amount", "price": "model", "call": "model", "usage_event": "charge_microusd", "attempt": "cost_picousd", "audit_event": "action"}
 
 
 @pytest.fixture

@@ -162,7 +162,8 @@ async def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(client: 
     mine = await tenant()
     slug = await make_app(client, mine)
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-    fields = f"Host: x\r\nAuthorization: {mine.bearer['Authorization']}\r\nContent-Length: {archives.LARGEST_TOTAL_BYTES + 1}\r\n\r\n"
+    host = f"{client.base_url.host}:{client.base_url.port}"
+    fields = f"Host: {host}\r\nAuthorization: {mine.bearer['Authorization']}\r\nContent-Length: {archives.LARGEST_TOTAL_BYTES + 1}\r\n\r\n"
     head = f"POST /v1/apps/{slug}/deploy HTTP/1.1\r\n{fields}"
     writer.write(head.encode())
     assert b" 413 " in await reader.readline()

@@ -15,11 +15,9 @@ PLAIN = {"error": "There is no such path."}
     ("path", "headers", "told"),
     [
         ("/v1/messages/batches", {}, ANTHROPIC),
-        ("/v1/messages/", {}, ANTHROPIC),
         ("/roocode/v1/messages/nothing", {}, ANTHROPIC),
         ("/v1/nothing", {"anthropic-version": "2026-10-21"}, ANTHROPIC),
         ("/v1/batches", {}, OPENAI),
-        ("/v1/chat/completions/", {}, OPENAI),
         ("/cursor/v1/images/edits", {}, OPENAI),
         ("/tenant/nothing", {}, TYPED),
         ("/tenant/keys/", {}, TYPED),
