@@ -399,4 +399,7 @@ class Broken:
 
 async def audit() -> list[Broken]:
     """Return every broken invariant of the books, in one snapshot; a sound installation has none."""
-    return [Broken(**row) for row in await database.fetch("SELECT * FROM audit")]
+    return [
+        Broken(row["broken"], row["workspace_id"], row["subject"], None if row["difference_microusd"] is None else int(row["difference_microusd"]))
+        for row in await database.fetch("SELECT * FROM audit")  # whose sums are numeric
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from domain.money import books
+from domain.money import amounts, books
 from jobs.books import check_books
 from tests.money.own_books import OwnBooks
 from tests.support.gateway import Gateway
@@ -51,6 +51,7 @@ def test_a_broken_balance_is_told_with_its_difference(own: OwnBooks) -> None:
         assert set(found) == {"balance_equals_transfers"}
         broken = found["balance_equals_transfers"]
         assert (broken.broken, broken.difference_microusd, broken.examples[0].split(" ")[0]) == (1, 7, str(mine.workspace_id))
+        assert amounts.usd(broken.difference_microusd) == "0.000007"
         await check_books({})
         kept = {each.name: each for each in await books.kept()}
         assert {name for name, each in kept.items() if each.broken} == {"balance_equals_transfers"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import environment_of
+from tests.support import commands
 from tests.support.gateway import ROOT
 from tests.support.servers import Servers
 
@@ -27,9 +28,9 @@ def environment(servers: Servers, template: str, tmp_path_factory: pytest.TempPa
 
 def manage(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
     """Run a command and return what it printed; its exit code must be `code`."""
-    done = subprocess.run([sys.executable, "-m", "manage", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr if code else done.stdout
+    done = commands.run(environment, *arguments)
+    assert done.code == code, done.output + done.errors
+    return done.output + done.errors if code else done.output
 
 
 def test_doctor_finds_a_good_installation_good(environment: dict[str, str]) -> None:

@@ -3,15 +3,15 @@
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Suite
+from tests.support import commands
 from tests.support import upstream as scripted
 from tests.support.calling import CLAUDE, GPT, WIRES, Wire
-from tests.support.gateway import ROOT, free_port
+from tests.support.gateway import free_port
 from tests.support.upstream import Script
 
 pytestmark = pytest.mark.anyio
@@ -21,12 +21,10 @@ async def _check(suite: Suite, folder: Path, url: str, *arguments: str, dialect:
     path = folder / "upstreams.toml"
     path.write_text(f'[upstreams.mine]\ndialect = "{dialect}"\nurl = "{url}"\nkey_env = "CHECKED_KEY"\nmodels = ["a-model"]\nrename = {{ "a-model" = "theirs" }}\n')
     environment = {"PATH": os.environ["PATH"], **suite.environment, "TALLYGATE_CONFIG": str(path), "CHECKED_KEY": "sk-canary-of-the-check"}
-    command = [sys.executable, "-m", "manage", "upstream", "check", *arguments]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
-    out, _ = await process.communicate()
-    assert b"canary" not in out
-    assert process.returncode is not None
-    return process.returncode, out.decode()
+    done = await asyncio.to_thread(commands.run, environment, "upstream", "check", *arguments)
+    told = done.output + done.errors
+    assert "canary" not in told
+    return done.code, told
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
