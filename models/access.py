@@ -171,3 +171,22 @@ class ClientToken(Model):
 
     class Meta:
         table = "client_token"
+
+
+class EndUser(Model):
+    """Somebody whom calls or client tokens name, under an app or none; the id is a hash of workspace, app and name, so that a call finds it without a look-up.
+
+    `wallet_id` is the account that pays its calls in place of the workspace's cash; null until credit is first moved there.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    app_id = fields.UUIDField(null=True)
+    external_id = fields.CharField(max_length=255)
+    blocked_at = fields.DatetimeField(null=True)
+    first_seen_at = fields.DatetimeField()
+    last_seen_at = fields.DatetimeField(null=True)
+    wallet_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "end_user"

@@ -49,8 +49,9 @@ class Call(Model):
 class Hold(Model):
     """What a call has set aside, and how far it is: the one row of a call that changes, until it is closed once.
 
-    `payer` is `cash`, `quota`, or null for a call that costs nothing; `amount` is held of `account_id`, `part_amounts` of the grants in `part_ids`,
-    which pay first. `bound_most` has the limit of a quota as it was when the call was let in, and null for every other bound.
+    `payer` is `cash`, `quota`, `wallet`, or null for a call that costs nothing; `amount` is held of `account_id`, `part_amounts` of the grants in
+    `part_ids`, which pay first, or of the one wallet there, which pays the charge times `wallet_markup`. `bound_most` has the limit of a quota as
+    it was when the call was let in, and null for every other bound.
     """
 
     call_id = fields.UUIDField(primary_key=True)
@@ -75,6 +76,7 @@ class Hold(Model):
     part_ids = ArrayField(element_type="uuid", null=True)
     part_amounts = ArrayField(element_type="bigint", null=True)
     bound_most = ArrayField(element_type="bigint", null=True)
+    wallet_markup = fields.DecimalField(max_digits=12, decimal_places=6, null=True)
 
     class Meta:
         table = "hold"

@@ -64,6 +64,7 @@ class UsageEvent(Model):
     actor_kind = fields.CharField(max_length=16, null=True)
     actor_id = fields.UUIDField(null=True)
     actor_name = fields.CharField(max_length=200, null=True)
+    wallet_microusd = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "usage_event"
@@ -107,6 +108,7 @@ class UsageCell(Model):
     first_token = ArrayField(element_type="bigint", null=True)
     succeeded = fields.BigIntField(default=0, db_default=0)
     cancelled = fields.BigIntField(default=0, db_default=0)
+    wallet_microusd = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "usage_cell"

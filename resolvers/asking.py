@@ -8,8 +8,10 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 
 from domain import webhooks
-from domain.access import keys, limits, users, workspaces
+from domain.access import client_tokens, end_users, keys, limits, users, workspaces
 from domain.access.callers import Caller
+from domain.access.client_tokens import TokenView
+from domain.access.end_users import EndUserView, Named
 from domain.access.keys import KeyView
 from domain.access.limits import BoundView
 from domain.access.users import UserView
@@ -87,6 +89,9 @@ class Asking:
         self.workspaces: DataLoader[UUID, WorkspaceView | None] = _loader(self._workspaces)
         self.keys: DataLoader[UUID, KeyView | None] = _loader(self._keys)
         self.apps: DataLoader[UUID, AppView | None] = _loader(self._apps)
+        self.client_tokens: DataLoader[UUID, TokenView | None] = _loader(self._client_tokens)
+        self.end_users: DataLoader[UUID, EndUserView | None] = _loader(self._end_users)
+        self.end_users_named: DataLoader[Named, EndUserView | None] = _loader(self._end_users_named)
         self.live_deployments: DataLoader[UUID, DeploymentView | None] = _loader(self._live_deployments)
         self.bounds: DataLoader[UUID, list[BoundView] | None] = _loader(self._bounds)
         self.accounts: DataLoader[tuple[UUID, UUID], AccountView | None] = _loader(self._accounts)
@@ -129,6 +134,15 @@ class Asking:
 
     async def _apps(self, ids: list[UUID]) -> Mapping[UUID, AppView]:
         return await registry.find_many(self.known, ids) if self.may(Scope.APPS_READ) else {}
+
+    async def _client_tokens(self, ids: list[UUID]) -> Mapping[UUID, TokenView]:
+        return await client_tokens.find_many(self.known, ids) if self.may(Scope.APPS_READ) else {}
+
+    async def _end_users(self, ids: list[UUID]) -> Mapping[UUID, EndUserView]:
+        return await end_users.find_many(self.known, ids) if self.may(Scope.APPS_READ) else {}
+
+    async def _end_users_named(self, asked: list[Named]) -> Mapping[Named, EndUserView]:
+        return await end_users.named(self.known, asked) if self.may(Scope.APPS_READ) else {}
 
     async def _live_deployments(self, app_ids: list[UUID]) -> Mapping[UUID, DeploymentView]:
         return await deployments.live_of(self.known, app_ids) if self.may(Scope.APPS_READ) else {}

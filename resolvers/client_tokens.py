@@ -37,3 +37,8 @@ async def revoke_of_app(asking: Asking, app_id: UUID) -> int:
 async def revoke_of_key(asking: Asking, key_id: UUID) -> int:
     """Revoke every token that a key made."""
     return await client_tokens.revoke_of_key(asking.known, key_id)
+
+
+async def revoke_of_end_user(asking: Asking, end_user_id: UUID) -> int:
+    """Revoke every token of an end user."""
+    return await client_tokens.revoke_of_end_user(asking.known, end_user_id)

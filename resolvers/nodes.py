@@ -7,6 +7,7 @@ from uuid import UUID
 from domain import audit, webhooks
 from domain.access import client_tokens, members
 from domain.access.client_tokens import TokenView
+from domain.access.end_users import EndUserView
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
@@ -42,6 +43,7 @@ Found = (
     | AppView
     | DeploymentView
     | TokenView
+    | EndUserView
     | MemberView
     | WorkspaceView
     | UserView
@@ -97,6 +99,10 @@ async def _deployment(asking: Asking, key: str) -> DeploymentView | None:
 
 async def _client_token(asking: Asking, key: str) -> TokenView | None:
     return await client_tokens.find(asking.known, UUID(key))
+
+
+async def _end_user(asking: Asking, key: str) -> EndUserView | None:
+    return await asking.end_users.load(UUID(key)) if asking.caller else None
 
 
 async def _member(asking: Asking, key: str) -> MemberView | None:
@@ -206,6 +212,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "App": _app,
     "Deployment": _deployment,
     "ClientToken": _client_token,
+    "EndUser": _end_user,
     "Member": _member,
     "Workspace": _workspace,
     "User": _user,

@@ -15,6 +15,7 @@ from models.enums import Scope
 from resolvers import apps as resolvers
 from resolvers import client_tokens as tokens
 from resolvers import deployments as deployed
+from resolvers import end_users as people
 from schema import ids, pages, ranges
 from schema.access import requires
 from schema.callers import Actor
@@ -22,6 +23,7 @@ from schema.client_tokens import ClientTokenConnection
 from schema.context import Info
 from schema.deployments import Deployment, DeploymentConnection
 from schema.directives import PAGED
+from schema.end_users import Beginning, EndUserConnection
 from schema.enums import SortDirection
 from schema.fields import resolved
 from schema.limits import BudgetInput, Limited, LimitInput, bounds, limit_bounds
@@ -83,6 +85,20 @@ class App(Node, UsageSource, Limited):
         """Read a page of them."""
         wanted = pages.page_of("ClientToken", first, after, last, before)
         return ClientTokenConnection(page=await tokens.page(info.context, self.subject_id, wanted), app_id=self.subject_id)
+
+    @resolved("Its end users, last seen first.", directives=[PAGED])
+    async def end_users(
+        self,
+        info: Info,
+        first: pages.First = UNSET,
+        after: pages.After = UNSET,
+        last: pages.Last = UNSET,
+        before: pages.Before = UNSET,
+        external_id: Beginning = UNSET,
+    ) -> EndUserConnection:
+        """Read a page of them."""
+        wanted = pages.page_of("EndUser", first, after, last, before)
+        return EndUserConnection(page=await people.page(info.context, self.subject_id, wanted, external_id or None), app_id=self.subject_id, start=external_id or None)
 
     @resolved("The usage attributed to it. Requires scope `USAGE_READ`.", extensions=requires(Scope.USAGE_READ))
     async def usage(

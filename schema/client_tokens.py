@@ -15,6 +15,7 @@ from schema.amounts import Money
 from schema.callers import Actor
 from schema.catalogue import Model, models_named
 from schema.context import Info
+from schema.end_users import EndUser, end_user_named
 from schema.fields import resolved
 from schema.nodes import Node
 from schema.scalars import MicroUsd, SafeInt, Secret
@@ -40,6 +41,7 @@ class ClientToken(Node):
     revoked_at: datetime.datetime | None = field(description="When it was revoked.")
     app_id: strawberry.Private[UUID | None]
     model_names: strawberry.Private[tuple[str, ...] | None]
+    end_user_name: strawberry.Private[str | None]
 
     @resolved("The app it is bound to; null when bound to the workspace only.")
     async def app(self, info: Info) -> Annotated["App", strawberry.lazy("schema.apps")] | None:
@@ -48,6 +50,11 @@ class ClientToken(Node):
 
         found = await info.context.apps.load(self.app_id) if self.app_id else None
         return App.of(found) if found else None
+
+    @resolved("The end user it is bound to.")
+    async def end_user(self, info: Info) -> EndUser | None:
+        """Load it."""
+        return await end_user_named(info, self.end_user_name, self.app_id)
 
     @resolved("Models it may call; null means all.")
     def allowed_models(self, info: Info) -> list[Model] | None:
@@ -70,6 +77,7 @@ class ClientToken(Node):
             revoked_at=token.revoked_at,
             app_id=token.app_id,
             model_names=token.allowed_models,
+            end_user_name=token.end_user,
         )
 
 
@@ -150,6 +158,7 @@ class ClientTokenRevokeInput:
     id: strawberry.ID | None = field(description="This token.", default=UNSET)
     app_id: strawberry.ID | None = field(description="Every token of this app.", default=UNSET)
     api_key_id: strawberry.ID | None = field(description="Every token that this key made.", default=UNSET)
+    end_user_id: strawberry.ID | None = field(description="Every token of this end user.", default=UNSET)
 
 
 @strawberry.type(description="Result of clientTokenRevoke.")

@@ -42,6 +42,8 @@ class ClientTokenMutations:
             count = await client_tokens.revoke_one(info.context, row("ClientToken", input.id, "client token", "id"))
         elif input.app_id:
             count = await client_tokens.revoke_of_app(info.context, row("App", input.app_id, "app", "appId"))
+        elif input.end_user_id:
+            count = await client_tokens.revoke_of_end_user(info.context, row("EndUser", input.end_user_id, "end user", "endUserId"))
         else:
             count = await client_tokens.revoke_of_key(info.context, row("ApiKey", input.api_key_id or "", "key", "apiKeyId"))
         return ClientTokenRevokePayload(revoked_count=count)

@@ -24,6 +24,7 @@ SUBJECTS = {
     "Member": SubjectKind.MEMBER,
     "ApiKey": SubjectKind.KEY,
     "App": SubjectKind.APP,
+    "EndUser": SubjectKind.END_USER,
 }
 
 

@@ -74,6 +74,7 @@ class UsageFilter:
     users: list[strawberry.ID] | None = field(
         description="People by ID. Another than oneself needs `USAGE_READ_ALL`.", default=strawberry.UNSET
     )
+    end_users: list[strawberry.ID] | None = field(description="End users by ID.", default=strawberry.UNSET)
     conversations: list[str] | None = field(description="Conversations by the ID that calls name.", default=strawberry.UNSET)
     tags: list[TagFilter] | None = field(description="Tags that calls carry, all of them.", default=strawberry.UNSET)
     presets: list[str] | None = field(
@@ -91,6 +92,7 @@ class UsageFilter:
             apps=_rows("App", self.apps),
             api_keys=_rows("ApiKey", self.api_keys),
             users=_rows("User", self.users),
+            end_user_ids=_rows("EndUser", self.end_users),
             conversations=_tuple(self.conversations),
             presets=_tuple(self.presets),
             api_names=_tuple(self.api_names),

@@ -19,8 +19,10 @@ from schema.amounts import Money
 from schema.apps import App
 from schema.callers import Actor
 from schema.catalogue import Model, model_named
+from schema.client_tokens import ClientToken
 from schema.context import Info
 from schema.directives import Cost
+from schema.end_users import EndUser
 from schema.enums import SortDirection, UsageRecordOrderField
 from schema.fields import resolved
 from schema.keys import ApiKey
@@ -137,6 +139,8 @@ class UsageRecord(Node):
     user_id: strawberry.Private[UUID | None]
     key_id: strawberry.Private[UUID | None]
     app_id: strawberry.Private[UUID | None]
+    client_token_id: strawberry.Private[UUID | None]
+    end_user_id: strawberry.Private[UUID | None]
     model_name: strawberry.Private[str | None]
     preset_name: strawberry.Private[str | None]
 
@@ -157,6 +161,18 @@ class UsageRecord(Node):
         """Load the app; null for a deleted one, and for whoever may not see apps."""
         app = await info.context.apps.load(self.app_id) if self.app_id else None
         return App.of(app) if app else None
+
+    @resolved("The client token used.")
+    async def client_token(self, info: Info) -> ClientToken | None:
+        """Load the token; null for whoever may not see apps."""
+        token = await info.context.client_tokens.load(self.client_token_id) if self.client_token_id else None
+        return ClientToken.of(token) if token else None
+
+    @resolved("The end user it was made for.")
+    async def end_user(self, info: Info) -> EndUser | None:
+        """Load the end user; null for whoever may not see apps."""
+        found = await info.context.end_users.load(self.end_user_id) if self.end_user_id else None
+        return EndUser.of(found) if found else None
 
     @resolved("The tool preset applied.")
     def preset(self, info: Info) -> PresetVersion | None:
@@ -219,6 +235,8 @@ class UsageRecord(Node):
             user_id=record.user_id,
             key_id=record.key_id,
             app_id=record.app_id,
+            client_token_id=record.client_token_id,
+            end_user_id=record.end_user_id,
             model_name=record.model,
             preset_name=record.preset,
         )

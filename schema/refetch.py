@@ -1,6 +1,7 @@
 """Turning a global ID back into the thing that it names."""
 
 from domain.access.client_tokens import TokenView
+from domain.access.end_users import EndUserView
 from domain.access.keys import KeyView
 from domain.access.members import MemberView
 from domain.access.users import UserView
@@ -33,6 +34,7 @@ from schema.catalogue import Model, Price
 from schema.client_tokens import ClientToken
 from schema.context import Context
 from schema.deployments import Deployment
+from schema.end_users import EndUser
 from schema.exports import Export
 from schema.grants import Grant
 from schema.invoices import Invoice
@@ -70,6 +72,8 @@ def shown(context: Context, found: Found) -> Node:
             return Deployment.of(found)
         case TokenView():
             return ClientToken.of(found)
+        case EndUserView():
+            return EndUser.of(found)
         case MemberView():
             return Member.of(found)
         case WorkspaceView():

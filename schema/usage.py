@@ -26,6 +26,7 @@ from schema.apps import App
 from schema.catalogue import Model, model_named
 from schema.context import Info
 from schema.directives import Cost, ListSize
+from schema.end_users import EndUser, end_user_named
 from schema.enums import SortDirection
 from schema.fields import resolved
 from schema.keys import ApiKey
@@ -255,12 +256,19 @@ class UsageDimensionValues:
     key_id: strawberry.Private[UUID | None]
     user_id: strawberry.Private[UUID | None]
     preset_name: strawberry.Private[str | None]
+    end_user_name: strawberry.Private[str | None]
+    by_app: strawberry.Private[bool]
 
     @resolved("The app.")
     async def app(self, info: Info) -> App | None:
         """Load the app; null for a deleted one, and for whoever may not see apps."""
         app = await info.context.apps.load(self.app_id) if self.app_id else None
         return App.of(app) if app else None
+
+    @resolved("The end user, as calls name it.")
+    async def end_user(self, info: Info) -> EndUser | None:
+        """Load the end user; where apps are not kept apart, of several with one name the one seen last."""
+        return await end_user_named(info, self.end_user_name, self.app_id, app_known=self.by_app)
 
     @resolved("The workspace, in the operator's reports.")
     async def workspace(self, info: Info) -> Tenant | None:
@@ -312,6 +320,8 @@ class UsageDimensionValues:
             key_id=_row(values, Dimension.API_KEY),
             user_id=_row(values, Dimension.USER),
             preset_name=_text(values, Dimension.PRESET),
+            end_user_name=_text(values, Dimension.END_USER),
+            by_app=Dimension.APP in values.by,
         )
 
 
@@ -531,6 +541,7 @@ def report(
     *,
     of_key: UUID | None = None,
     of_app: UUID | None = None,
+    of_end_user: UUID | None = None,
     of_user: UUID | None = None,
     of_model: str | None = None,
     everywhere: bool = False,
@@ -545,6 +556,7 @@ def report(
         narrowed,
         api_keys=_only(of_key, narrowed.api_keys),
         apps=_only(of_app, narrowed.apps),
+        end_user_ids=_only(of_end_user, narrowed.end_user_ids),
         users=_only(of_user, narrowed.users),
         models=_only(of_model, narrowed.models),
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,12 +12,12 @@ import asyncpg
 import jwt
 
 from domain import audit
-from domain.access import keys
+from domain.access import end_users, keys
 from domain.access.callers import Actor, Caller
 from domain.apps import registry
 from domain.apps.addresses import Addresses
 from domain.apps.registry import AppView
-from domain.errors import InvalidInput, NotFound, OutOfRange, Unauthenticated, WiderThanCaller
+from domain.errors import NotFound, OutOfRange, Unauthenticated, WiderThanCaller
 from domain.money import catalogue
 from domain.money.amounts import LARGEST_MICROUSD
 from domain.pages import Page, PageOf, cut, newest_first
@@ -27,7 +27,6 @@ from models.ids import uuid7
 
 SHORTEST_SECONDS, DEFAULT_SECONDS, LONGEST_SECONDS = 300, 600, 900
 LARGEST_REQUEST_CAP = 1_000_000
-LONGEST_END_USER = 255
 MOST_ORIGINS = 100
 SUBJECT = "client_token"
 """How the table of bounds names a token."""
@@ -207,6 +206,8 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
     spend_cap = caps.get("spendCapMicrousd") if new.spend_cap_microusd is None else new.spend_cap_microusd
     request_cap = caps.get("requestCap") if new.request_cap is None else new.request_cap
     async with database.transaction():
+        if new.end_user is not None:
+            await end_users.name(workspace_id, new.app_id, new.end_user, at=caller.at)
         await database.fetch(
             """
             INSERT INTO client_token (workspace_id, id, app_id, end_user, key_id, creator_kind, creator_id, creator_name, allowed_origins, allowed_models,
@@ -293,12 +294,22 @@ async def revoke_of_key(caller: Caller, key_id: UUID) -> int:
     return await _revoke(caller, "key_id", key_id, ("ApiKey", key_id))
 
 
-async def _revoke(caller: Caller, column: str, value: UUID, subject: audit.Subject) -> int:
+async def revoke_of_end_user(caller: Caller, end_user_id: UUID) -> int:
+    """Revoke every token of an end user, and return how many worked until now. Raises NotFound."""
+    workspace_id = caller.require(Scope.CLIENT_TOKENS_WRITE)
+    row = await database.fetch_row("SELECT app_id, external_id FROM end_user WHERE workspace_id = $1 AND id = $2", workspace_id, end_user_id)
+    if row is None:
+        raise NotFound("end user", path=("endUserId",))
+    return await _revoke(caller, "app_id IS NOT DISTINCT FROM $3 AND t.end_user", row["external_id"], ("EndUser", end_user_id), row["app_id"])
+
+
+async def _revoke(caller: Caller, column: str, value: UUID | str, subject: audit.Subject, *more: object) -> int:
     async with database.transaction():
         rows = await database.fetch(
             f"UPDATE client_token t SET revoked_at = clock_timestamp() WHERE t.workspace_id = $1 AND t.{column} = $2 AND {_WORKS} RETURNING t.id",
             caller.workspace(),
             value,
+            *more,
         )
         if rows:
             told = {"revokedCount": (None, len(rows))}
@@ -306,12 +317,18 @@ async def _revoke(caller: Caller, column: str, value: UUID, subject: audit.Subje
     return len(rows)
 
 
+async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, TokenView]:
+    """Return those of the workspace's tokens that have these ids, by id."""
+    rows = await database.fetch(f"{_SELECT} WHERE t.workspace_id = $1 AND t.id = ANY ($2)", caller.require(Scope.APPS_READ), list(ids))
+    return {row["id"]: _view(row) for row in rows}
+
+
 async def find(caller: Caller, token_id: UUID) -> TokenView:
     """Return a token of the workspace; raises NotFound for another's too."""
-    row = await database.fetch_row(f"{_SELECT} WHERE t.workspace_id = $1 AND t.id = $2", caller.require(Scope.APPS_READ), token_id)
-    if row is None:
+    found = await find_many(caller, [token_id])
+    if token_id not in found:
         raise NotFound("client token", path=("id",))
-    return _view(row)
+    return found[token_id]
 
 
 async def page(caller: Caller, app_id: UUID, page: Page) -> PageOf[TokenView]:
@@ -379,6 +396,6 @@ def _check(new: NewToken) -> None:
     for field, value, least, most in ranges:
         if value is not None and not least <= value <= most:
             raise OutOfRange(f"It is {least} to {most}.", minimum=least, maximum=most, too_large=value > most, path=(field,))
-    if new.end_user is not None and not (1 <= len(new.end_user) <= LONGEST_END_USER and new.end_user.isprintable()):
-        raise InvalidInput(f"An end user's id has 1 to {LONGEST_END_USER} printable characters.", path=("endUserId",))
+    if new.end_user is not None:
+        end_users.check_name(new.end_user, path=("endUserId",))
     keys.check_restrictions(models=new.allowed_models, origins=new.allowed_origins)

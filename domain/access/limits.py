@@ -184,6 +184,7 @@ _SUBJECTS = {
     SubjectKind.MEMBER: "SELECT EXISTS (SELECT FROM member WHERE workspace_id = $1 AND id = $2 AND removed_at IS NULL)",
     SubjectKind.KEY: "SELECT EXISTS (SELECT FROM api_key WHERE workspace_id = $1 AND id = $2)",
     SubjectKind.APP: "SELECT EXISTS (SELECT FROM app WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL)",
+    SubjectKind.END_USER: "SELECT EXISTS (SELECT FROM end_user WHERE workspace_id = $1 AND id = $2)",
 }
 
 

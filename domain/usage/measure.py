@@ -223,6 +223,7 @@ class _Statement:
     first: str = field(init=False)
     given: dict[Dimension, str] = field(init=False)
     tags: list[tuple[str, str | None]] = field(init=False)
+    end_user_ids: str = field(init=False)
 
     def __post_init__(self) -> None:
         question, level = self.question, self.question.level
@@ -237,6 +238,8 @@ class _Statement:
             (self._parameter(tag.name, "text"), None if tag.values is None else self._parameter(list(tag.values), "text[]"))
             for tag in question.filter.tags
         ]
+        ids = question.filter.end_user_ids
+        self.end_user_ids = "" if ids is None else self._parameter(list(ids), "uuid[]")
         asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
         if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
@@ -302,6 +305,8 @@ class _Statement:
                 clauses.append(f"({column} = ANY ({values}) OR split_part({column}, '@', 1) = ANY ({values}))")
             else:
                 clauses.append(f"{column} = ANY ({values})")
+        if self.end_user_ids:
+            clauses.append(f"end_user_id_1({alias}.workspace_id, {alias}.app_id, {alias}.end_user) = ANY ({self.end_user_ids})")
         for name, given in self.tags:
             clauses.append(f"{alias}.tags ? {name}" if given is None else f"{alias}.tags ->> {name} = ANY ({given})")
         return "".join(f" AND {clause}" for clause in clauses)

@@ -102,8 +102,8 @@ class TagFilter:
 class UsageFilter:
     """Narrows a report: fields must all match, the values of one are alternatives; None matches all.
 
-    `everywhere` takes all workspaces together, for operators. End users and conversations are the names that calls give; a preset is
-    `cursor` for every version or `cursor@3` for one.
+    `everywhere` takes all workspaces together, for operators. End users and conversations are the names that calls give; `end_user_ids` are rows,
+    which know their app. A preset is `cursor` for every version or `cursor@3` for one.
     """
 
     models: tuple[str, ...] | None = None
@@ -112,6 +112,7 @@ class UsageFilter:
     api_keys: tuple[UUID, ...] | None = None
     users: tuple[UUID, ...] | None = None
     end_users: tuple[str, ...] | None = None
+    end_user_ids: tuple[UUID, ...] | None = None
     conversations: tuple[str, ...] | None = None
     presets: tuple[str, ...] | None = None
     api_names: tuple[str, ...] | None = None
@@ -140,6 +141,8 @@ class UsageFilter:
         }.items():
             if values is not None:
                 given[dimension] = _checked(values, name)
+        if self.end_user_ids is not None:
+            _checked(self.end_user_ids, "endUsers")
         for tag in self.tags:
             _checked((tag.name, *(tag.values or ())), "tags")
         return given
@@ -191,7 +194,7 @@ class Question:
     def level(self) -> int | None:
         """The level of cells that answers it; None when single calls must be read."""
         needs = {*self.by, *self.filter.values()} - {Dimension.WORKSPACE}
-        if self.filter.tags or self.details & FROM_CALLS:
+        if self.filter.tags or self.filter.end_user_ids is not None or self.details & FROM_CALLS:
             return None
         if not needs:
             return 0
@@ -204,7 +207,7 @@ class Question:
     @property
     def people_by_day(self) -> bool:
         """Whether the people of whole days answer it: those are kept apart by app alone."""
-        return not self.filter.tags and {*self.by, *self.filter.values()} <= {Dimension.APP, Dimension.WORKSPACE}
+        return not self.filter.tags and self.filter.end_user_ids is None and {*self.by, *self.filter.values()} <= {Dimension.APP, Dimension.WORKSPACE}
 
     @property
     def raw_calls(self) -> bool:

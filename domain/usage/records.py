@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from domain.access.callers import Actor, Caller
+from domain.access.end_users import id_of
 from domain.errors import MissingScope, NotFound
 from domain.pages import Page, PageOf, cut, following, newest_first, oldest_first
 from domain.usage.metrics import EVERYTHING, Dimension, UsageFilter
@@ -104,6 +105,11 @@ class RecordView:
     def request_id(self) -> str | None:
         """The `X-Request-Id` of the call, which is its id; None for a record made by hand."""
         return None if self.kind is UsageEventKind.MANUAL else str(self.id)
+
+    @property
+    def end_user_id(self) -> UUID | None:
+        """The end user that it was made for, when it names one."""
+        return None if self.end_user is None else id_of(self.workspace_id, self.app_id, self.end_user)
 
     @property
     def upstream_cost_microusd(self) -> int:
@@ -325,6 +331,7 @@ def matches(caller: Caller, wanted: RecordFilter, record: RecordView) -> bool:
         and (wanted.needs_review is None or record.needs_review is wanted.needs_review)
         and (wanted.minimum_charge_microusd is None or record.charge_microusd >= wanted.minimum_charge_microusd)
         and all(_has(record, dimension, values) for dimension, values in wanted.usage.values().items())
+        and (wanted.usage.end_user_ids is None or record.end_user_id in wanted.usage.end_user_ids)
         and all(tag.name in record.tags and (tag.values is None or record.tags[tag.name] in tag.values) for tag in wanted.usage.tags)
     )
 
@@ -407,6 +414,8 @@ def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
         else:
             kind = "uuid[]" if dimension in (Dimension.APP, Dimension.API_KEY, Dimension.USER) else "text[]"
             add(f"{name} = ANY ({{0}}::{kind})", list(values))
+    if wanted.usage.end_user_ids is not None:
+        add("end_user_id_1(f.workspace_id, f.app_id, f.end_user) = ANY ({0}::uuid[])", list(wanted.usage.end_user_ids))
     for tag in wanted.usage.tags:
         add("f.tags ? {0}::text", tag.name)
         if tag.values is not None:

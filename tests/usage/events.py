@@ -66,6 +66,8 @@ class Event:
     reason: str | None = None
     actor_kind: str | None = None
     actor_name: str | None = None
+    client_token_id: UUID | None = None
+    wallet_microusd: int = 0
 
 
 def caller(workspace_id: UUID, *, at: datetime | None = None, without: Iterable[Scope] = (), **changes: Any) -> Caller:
