@@ -302,7 +302,7 @@ def subscription_end(subscription_id: Any, actor: str) -> None:
 
 @main.group()
 def stripe() -> None:
-    """What is sold at Stripe."""
+    """What is sold at Stripe, and what moved there."""
 
 
 @stripe.command("sync")
@@ -314,6 +314,33 @@ def stripe_sync() -> None:
         await money.sync_stripe(settings)
 
     _run(make)
+
+
+@stripe.command("entries")
+@click.option("--unexplained", is_flag=True, help="Only those that neither a transfer nor an explanation accounts for.")
+@click.option("--most", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, the newest first.")
+def stripe_entries(most: int, *, unexplained: bool) -> None:
+    """Read Stripe's balance transactions and print the newest, each with the transfer or the explanation that accounts for it."""
+    from operations import money
+
+    async def show(settings: Settings) -> None:
+        await money.list_entries(settings, most, unexplained=unexplained)
+
+    _run(show)
+
+
+@stripe.command("explain")
+@click.argument("entry_id")
+@click.option("--reason", required=True, help="What it is.")
+@click.option("--actor", default=lambda: os.environ.get("USER", "operator"), help="Who says so.")
+def stripe_explain(entry_id: str, reason: str, actor: str) -> None:
+    """Account for a balance transaction that is none of the customers', so that the audit no longer tells it."""
+    from operations import money
+
+    async def explain(settings: Settings) -> None:
+        click.echo(await money.explain_entry(settings, entry_id, reason, actor))
+
+    _run(explain)
 
 
 @main.group()

@@ -1,5 +1,6 @@
 """Stripe, over its own SDK: each method one promise of `domain.money.processor.Processor`, every wait bounded."""
 
+import itertools
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -148,10 +149,10 @@ class Stripe:
             found |= {event["id"]: _event(event) for event in listed}
         return sorted(found.values(), key=lambda event: event.created_at)
 
-    async def entries_between(self, start: datetime, end: datetime) -> list[EntryFact]:
-        """List balance transactions."""
-        wanted = {"gte": int(start.timestamp()), "lt": int(end.timestamp())}
-        listed = await _all(self._client.v1.balance_transactions, {"created": wanted})
+    async def entries_between(self, start: datetime, end: datetime | None) -> list[EntryFact]:
+        """List balance transactions, however many pages they are: a part of them would look as if the books were wrong."""
+        wanted = {"gte": int(start.timestamp()), **({"lt": int(end.timestamp())} if end else {})}
+        listed = await _all(self._client.v1.balance_transactions, {"created": wanted}, most_pages=None)
         return [_entry(each) for each in reversed(listed)]
 
     async def ensure_price(self, slug: str, name: str, cents: int, *, yearly: bool) -> str:
@@ -241,9 +242,10 @@ class Stripe:
 
     async def find_invoice(self, invoice_id: str) -> InvoiceFact | None:
         """Read an invoice."""
-        found = await _find(self._client.v1.invoices.retrieve_async(invoice_id))
+        found = await _find(self._client.v1.invoices.retrieve_async(invoice_id, {"expand": ["payments"]}))
         if found is None:
             return None
+        paid = [_id(each["payment"].get("payment_intent")) for each in found["payments"]["data"]]
         parent = (found.get("parent") or {}).get("subscription_details") or {}
         lines = (found.get("lines") or {}).get("data") or []
         return InvoiceFact(
@@ -256,9 +258,16 @@ class Stripe:
             pdf_url=found["invoice_pdf"],
             customer_id=_id(found["customer"]),
             subscription_id=_id(parent.get("subscription")),
+            payment_ids=tuple(payment_id for payment_id in paid if payment_id is not None),
             created_at=_at(found["created"]),
             live=found["livemode"],
         )
+
+    async def find_invoice_of(self, payment_id: str) -> str | None:
+        """Read which invoice a PaymentIntent was begun for."""
+        about: Any = {"payment": {"type": "payment_intent", "payment_intent": payment_id}, "limit": 1}
+        listed = await _ask(self._client.v1.invoice_payments.list_async(about))
+        return _id(listed["data"][0]["invoice"]) if listed["data"] else None
 
     async def change_price(self, change_id: UUID, subscription_id: str, price_id: str, slug: str) -> None:
         """Change the price of a subscription's item now, and charge the rest of the period now."""
@@ -309,11 +318,11 @@ class Stripe:
         await _ask(self._client.v1.subscriptions.update_async(subscription_id, {"cancel_at_period_end": ends}, {"idempotency_key": f"end:{change_id}"}))
 
 
-async def _all(service: Any, wanted: Json) -> list[Json]:
-    """Every page of a list, as plain objects, newest first."""
+async def _all(service: Any, wanted: Json, *, most_pages: int | None = MOST_PAGES) -> list[Json]:
+    """Every page of a list, as plain objects, newest first; the newest pages where there are more than `most_pages`."""
     found: list[Json] = []
     page: Json = {"limit": PAGE}
-    for _ in range(MOST_PAGES):
+    for _ in itertools.count() if most_pages is None else range(most_pages):
         listed = await _ask(service.list_async({**wanted, **page}))
         found += listed["data"]
         if not listed["has_more"]:
@@ -388,7 +397,16 @@ def _session(found: Json) -> SessionFact:
 
 
 def _entry(found: Json) -> EntryFact:
-    return EntryFact(found["id"], found["amount"], found["fee"], found["currency"], _id(found["source"]), _at(found["created"]))
+    return EntryFact(
+        id=found["id"],
+        type=found["type"],
+        category=found["reporting_category"],
+        cents=found["amount"],
+        fee_cents=found["fee"],
+        currency=found["currency"],
+        source=_id(found["source"]),
+        created_at=_at(found["created"]),
+    )
 
 
 def _optional_entry(found: Any) -> EntryFact | None:

@@ -1,7 +1,7 @@
 """Payments: what Stripe told of, and what it never told."""
 
 from domain.duties import Duty
-from domain.money import autotopup, events, payments, renewals
+from domain.money import autotopup, entries, events, payments, renewals
 from domain.money.processor import PaymentsDisabled
 from runtime import Runtime
 
@@ -14,10 +14,11 @@ async def stripe_event(runtime: Runtime, duty: Duty) -> None:
 
 
 async def sweep(runtime: Runtime) -> None:
-    """Buy where auto top-up is due, look at top-ups whose time has come, and ask Stripe for events that its webhook never told."""
+    """Buy where auto top-up is due, look at top-ups whose time has come, and ask Stripe for events that its webhook never told, and for what it moved."""
     if runtime.payments is None:
         return
     await autotopup.sweep(runtime.payments.processor)
     await payments.sweep(runtime.payments.processor)
     await renewals.sweep(runtime.payments.processor)
     await events.catch_up(runtime.payments.processor, at=runtime.clock())
+    await entries.read_sometimes(runtime.payments.processor, at=runtime.clock())

@@ -130,6 +130,7 @@ class TransferKind(StrEnum):
     EXPIRY = "expiry"
     WRITE_OFF = "write_off"
     FEE = "fee"
+    SUBSCRIPTION = "subscription"
 
 
 class HoldState(StrEnum):

@@ -154,3 +154,22 @@ class Invoice(Model):
 
     class Meta:
         table = "invoice"
+
+
+class ListedEntry(Model):
+    """A balance transaction as Stripe lists it, whether a transfer books it or not; `explanation` says why none has to."""
+
+    id = fields.CharField(max_length=255, primary_key=True)
+    type = fields.CharField(max_length=64)
+    category = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=255, null=True)
+    currency = fields.CharField(max_length=3)
+    amount_microusd = fields.BigIntField()
+    fee_microusd = fields.BigIntField()
+    created_at = fields.DatetimeField()
+    explanation = fields.TextField(null=True)
+    explained_by = fields.CharField(max_length=200, null=True)
+    looked_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "listed_entry"

@@ -13,8 +13,8 @@ import click
 
 from domain.access import workspaces
 from domain.access.callers import Actor
-from domain.errors import InvalidInput
-from domain.money import catalogue, ledger, renewals, topups
+from domain.errors import InvalidInput, Refusal
+from domain.money import catalogue, entries, ledger, renewals, topups
 from domain.money.amounts import parse_decimal, usd
 from domain.money.catalogue import ModelEntry, make_row
 from models.enums import ActorKind, Bucket
@@ -118,12 +118,18 @@ def _text(value: Decimal) -> str:
 
 
 async def audit(settings: Settings) -> int:
-    """Print every broken invariant; return how many there are."""
-    async with open_runtime(settings, serving=False):
+    """Read Stripe's entries where payments are on, and print every broken invariant; return how many there are."""
+    async with open_runtime(settings, serving=False) as runtime:
+        if runtime.payments is not None:
+            try:
+                await entries.read(runtime.payments.processor, at=runtime.clock())
+            except Refusal as refusal:
+                click.echo(f"what Stripe lists could not be read, so this is as of the last time: {refusal.message}", err=True)
         broken = await ledger.audit()
     for row in broken:
         difference = "" if row.difference_microusd is None else f", off by {usd(row.difference_microusd)} USD"
-        click.echo(f"{row.broken}: workspace {row.workspace_id}, {row.subject}{difference}")
+        where = "at Stripe" if row.workspace_id is None else f"workspace {row.workspace_id}"
+        click.echo(f"{row.broken}: {where}, {row.subject}{difference}")
     click.echo(f"{len(broken)} broken" if broken else "the books are sound")
     return len(broken)
 
@@ -135,3 +141,24 @@ async def sync_stripe(settings: Settings) -> None:
     for slug, price_id in made:
         click.echo(f"{slug}: {price_id}")
     click.echo(f"{len(made)} tiers are on sale at Stripe")
+
+
+async def list_entries(settings: Settings, most: int, *, unexplained: bool) -> None:
+    """Read Stripe's balance transactions and print the newest, each with what accounts for it."""
+    async with open_runtime(settings, serving=False) as runtime:
+        cashier = topups.enabled(runtime.payments.processor if runtime.payments else None)
+        await entries.read(cashier, at=runtime.clock())
+        found = await entries.listed(most, unexplained=unexplained)
+    for entry in found:
+        account = f"transfer {entry.transfer}" if entry.transfer else entry.explanation or "NOTHING"
+        by = f" ({entry.explained_by})" if entry.explained_by else ""
+        amount = f"{usd(entry.amount)} {entry.currency.upper()}, fee {usd(entry.fee)}"
+        click.echo(f"{entry.created_at:%Y-%m-%d %H:%M} {entry.id} {entry.type} {entry.source or '-'} {amount}: {account}{by}")
+    click.echo(f"{len(found)} entries")
+
+
+async def explain_entry(settings: Settings, entry_id: str, reason: str, actor: str) -> str:
+    """Account for a balance transaction that is no customer's, in the operator's words."""
+    async with open_runtime(settings, serving=False) as runtime:
+        await entries.explain(Actor(ActorKind.OPERATOR, None, actor), entry_id, reason, at=runtime.clock())
+    return f"{entry_id} is explained: {reason}"

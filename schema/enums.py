@@ -282,6 +282,7 @@ _describe(
         "EXPIRY": "Promotional credit that ran out of time: breakage.",
         "WRITE_OFF": "The part of a charge that nobody can pay, borne by the service.",
         "FEE": "What Stripe keeps of a payment.",
+        "SUBSCRIPTION": "A subscription that was paid for: it buys no credit.",
     },
 )
 _describe(

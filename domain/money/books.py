@@ -16,6 +16,7 @@ MOST_EXAMPLES = 10
 
 CHECKS: Final = {
     "balance is not the sum of its transfers": ("balance_equals_transfers", "Every balance is the sum of its transfers."),
+    "transfers do not sum to zero": ("transfers_sum_to_zero", "What leaves one account enters another: all transfers sum to zero."),
     "balance is below its floor": ("balance_above_floor", "No balance is below its floor."),
     "balance after a transfer does not follow from the one before": ("running_balances_chain", "Every transfer's balance follows from the one before."),
     "transfers of an account have a gap": ("transfers_without_gaps", "The transfers of an account are numbered without a gap."),
@@ -30,6 +31,11 @@ CHECKS: Final = {
     "charge of a record is not what its transfers moved": ("usage_equals_charges", "What usage records were charged is what their transfers moved."),
     "micros and carry are not the picos charged": ("micros_and_carry_equal_picos", "Microdollars and carry are exactly the picodollars charged."),
     "cells and pending events are not the events": ("rollups_equal_usage", "The rollups are what their events add up to."),
+    "stripe's entry is in no transfer": ("stripe_entries_have_transfers", "Every balance transaction of Stripe's is in a transfer, or explained."),
+    "transfer is in no entry of stripe's": ("transfers_have_stripe_entries", "Every transfer of money at Stripe is in a balance transaction of Stripe's."),
+    "transfer is not what stripe moved": ("transfers_equal_stripe", "Transfers are what Stripe moved, to the cent."),
+    "fee is not what stripe kept": ("fees_equal_stripe", "Booked fees are what Stripe kept, to the cent."),
+    "stripe's entries are not read": ("stripe_entries_are_read", "Stripe's balance transactions were read when there was a payment."),
 }
 """What the view says of a broken row, and the check's stable name and promise."""
 
@@ -80,7 +86,7 @@ async def check() -> Report:
             *named(broken),
             broken=len(rows[broken]),
             difference_microusd=sum(abs(row.difference_microusd or 0) for row in rows[broken]),
-            examples=tuple(f"{row.workspace_id} {row.subject}" for row in rows[broken][:MOST_EXAMPLES]),
+            examples=tuple(f"{row.workspace_id or 'stripe'} {row.subject}" for row in rows[broken][:MOST_EXAMPLES]),
         )
         for broken in (*CHECKS, *(broken for broken in rows if broken not in CHECKS))
     ]

@@ -125,14 +125,15 @@ async def apply(processor: Processor, duty: Duty) -> None:
     event = await database.fetch_row("SELECT * FROM stripe_event WHERE id = $1", duty.payload["event_id"])
     assert event is not None, "the duty was written with its event"
     outcome = "applied"
-    if event["applied_at"] is None and not await _look(processor, event["type"], event["object_id"], event["payment_id"], event["received_at"]):
+    if event["applied_at"] is None and not await look_at(processor, event["type"], event["object_id"], event["payment_id"], event["received_at"]):
         outcome = "not ours"
     async with database.transaction():
         await database.fetch("UPDATE stripe_event SET applied_at = clock_timestamp(), outcome = $2 WHERE id = $1 AND applied_at IS NULL", event["id"], outcome)
         await duties.done(duty)
 
 
-async def _look(processor: Processor, type_: str, object_id: str, payment_id: str | None, heard_at: datetime) -> bool:
+async def look_at(processor: Processor, type_: str, object_id: str, payment_id: str | None, heard_at: datetime) -> bool:
+    """Read what an event of a type is about, and book and write down what it says; False when it is not ours."""
     if type_.startswith(SUBSCRIPTION):
         return await renewals.refresh(processor, object_id)
     if type_.startswith(INVOICE):
@@ -152,8 +153,12 @@ async def _look(processor: Processor, type_: str, object_id: str, payment_id: st
     payment_id = payment_id or await processor.find_payment_of(object_id)
     if payment_id is None:
         return False
+    if await topups.whose(payment_id, sale=True) is not None:
+        return await renewals.refresh_sale(processor, payment_id)
     ours = await payments.find_top_up(processor, payment_id)
-    return ours is not None and await payments.look(processor, *ours, payment_id=payment_id, heard_at=heard_at)
+    if ours is None:
+        return await renewals.refresh_sale(processor, payment_id)
+    return await payments.look(processor, *ours, payment_id=payment_id, heard_at=heard_at)
 
 
 async def catch_up(processor: Processor, *, at: datetime) -> int:

@@ -389,10 +389,10 @@ async def service_accounts(caller: Caller) -> list[AccountView]:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """One broken invariant of the books."""
+    """One broken invariant of the books; `workspace_id` is None for what stands at Stripe alone."""
 
     broken: str
-    workspace_id: UUID
+    workspace_id: UUID | None
     subject: str
     difference_microusd: int | None
 

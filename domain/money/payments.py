@@ -252,6 +252,25 @@ async def _book(workspace_id: UUID, top_up_id: UUID, payment: PaymentFact) -> No
         await _book_dispute(workspace_id, top_up_id, dispute, ours)
 
 
+async def book_sale(workspace_id: UUID, payment: PaymentFact) -> None:
+    """Post every movement of a payment that buys no credit, a subscription's, in the open transaction: into revenue, and out of it again.
+
+    What is booked only grows, each movement once, so that it does not matter which of two readings comes last.
+    """
+    ours = LedgerAccountKind.REVENUE if payment.currency == USD else LedgerAccountKind.SUSPENSE
+    if payment.received_cents > 0:
+        await _post(workspace_id, TransferKind.SUBSCRIPTION, payment.id, LedgerAccountKind.PAYMENTS, ours, payment.received_cents, None)
+        await _enter(workspace_id, TransferKind.SUBSCRIPTION, payment.id, payment.entry)
+    for refund in payment.refunds:
+        if refund.taken is not None:
+            await _post(workspace_id, TransferKind.REFUND, refund.id, ours, LedgerAccountKind.PAYMENTS, refund.cents, refund.reason)
+            await _enter(workspace_id, TransferKind.REFUND, refund.id, refund.taken)
+        if refund.returned is not None:
+            await _return_refund(workspace_id, refund.id, refund, ours)
+    for dispute in payment.disputes:
+        await _move_dispute(workspace_id, dispute, ours)
+
+
 async def _post(workspace_id: UUID, kind: TransferKind, ref: str, debit: LedgerAccountKind, credit: LedgerAccountKind, cents: int, reason: str | None) -> None:
     amount = cents * MICROUSD_PER_CENT
     await ledger.post(workspace_id, kind, ref, debit=debit, credit=credit, amount_microusd=amount, reason=reason, actor=STRIPE, lower_floor=True)
@@ -316,8 +335,12 @@ async def _book_refund(workspace_id: UUID, top_up_id: UUID, refund: RefundFact, 
         await _post(workspace_id, TransferKind.REFUND, ref, ours, LedgerAccountKind.PAYMENTS, refund.cents, refund.reason)
     await _enter(workspace_id, TransferKind.REFUND, ref, refund.taken)
     if refund.returned is not None or (asked_for and status in (RefundStatus.FAILED, RefundStatus.CANCELLED)):
-        await _post(workspace_id, TransferKind.REFUND_FAILURE, ref, LedgerAccountKind.PAYMENTS, ours, refund.cents, None)
-        await _enter(workspace_id, TransferKind.REFUND_FAILURE, ref, refund.returned)
+        await _return_refund(workspace_id, ref, refund, ours)
+
+
+async def _return_refund(workspace_id: UUID, ref: str, refund: RefundFact, ours: LedgerAccountKind) -> None:
+    await _post(workspace_id, TransferKind.REFUND_FAILURE, ref, LedgerAccountKind.PAYMENTS, ours, refund.cents, None)
+    await _enter(workspace_id, TransferKind.REFUND_FAILURE, ref, refund.returned)
 
 
 def _refund_status(refund: RefundFact) -> RefundStatus:
@@ -343,6 +366,10 @@ async def _book_dispute(workspace_id: UUID, top_up_id: UUID, dispute: DisputeFac
         dispute.created_at,
         status in (DisputeStatus.WON, DisputeStatus.LOST),
     )
+    await _move_dispute(workspace_id, dispute, ours)
+
+
+async def _move_dispute(workspace_id: UUID, dispute: DisputeFact, ours: LedgerAccountKind) -> None:
     for entry in dispute.entries:
         ref = f"{dispute.id}:{entry.id}"
         if entry.cents < 0:

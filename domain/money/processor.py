@@ -57,9 +57,14 @@ class SessionFact:
 
 @dataclass(frozen=True, slots=True)
 class EntryFact:
-    """A balance transaction: `cents` came to our balance at Stripe (below zero: left it), and `fee_cents` were kept of it."""
+    """A balance transaction: `cents` came to our balance at Stripe (below zero: left it), and `fee_cents` were kept of it.
+
+    `type` and `category` are Stripe's words for what it is, `source` is the object behind it.
+    """
 
     id: str
+    type: str
+    category: str
     cents: int
     fee_cents: int
     currency: str
@@ -159,7 +164,7 @@ class SubscriptionFact:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceFact:
-    """An invoice, in cents of US dollars, tax included."""
+    """An invoice, in cents of US dollars, tax included; `payment_ids` are the payments that were begun for it."""
 
     id: str
     number: str | None
@@ -170,6 +175,7 @@ class InvoiceFact:
     pdf_url: str | None
     customer_id: str | None
     subscription_id: str | None
+    payment_ids: tuple[str, ...]
     created_at: datetime
     live: bool
 
@@ -206,8 +212,8 @@ class Processor(Protocol):
     async def events_since(self, at: datetime, types: Sequence[str]) -> list[EventFact]:
         """Return what happened since an instant, oldest first; Stripe remembers 30 days."""
 
-    async def entries_between(self, start: datetime, end: datetime) -> list[EntryFact]:
-        """Return the balance transactions of a stretch of time, oldest first."""
+    async def entries_between(self, start: datetime, end: datetime | None) -> list[EntryFact]:
+        """Return every balance transaction of a stretch of time, all that came since when it has no end, oldest first."""
 
     async def ensure_price(self, slug: str, name: str, cents: int, *, yearly: bool) -> str:
         """Return the price that a tier is sold at, made where there is none of that amount."""
@@ -225,6 +231,9 @@ class Processor(Protocol):
 
     async def find_invoice(self, invoice_id: str) -> InvoiceFact | None:
         """Read an invoice as it is now."""
+
+    async def find_invoice_of(self, payment_id: str) -> str | None:
+        """Return the invoice that a payment was begun for."""
 
     async def change_price(self, change_id: UUID, subscription_id: str, price_id: str, slug: str) -> None:
         """Change a subscription's price now; the difference is charged now, or nothing changes."""

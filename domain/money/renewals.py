@@ -10,9 +10,9 @@ import structlog
 from domain import audit, idempotency
 from domain.access.callers import Caller
 from domain.errors import InvalidInput, InvalidState, NotFound, Unavailable
-from domain.money import subscriptions, tiers, topups
+from domain.money import payments, subscriptions, tiers, topups
 from domain.money.payments import MOST_RACES, STRIPE
-from domain.money.processor import InvoiceFact, Processor, ProcessorFailed, SessionFact, SubscriptionFact
+from domain.money.processor import MICROUSD_PER_CENT, InvoiceFact, Processor, ProcessorFailed, SessionFact, SubscriptionFact
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.pages import Page, PageOf, cut, newest_first
@@ -249,25 +249,48 @@ async def _write(workspace_id: UUID, fact: SubscriptionFact, seen: object, now: 
 
 
 async def refresh_invoice(processor: Processor, invoice_id: str) -> bool:
-    """Read an invoice at Stripe, write it down, and its subscription with it; False when it is not ours."""
+    """Read an invoice at Stripe, write it down, book what was paid for it, and read its subscription; False when it is not ours."""
     fact = await processor.find_invoice(invoice_id)
     ours = await topups.whose(fact.customer_id) if fact is not None and fact.customer_id else None
     if fact is None or ours is None or fact.live != processor.live:
         return False
-    await _write_invoice(ours[0], fact)
+    row_id = await _write_invoice(ours[0], fact)
+    for payment_id in fact.payment_ids:
+        await _look_at_sale(processor, ours[0], row_id, fact.customer_id, payment_id)
     if fact.subscription_id is not None:
         await refresh(processor, fact.subscription_id)
     return True
 
 
-async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> None:
-    await database.fetch(
+async def refresh_sale(processor: Processor, payment_id: str) -> bool:
+    """Read a payment that was begun for an invoice, and book what happened to it; False for any other payment."""
+    known = await topups.whose(payment_id, sale=True)
+    if known is None:
+        invoice_id = await processor.find_invoice_of(payment_id)
+        return invoice_id is not None and await refresh_invoice(processor, invoice_id)
+    await _look_at_sale(processor, *known, await topups.known_customer(known[0]), payment_id)
+    return True
+
+
+async def _look_at_sale(processor: Processor, workspace_id: UUID, invoice_id: UUID, customer_id: str | None, payment_id: str) -> None:
+    payment = await processor.find_payment(payment_id)
+    if payment is None or payment.live != processor.live or payment.customer_id != customer_id or await topups.whose(payment_id) is not None:
+        log.error("payment is not bound to the customer whose invoice names it", payment=payment_id)
+        return
+    async with database.transaction():
+        await topups.enter(payment.id, topups.SALE, workspace_id, invoice_id)
+        await payments.book_sale(workspace_id, payment)
+
+
+async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> UUID:
+    row = await database.fetch_row(
         """
         INSERT INTO invoice (workspace_id, id, stripe_invoice_id, number, status, description, amount_microusd, url, pdf_url, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
             ON CONFLICT (workspace_id, stripe_invoice_id) DO UPDATE SET number = coalesce(excluded.number, invoice.number), description = excluded.description,
                status = CASE WHEN invoice.status IN ('paid', 'void') THEN invoice.status ELSE excluded.status END,
                amount_microusd = excluded.amount_microusd, url = coalesce(excluded.url, invoice.url), pdf_url = coalesce(excluded.pdf_url, invoice.pdf_url)
+        RETURNING id
         """,
         workspace_id,
         uuid7(),
@@ -275,11 +298,14 @@ async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> None:
         fact.number,
         fact.status,
         fact.description,
-        fact.cents * 10_000,
+        fact.cents * MICROUSD_PER_CENT,
         fact.url,
         fact.pdf_url,
         fact.created_at,
     )
+    assert row is not None
+    invoice_id: UUID = row["id"]
+    return invoice_id
 
 
 async def sweep(processor: Processor) -> None:

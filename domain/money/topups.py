@@ -217,9 +217,13 @@ async def enter(object_id: str, kind: str, workspace_id: UUID, subject_id: UUID)
     )
 
 
-async def whose(object_id: str) -> tuple[UUID, UUID] | None:
-    """Return workspace and row of an object at Stripe; None when the directory does not know it."""
-    row = await database.fetch_row("SELECT workspace_id, subject_id FROM stripe_object WHERE id = $1", object_id)
+SALE = "sale"
+"""The kind of a payment that bought no credit: its row is an invoice."""
+
+
+async def whose(object_id: str, *, sale: bool = False) -> tuple[UUID, UUID] | None:
+    """Return workspace and row of an object at Stripe; None when the directory does not know it, or knows it as a sale where none is asked for."""
+    row = await database.fetch_row("SELECT workspace_id, subject_id FROM stripe_object WHERE id = $1 AND (kind = 'sale') = $2", object_id, sale)
     return None if row is None else (row["workspace_id"], row["subject_id"])
 
 

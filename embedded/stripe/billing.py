@@ -151,6 +151,7 @@ def collect(account: Account, invoice: Json, subscription: Json) -> bool:
     if cents:
         payment = payments.new_payment(account, cents, "usd", customer=subscription["customer"], metadata={})
         made = payments.charge(account, payment, method, status="pending")
+        part = _payment_of(account, invoice, payment)
         last4 = method[method["type"]]["last4"]
         if last4 == "0002" or (last4 in ("0341", "3155") and invoice["billing_reason"] != "subscription_create"):
             code = "authentication_required" if last4 == "3155" else "card_declined"
@@ -158,9 +159,25 @@ def collect(account: Account, invoice: Json, subscription: Json) -> bool:
             account.emit("invoice.payment_failed", invoice)
             return False
         payments.succeed(account, payment, made)
+        part |= {"status": "paid", "amount_paid": cents, "status_transitions": {"paid_at": account.now(), "canceled_at": None}}
     invoice |= {"status": "paid", "amount_paid": cents, "amount_remaining": 0}
     account.emit("invoice.paid", invoice)
     return True
+
+
+def _payment_of(account: Account, invoice: Json, payment: Json) -> Json:
+    return account.make(
+        "inpay",
+        "invoice_payment",
+        invoice=invoice["id"],
+        amount_paid=None,
+        amount_requested=payment["amount"],
+        currency=payment["currency"],
+        is_default=True,
+        status="open",
+        payment={"type": "payment_intent", "payment_intent": payment["id"]},
+        status_transitions={"paid_at": None, "canceled_at": None},
+    )
 
 
 def update(account: Account, subscription_id: str, params: Json) -> Json:

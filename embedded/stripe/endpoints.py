@@ -78,6 +78,13 @@ def _subscriptions(account: Account, places: Places, params: Json) -> Json:
     return _page(found, params, "/v1/subscriptions")
 
 
+def _invoice_payments(account: Account, places: Places, params: Json) -> Json:
+    wanted = {name: params[name] for name in ("invoice", "status") if name in params}
+    about = (params.get("payment") or {}).get("payment_intent")
+    found = [each for each in account.all("invoice_payment", **wanted) if about is None or each["payment"]["payment_intent"] == about]
+    return _page(found, params, "/v1/invoice_payments")
+
+
 def _methods(account: Account, places: Places, params: Json) -> Json:
     wanted = {"type": params["type"]} if "type" in params else {}
     return _page(list(account.all("payment_method", customer=places["id"], **wanted)), params, f"/v1/customers/{places['id']}/payment_methods")
@@ -146,4 +153,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint("GET", "/v1/invoices", types.InvoiceListParams, _list("invoice", "customer", "subscription", "status")),
     Endpoint("GET", "/v1/invoices/{id}", types.InvoiceRetrieveParams, _find("invoice")),
+    Endpoint("GET", "/v1/invoice_payments", types.InvoicePaymentListParams, _invoice_payments),
 )

@@ -352,6 +352,21 @@ def close_dispute(account: Account, dispute_id: str, *, won: bool) -> None:
     account.emit("charge.dispute.closed", dispute)
 
 
+def pay_out(account: Account, cents: int) -> Json:
+    """Send money of the balance to the bank of the account's owner."""
+    made = account.make("po", "payout", amount=cents, currency="usd", status="paid", arrival_date=account.now(), automatic=True, method="standard", type="bank_account")
+    made["balance_transaction"] = balance_transaction(account, "payout", made["id"], -cents, 0, "usd")["id"]
+    account.emit("payout.paid", made)
+    return made
+
+
+def charge_account(account: Account, cents: int) -> Json:
+    """Take what the account's owner owes Stripe itself: for a product of Stripe's, which no payment has to do with."""
+    taken = balance_transaction(account, "stripe_fee", "", -cents, 0, "usd")
+    taken |= {"source": None, "reporting_category": "fee"}
+    return taken
+
+
 def secret() -> str:
     """A webhook's signing secret."""
     return f"whsec_{secrets.token_hex(16)}"

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from domain.money import amounts, books
-from jobs.books import check_books
+from jobs.books import look
 from tests.money.own_books import OwnBooks
 from tests.support.gateway import Gateway
 from tests.support.world import operator_key, tenant
@@ -52,12 +52,12 @@ def test_a_broken_balance_is_told_with_its_difference(own: OwnBooks) -> None:
         broken = found["balance_equals_transfers"]
         assert (broken.broken, broken.difference_microusd, broken.examples[0].split(" ")[0]) == (1, 7, str(mine.workspace_id))
         assert amounts.usd(broken.difference_microusd) == "0.000007"
-        await check_books({})
+        await look(None, at=datetime.now(UTC))
         kept = {each.name: each for each in await books.kept()}
         assert {name for name, each in kept.items() if each.broken} == {"balance_equals_transfers"}
         assert all(each.checked_at <= datetime.now(UTC) for each in kept.values())
         await own.admin.execute("UPDATE account SET credits = credits - 7 WHERE workspace_id = $1 AND kind = 'cash'", mine.workspace_id)
-        await check_books({})
+        await look(None, at=datetime.now(UTC))
         assert [each.name for each in await books.kept() if each.broken] == []
 
     own.run(story())
