@@ -17,10 +17,12 @@ from domain.access.members import INVITATION_MAIL
 from domain.apps import deployments
 from domain.duties import Duty
 from domain.money.events import STRIPE_EVENT
+from domain.serving import reratings
 from domain.usage import alerts, exports
 from domain.webhooks import DELIVERY
 from jobs import books, deploys, mail, payments, rollups, webhooks
 from jobs import exports as export_jobs
+from jobs import reratings as rerating_jobs
 from runtime import Runtime
 
 HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
@@ -30,11 +32,13 @@ HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     DELIVERY: webhooks.deliver,
     STRIPE_EVENT: payments.stripe_event,
     exports.DUTY: export_jobs.make,
+    reratings.PREVIEW: rerating_jobs.preview,
+    reratings.APPLY: rerating_jobs.post,
 }
 JOB_SECONDS = 50
 BOOKS_SECONDS = 1800
 COMPARE_SECONDS = 3600
-LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600}
+LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600, reratings.PREVIEW: 3 * 3600, reratings.APPLY: 3 * 3600}
 """Kinds of jobs that take longer, and extend their lease while they work."""
 RESTART_SECONDS = 1.0
 SHUTDOWN_SECONDS = 10.0

@@ -16,6 +16,7 @@ TABLES = [
     "models.exports",
     "models.audit",
     "models.books",
+    "models.reratings",
 ]
 
 

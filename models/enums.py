@@ -184,6 +184,14 @@ class UsageEventKind(StrEnum):
     VOID = "void"
 
 
+class ReratedCallState(StrEnum):
+    """Where a call of a re-rating stands; `skipped` was changed by hand, or by another re-rating, after the preview."""
+
+    OPEN = "open"
+    POSTED = "posted"
+    SKIPPED = "skipped"
+
+
 class UsageRecordStatus(StrEnum):
     """Whether a usage record counts; computed from its events."""
 

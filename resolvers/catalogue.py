@@ -49,6 +49,16 @@ def price_of_id(asking: Asking, price_id: UUID) -> PriceVersion | None:
     return asking.facilities.book.price_by_id(price_id)
 
 
+async def version(asking: Asking, price_id: UUID) -> PriceVersion:
+    """A price version that a row names."""
+    price = price_of_id(asking, price_id)
+    if price is None:
+        await asking.facilities.book.refresh()
+        price = price_of_id(asking, price_id)
+    assert price is not None, "versions are never deleted"
+    return price
+
+
 def prices(asking: Asking, model: str, wanted: Page) -> PageOf[PriceVersion]:
     """A page of a model's price versions, newest first."""
     return asking.facilities.book.versions(model, wanted)

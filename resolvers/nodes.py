@@ -26,7 +26,9 @@ from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
 from domain.money.topups import DisputeView, RefundView, TopUpView
+from domain.serving import reratings
 from domain.serving.receipts import AttemptView, Receipt
+from domain.serving.reratings import ReratingView
 from domain.serving.upstreams import UpstreamView
 from domain.usage import alerts, exports
 from domain.usage.alerts import RuleView
@@ -66,6 +68,7 @@ Found = (
     | EndpointView
     | DeliveryView
     | ExportView
+    | ReratingView
     | AuditEventView
     | UpstreamView
 )
@@ -207,6 +210,10 @@ async def _export(asking: Asking, key: str) -> ExportView | None:
     return await exports.find(asking.known, UUID(key))
 
 
+async def _rerating(asking: Asking, key: str) -> ReratingView | None:
+    return await reratings.find(asking.known, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -231,6 +238,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Model": _model,
     "Price": _price,
     "MarkupRule": _markup_rule,
+    "Rerating": _rerating,
     "Upstream": upstreams.named,
     "AlertRule": _alert_rule,
     "Export": _export,

@@ -37,6 +37,7 @@ from schema.payloads import (
     WorkspaceCreatePayload,
 )
 from schema.payments_roots import PaymentMutations
+from schema.reratings import ReratingMutations
 from schema.scalars import Secret
 from schema.usage_roots import UsageMutations
 from schema.user_errors import Repairable
@@ -70,6 +71,7 @@ class Mutation(
     LimitMutations,
     ExportMutations,
     OperatorMutations,
+    ReratingMutations,
 ):
     """Fields run one after another."""
 

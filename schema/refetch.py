@@ -18,6 +18,7 @@ from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
 from domain.money.topups import DisputeView, RefundView, TopUpView
 from domain.serving.receipts import Receipt as ReceiptView
+from domain.serving.reratings import ReratingView
 from domain.serving.upstreams import UpstreamView
 from domain.usage.alerts import RuleView
 from domain.usage.exports import ExportView
@@ -46,6 +47,7 @@ from schema.nodes import Node
 from schema.payments import Dispute, Refund
 from schema.receipts import Attempt, Receipt
 from schema.records import UsageRecord
+from schema.reratings import Rerating
 from schema.tiers import Tier
 from schema.topups import TopUp
 from schema.upstreams import Upstream
@@ -94,6 +96,8 @@ def shown(context: Context, found: Found) -> Node:
             return Price.of(found)
         case MarkupRuleView():
             return MarkupRule.of(found)
+        case ReratingView():
+            return Rerating.of(found)
         case ReceiptView():
             return Receipt.of(found)
         case (receipt, attempt):

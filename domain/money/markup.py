@@ -49,7 +49,7 @@ class RuleView:
 
     def charge(self, list_picousd: int) -> int:
         """Return what a list value is charged, rounded half to even once; picodollars."""
-        return round(Fraction(list_picousd * self.numerator, self.denominator))
+        return multiplied(list_picousd, self.numerator, self.denominator)
 
     @property
     def particularity(self) -> tuple[bool, bool, datetime, UUID]:
@@ -84,6 +84,11 @@ class Rules:
         if any(rule.model is None and rule.workspace_id is None for rule in fitting):
             return max(factors)
         return max(LIST, *factors) if factors else LIST
+
+
+def multiplied(list_picousd: int, numerator: int, denominator: int) -> int:
+    """Return a list value times a fraction, rounded half to even once; picodollars."""
+    return round(Fraction(list_picousd * numerator, denominator))
 
 
 def most(picousd: int, factor: Fraction) -> int:

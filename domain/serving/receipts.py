@@ -236,7 +236,7 @@ async def of_attempt(caller: Caller, attempt_id: UUID, book: Book) -> tuple[Rece
 
 
 @dataclass(frozen=True, slots=True)
-class _Used:
+class Used:
     """What an attempt used, as its row or its last sign of life has it."""
 
     quantities: dict[Bucket, int]
@@ -250,17 +250,18 @@ def _buckets(quantities: Mapping[str, Any]) -> dict[Bucket, int]:
     return {bucket: quantities[bucket.value] for bucket in Bucket if quantities.get(bucket.value)}
 
 
-def _used(usage: Mapping[str, Any]) -> _Used:
+def used_of(usage: Mapping[str, Any]) -> Used:
+    """Return what an attempt's row, or a hold's last sign of life, says."""
     others = tuple((UUID(part["price_id"]), _buckets(part["quantities"])) for part in usage.get("others") or ())
     markup = usage.get("markup")
-    return _Used(_buckets(usage.get("quantities", usage)), usage.get("service_tier"), usage.get("geography"), others, tuple(markup) if markup else None)
+    return Used(_buckets(usage.get("quantities", usage)), usage.get("service_tier"), usage.get("geography"), others, tuple(markup) if markup else None)
 
 
 def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
     settled = row["closed_at"] is not None
-    tries = [(entry, _used(msgspec.json.decode(entry[7]))) for entry in row["attempts"] or ()]
+    tries = [(entry, used_of(msgspec.json.decode(entry[7]))) for entry in row["attempts"] or ()]
     # a call that was swept has rows of the tries before its last one, whose end nobody saw
-    used = tries[-1][1] if tries and row["error_code"] != "interrupted" else _used(msgspec.json.decode(row["progress"]) if row["progress"] else {})
+    used = tries[-1][1] if tries and row["error_code"] != "interrupted" else used_of(msgspec.json.decode(row["progress"]) if row["progress"] else {})
     price = book.price_by_id(row["price_id"]) if row["price_id"] else None
     attempts = tuple(_attempt(row, entry, mine.quantities) for entry, mine in tries)
     moved = [_moved(entry) for entry in row["transfers"] or ()]
@@ -334,7 +335,7 @@ def _clamp(row: asyncpg.Record) -> Clamp | None:
     return Clamp(row["requested_max_output"], row["granted_output"], ClampReason(row["clamp_reason"] or ClampReason.BALANCE))
 
 
-def _lines(used: _Used, price: PriceVersion, book: Book) -> tuple[ReceiptLine, ...]:
+def _lines(used: Used, price: PriceVersion, book: Book) -> tuple[ReceiptLine, ...]:
     """Quote again what the settlement quoted: versions never change, so that the lines are those that made the charge."""
     if not used.quantities:
         return ()

@@ -31,7 +31,7 @@ class OwnBooks:
 
     def __init__(self, servers: Servers, template: str, name: str, *, pool: int = 8) -> None:
         self._servers = servers
-        self._name = name
+        self.name = name
         self._pool = pool
         self._runner = asyncio.Runner()
         self._context = TortoiseContext()
@@ -44,7 +44,7 @@ class OwnBooks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.run(self._close())
         self._runner.close()
-        self._servers.drop_database(self._name)
+        self._servers.drop_database(self.name)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end in these books' loop."""
@@ -52,8 +52,8 @@ class OwnBooks:
 
     async def _open(self) -> None:
         await self._context.__aenter__()
-        await self._context.init(config=config(self._servers.app_dsn(self._name), pool=self._pool))
-        self.admin = await asyncpg.connect(self._servers.admin_dsn(self._name))
+        await self._context.init(config=config(self._servers.app_dsn(self.name), pool=self._pool))
+        self.admin = await asyncpg.connect(self._servers.admin_dsn(self.name))
         self.book = Book()
         await self.book.refresh()
 
