@@ -14,6 +14,7 @@ from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import Issuer, Issuers
 from clients.mail import Mail
+from clients.prompts import Prompts
 from clients.queue import ArqQueue
 from clients.rates import Rates
 from clients.storage import Storage
@@ -34,6 +35,7 @@ from domain.serving.calls import Calls
 from domain.serving.routers import Router, Rule
 from domain.serving.routing import Routes, Upstream, Waits
 from domain.serving.smoothing import Rate, Smoother
+from domain.usage.cache_doctor import Doctor
 from embedded import echo
 from models import database
 from settings import Settings, SettingsError
@@ -79,6 +81,7 @@ class Runtime:
     compressor: Compressor
     unpacker: Unpacker
     addresses: Addresses
+    doctor: Doctor
     payments: Payments | None = None
 
     @staticmethod
@@ -235,6 +238,10 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             stack.push_async_callback(smoother.close)
         calls = Calls(book, batch=settings.batch, hold_seconds=settings.hold_seconds)
         stack.push_async_callback(calls.close)
+        prompts = Prompts(settings.redis_url.get_secret_value())
+        stack.push_async_callback(prompts.close)
+        doctor = Doctor(book, prompts, settings.secret.get_secret_value())
+        stack.push_async_callback(doctor.close)
         yield Runtime(
             settings=settings,
             book=book,
@@ -255,6 +262,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             compressor=Compressor(),
             unpacker=Unpacker(),
             addresses=addresses(settings),
+            doctor=doctor,
             webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

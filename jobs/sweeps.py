@@ -10,7 +10,7 @@ import structlog
 from domain import duties
 from domain.money import grants
 from domain.serving import answers, upstreams
-from domain.usage import alerts, exports, partitions, rollups
+from domain.usage import alerts, cache_misses, exports, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
 from models.ids import uuid7
@@ -27,6 +27,7 @@ ANSWERS_SECONDS = 60.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
 PARTITIONS_SECONDS = 6 * 3600.0
+MISSES_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
         asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
+        asyncio.create_task(again(MISSES_SECONDS, cache_misses.forget)),
         asyncio.create_task(again(ANSWERS_SECONDS, answers.sweep)),
         asyncio.create_task(again(upstreams.SHARE_SECONDS, partial(upstreams.share, runtime.routes, uuid7()))),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),

@@ -348,6 +348,24 @@ class WebhookDeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class CacheMissReason(StrEnum):
+    """Why the prompt cache was not read."""
+
+    PREFIX_CHANGED = "prefix_changed"
+    EXPIRED = "expired"
+    MODEL_CHANGED = "model_changed"
+    UPSTREAM_CHANGED = "upstream_changed"
+    NOT_MARKED = "not_marked"
+
+
+class PromptPart(StrEnum):
+    """A part of a prompt, in the order in which it is cached."""
+
+    TOOLS = "tools"
+    SYSTEM = "system"
+    MESSAGES = "messages"
+
+
 class ExportDataset(StrEnum):
     """What an export holds."""
 

@@ -6,7 +6,7 @@ from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
-from models.enums import ApiKeyMode, TokenCountSource, UsageEventKind, UsageOutcome
+from models.enums import ApiKeyMode, CacheMissReason, PromptPart, TokenCountSource, UsageEventKind, UsageOutcome
 
 
 class UsageEvent(Model):
@@ -125,3 +125,21 @@ class UsagePerson(Model):
 
     class Meta:
         table = "usage_person"
+
+
+class CacheMiss(Model):
+    """A call that could have read more from the prompt cache than it did, and what that cost; numbers alone, nothing of the prompt, no digest of it."""
+
+    call_id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    previous_id = fields.UUIDField()
+    at = fields.DatetimeField()
+    reason = fields.CharEnumField(CacheMissReason, max_length=20)
+    part = fields.CharEnumField(PromptPart, max_length=10, null=True)
+    message_index = fields.IntField(null=True)
+    shared_tokens = fields.BigIntField()
+    missed_tokens = fields.BigIntField()
+    cost_microusd = fields.BigIntField()
+
+    class Meta:
+        table = "cache_miss"

@@ -22,6 +22,7 @@ from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
 from proxy.idempotency import Keyed
 from proxy.presets.registry import ANSWER_HEADER
 from proxy.progress import Progress
+from proxy.prompts import turn_of
 from proxy.replies import Reply
 from proxy.requests import Send
 from proxy.translation.base import Untranslatable
@@ -482,6 +483,9 @@ class Pump:
         await (late[0] if late else self._say_last(self._end(last)))
         if bug is not None:
             raise bug
+        turn = turn_of(call, ending)
+        if turn is not None:  # beside the calls, when the client has its answer
+            self._runtime.doctor.see(turn)
 
     def _end(self, last: Answer | Refusal | bytes, settled: Settled | None = None) -> Answer | bytes:
         """Return the end as the client sees it, composed once."""

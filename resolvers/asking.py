@@ -219,6 +219,7 @@ def _nothing(details: frozenset[Detail]) -> Metrics:
         runs=Runs() if Detail.RUNS in details else None,
         end_users=0 if Detail.END_USERS in details else None,
         conversations=0 if Detail.CONVERSATIONS in details else None,
+        cache_miss_microusd=0 if Detail.CACHE_MISSES in details else None,
     )
 
 

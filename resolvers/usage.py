@@ -1,12 +1,14 @@
 """Metered usage: the window, its totals, groups and series, and the request log."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from domain.pages import Page, PageOf
 from domain.usage import activity as charts
-from domain.usage import corrections, measure, records, windows
+from domain.usage import billing_periods, cache_misses, corrections, measure, records, windows
 from domain.usage.activity import Activity, ActivityView
+from domain.usage.cache_misses import CacheMiss
 from domain.usage.corrections import NewRecord
 from domain.usage.measure import Group, Point, Series
 from domain.usage.metrics import Detail, Metric, Metrics, Question, UsageFilter
@@ -15,9 +17,9 @@ from domain.usage.windows import Granularity, Range, Window
 from resolvers.asking import Asking
 
 
-def window(asking: Asking, wanted: Range, zone: str) -> Window:
-    """The stretch of time that a range means now."""
-    return windows.resolve(wanted, zone, asking.known.at)
+async def window(asking: Asking, wanted: Range, zone: str, *, everywhere: bool = False) -> Window:
+    """The stretch of time that a range means now; a billing period is the workspace's own, and of all workspaces the calendar month."""
+    return windows.resolve(wanted, zone, asking.known.at) if everywhere else await billing_periods.window(asking.known, wanted, zone)
 
 
 async def freshness() -> datetime:
@@ -50,6 +52,11 @@ async def activity(
 ) -> Activity:
     """The activity chart at the instant and in the zone of a report, with its own window."""
     return await charts.chart(asking.known, view, metric, over.zone, over.now, narrowed, details)
+
+
+async def misses(asking: Asking, over: Window, narrowed: UsageFilter, first: int) -> Sequence[CacheMiss]:
+    """What calls of a window missed of the prompt cache, dearest first."""
+    return await cache_misses.dearest(asking.known, over, narrowed, first)
 
 
 async def record_create(asking: Asking, new: NewRecord) -> RecordView:

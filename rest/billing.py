@@ -11,9 +11,9 @@ from domain.money import subscriptions
 from domain.money.amounts import usd
 from domain.money.subscriptions import BillingView, QuotaView
 from domain.money.tiers import Limit
-from domain.usage import measure, windows
+from domain.usage import billing_periods, measure, windows
 from domain.usage.metrics import Detail, Dimension, Question, UsageFilter
-from domain.usage.windows import Between, BillingPeriod, Days, Granularity, Window
+from domain.usage.windows import BillingPeriod, Days, Granularity, Window
 from models.enums import Resource
 from rest.apps_named import find_app, named_apps
 from rest.doors import Ask, Document, Operation
@@ -149,10 +149,7 @@ def _limit(quotas: Iterable[QuotaView], resource: Resource) -> int | None:
 
 async def _period(caller: Caller) -> Window:
     """The current period of the subscription in force; without one, the calendar month."""
-    mine = await subscriptions.in_force(caller.workspace(), at=caller.at)
-    if mine is None:
-        return windows.resolve(BillingPeriod.CURRENT, ZONE, caller.at)
-    return windows.resolve(Between(mine.current_period_start, mine.current_period_end), ZONE, caller.at)
+    return await billing_periods.window(caller, BillingPeriod.CURRENT, ZONE)
 
 
 def _plan(billing: BillingView) -> Plan:

@@ -107,7 +107,7 @@ class App(Node, UsageSource, Limited):
         """Resolve the window; what is selected is measured."""
         from schema.usage import report
 
-        return report(info, range, timezone, filter, of_app=self.subject_id)
+        return await report(info, range, timezone, filter, of_app=self.subject_id)
 
     @classmethod
     def of(cls, app: AppView) -> Self:

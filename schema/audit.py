@@ -116,14 +116,14 @@ class AuditEventFilter:
     actor_id: strawberry.ID | None = field(description="The global ID of the person or key that did it.", default=UNSET)
     range: UsageRange | None = field(description="The window.", default=UNSET)
 
-    def wanted(self, info: Info) -> Narrowing:
+    async def wanted(self, info: Info) -> Narrowing:
         """The filter as the domain takes it; days are those of UTC. Raises BAD_USER_INPUT for what is no global ID."""
         subject = ids.decode(self.subject_id) if self.subject_id else None
         actor = (ids.uuid_of("User", self.actor_id) or ids.uuid_of("ApiKey", self.actor_id)) if self.actor_id else None
         for name, given, found in (("subjectId", self.subject_id, subject), ("actorId", self.actor_id, actor)):
             if given and found is None:
                 raise unacceptable(f"`{name}` names nothing of that kind.")
-        over = usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
+        over = await usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
         return Narrowing(
             actions=tuple(self.actions) if isinstance(self.actions, list) else None,
             subject=subject,
@@ -140,7 +140,7 @@ async def events(
     info: Info, first: int | None, after: str | None, last: int | None, before: str | None, filter: AuditEventFilter | None, *, everywhere: bool
 ) -> AuditEventConnection:
     """A page of changes: the workspace's, or everybody's for an operator."""
-    wanted = filter.wanted(info) if filter else Narrowing()
+    wanted = await filter.wanted(info) if filter else Narrowing()
     page = await resolvers.page(info.context, pages.page_of("AuditEvent", first, after, last, before), wanted, everywhere=everywhere)
     return AuditEventConnection(page=page, filter_=wanted, everywhere=everywhere)
 

@@ -250,7 +250,7 @@ class Model(Node, UsageSource):
         """Resolve the window; what is selected is measured."""
         from schema.usage import report
 
-        return report(info, range, timezone, filter, of_model=self.name)
+        return await report(info, range, timezone, filter, of_model=self.name)
 
     @resolved("The models it may choose from; empty unless it routes.")
     def routes_to(self, info: Info) -> list["Model"]:

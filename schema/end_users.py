@@ -61,7 +61,7 @@ class EndUser(Node, UsageSource, Limited):
         """Resolve the window; what is selected is measured."""
         from schema.usage import report
 
-        return report(info, range, timezone, filter, of_end_user=self.subject_id)
+        return await report(info, range, timezone, filter, of_end_user=self.subject_id)
 
     @classmethod
     def of(cls, end_user: EndUserView) -> Self:

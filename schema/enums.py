@@ -517,3 +517,19 @@ _describe(
         "REVOKED": "It was taken back.",
     },
 )
+_describe(
+    enums.CacheMissReason,
+    "Why the prompt cache was not read.",
+    {
+        "PREFIX_CHANGED": "The prompt differs within the prefix.",
+        "EXPIRED": "The entry had run out of time.",
+        "MODEL_CHANGED": "Another model answered.",
+        "UPSTREAM_CHANGED": "Another upstream answered.",
+        "NOT_MARKED": "The prompt had no cache breakpoint.",
+    },
+)
+_describe(
+    enums.PromptPart,
+    "A part of a prompt, in the order in which it is cached.",
+    {"TOOLS": "The tools.", "SYSTEM": "The system prompt.", "MESSAGES": "The messages."},
+)

@@ -122,10 +122,10 @@ class UsageExportInput:
     tag: str | None = field(description="The name of the tag, when `by` holds TAG.", default=strawberry.UNSET)
     filter: UsageFilter | None = field(description="Only the usage that matches.", default=strawberry.UNSET)
 
-    def wanted(self, info: Info) -> Report:
+    async def wanted(self, info: Info) -> Report:
         """The report as the domain takes it."""
         return Report(
-            window=usage.window(info.context, self.range.wanted(), self.timezone),
+            window=await usage.window(info.context, self.range.wanted(), self.timezone),
             granularity=self.granularity,
             by=tuple(self.by),
             tag=self.tag or None,
@@ -142,16 +142,16 @@ class ExportSource:
     transactions: TransferFilter | None = field(description="The credit statement. Needs scope `BILLING_READ` too.", default=strawberry.UNSET)
     audit_events: AuditEventFilter | None = field(description="The audit log. Needs scope `AUDIT_READ` too.", default=strawberry.UNSET)
 
-    def wanted(self, info: Info) -> Source:
+    async def wanted(self, info: Info) -> Source:
         """The source as the domain takes it."""
         if self.usage:
-            return self.usage.wanted(info)
+            return await self.usage.wanted(info)
         if self.usage_records:
-            return self.usage_records.wanted(info)
+            return await self.usage_records.wanted(info)
         if self.transactions:
-            return self.transactions.wanted(info)
+            return await self.transactions.wanted(info)
         if self.audit_events:
-            return self.audit_events.wanted(info)
+            return await self.audit_events.wanted(info)
         raise InvalidInput("Say what to export.", path=("source",))
 
 

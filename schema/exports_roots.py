@@ -57,7 +57,7 @@ class ExportMutations:
         self, info: Info, input: Annotated[ExportCreateInput, strawberry.argument(description="What to export.")]
     ) -> ExportCreatePayload | None:
         """Queue it."""
-        source = input.source.wanted(info)
+        source = await input.source.wanted(info)
         export = await exports.create(info.context, source, input.format, input.columns, input.idempotency_key or None)
         return ExportCreatePayload(export=Export.of(export))
 

@@ -90,7 +90,7 @@ class ApiKey(Node, UsageSource, Limited):
         """Resolve the window; what is selected is measured, the totals of many keys at once."""
         from schema.usage import report
 
-        return report(info, range, timezone, filter, of_key=self.subject_id)
+        return await report(info, range, timezone, filter, of_key=self.subject_id)
 
     @classmethod
     def of(cls, key: KeyView) -> Self:

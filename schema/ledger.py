@@ -41,9 +41,9 @@ class TransferFilter:
     kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
     range: UsageRange | None = field(description="The window.", default=strawberry.UNSET)
 
-    def wanted(self, info: Info) -> StatementFilter:
+    async def wanted(self, info: Info) -> StatementFilter:
         """The filter as the domain takes it; days are those of UTC."""
-        over = usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
+        over = await usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
         return StatementFilter(
             kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None,
             start=over.start if over else None,
@@ -82,7 +82,7 @@ class LedgerAccount(Node):
         filter: Narrowed = UNSET,
     ) -> "TransferConnection":
         """Read a page of them."""
-        wanted = filter.wanted(info) if filter else StatementFilter()
+        wanted = await filter.wanted(info) if filter else StatementFilter()
         page = await resolvers.statement(
             info.context, self.workspace_id, pages.page_of("Transfer", first, after, last, before), wanted, self.account_id
         )
@@ -280,7 +280,7 @@ class CreditAccount:
         filter: Narrowed = UNSET,
     ) -> TransferConnection:
         """Read a page of them."""
-        wanted = filter.wanted(info) if filter else StatementFilter()
+        wanted = await filter.wanted(info) if filter else StatementFilter()
         page = await resolvers.statement(info.context, self.workspace_id, pages.page_of("Transfer", first, after, last, before), wanted)
         return TransferConnection(workspace_id=self.workspace_id, page=page, filter_=wanted)
 

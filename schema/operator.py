@@ -208,7 +208,7 @@ class Operator(UsageSource):
         self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
     ) -> UsageReport | None:
         """Resolve the window; what is selected is measured over all workspaces."""
-        return report(info, range, timezone, filter, everywhere=True)
+        return await report(info, range, timezone, filter, everywhere=True)
 
     @resolved("Where calls are sent, and how that goes.")
     async def upstreams(self, info: Info) -> list[Upstream]:

@@ -111,7 +111,7 @@ class Query(
         self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
     ) -> UsageReport | None:
         """Resolve the window; what is selected is measured."""
-        return report(info, range, timezone, filter)
+        return await report(info, range, timezone, filter)
 
     @resolved(
         (
@@ -133,7 +133,7 @@ class Query(
         order_by: records.Order = records.NEWEST_FIRST,
     ) -> UsageRecordConnection | None:
         """Read a page of them."""
-        wanted = filter.wanted(info) if filter else RecordFilter()
+        wanted = await filter.wanted(info) if filter else RecordFilter()
         page = pages.page_of("UsageRecord", first, after, last, before)
         found = await usage_resolvers.log(info.context, page, wanted, ascending=order_by.direction is SortDirection.ASC)
         return UsageRecordConnection(page=found, filter_=wanted)

@@ -295,11 +295,11 @@ class UsageRecordFilter:
     )
     minimum_cost: MicroUsd | None = field(description="Only calls that cost at least this.", default=strawberry.UNSET)
 
-    def wanted(self, info: Info) -> RecordFilter:
+    async def wanted(self, info: Info) -> RecordFilter:
         """The filter as the domain takes it; days are those of UTC."""
         outcomes = tuple(self.outcomes) if isinstance(self.outcomes, list) else None
         return RecordFilter(
-            window=resolvers.window(info.context, self.range.wanted(), "UTC") if self.range else None,
+            window=await resolvers.window(info.context, self.range.wanted(), "UTC") if self.range else None,
             usage=self.usage.wanted(outcomes) if self.usage else Narrowing(outcomes=outcomes),
             modes=tuple(self.modes) if isinstance(self.modes, list) else None,
             statuses=tuple(self.statuses) if isinstance(self.statuses, list) else None,

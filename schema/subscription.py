@@ -30,7 +30,7 @@ class Subscription(
     async def usage_record_created(self, info: Info, filter: LiveFilter = strawberry.UNSET) -> AsyncGenerator[UsageRecord, None]:
         """Follow the request log."""
         check(info.context, Scope.USAGE_READ)
-        wanted = filter.wanted(info) if filter else RecordFilter()
+        wanted = await filter.wanted(info) if filter else RecordFilter()
         source = info.context.facilities.feed.follow(info.context.known, wanted)
         async for record in while_known(info.context, source, Scope.USAGE_READ):
             yield UsageRecord.of(record)

@@ -37,10 +37,12 @@ from schema.users import User, visible
 
 if TYPE_CHECKING:
     from schema.activity import Activity
+    from schema.cache_misses import CacheMiss
     from schema.workspaces import Workspace
 
 Tenant = Annotated["Workspace", strawberry.lazy("schema.workspaces")]
 Chart = Annotated["Activity", strawberry.lazy("schema.activity")]
+Miss = Annotated["CacheMiss", strawberry.lazy("schema.cache_misses")]
 
 T = TypeVar("T", str, UUID)
 
@@ -52,6 +54,7 @@ DETAILS = {
     "uniqueConversations": Detail.CONVERSATIONS,
     "latency": Detail.LATENCY,
     "timeToFirstToken": Detail.FIRST_TOKEN,
+    "cacheMissCost": Detail.CACHE_MISSES,
 }
 """Fields that cost a measurement of their own."""
 
@@ -152,6 +155,12 @@ class UsageMetrics:
         """Measured because it is selected."""
         assert self.measured.credits is not None
         return SafeInt(self.measured.credits)
+
+    @resolved("What it cost to send anew the input that the prompt cache could have served.")
+    def cache_miss_cost(self) -> Money:
+        """Measured because it is selected."""
+        assert self.measured.cache_miss_microusd is not None
+        return Money.of(self.measured.cache_miss_microusd)
 
     @resolved("Everything counted that is not a token: characters of speech, seconds of audio, images, web searches.")
     def other_buckets(self) -> list[BucketQuantity]:
@@ -496,6 +505,18 @@ class UsageReport:
 
         return Activity.of(await resolvers.activity(info.context, view, metric, self.window, self.narrowed, details(info)))
 
+    @resolved(
+        "The prompt-cache doctor: calls that missed what an earlier call had put into the prompt cache, dearest first.",
+        directives=[Cost(weight="10"), ListSize(slicing_arguments=["first"])],
+    )
+    async def cache_misses(
+        self, info: Info, first: Annotated[int, strawberry.argument(description="At most this many, 1 to 100.")] = 20
+    ) -> list[Miss]:
+        """Look them up."""
+        from schema.cache_misses import CacheMiss
+
+        return [CacheMiss.of(miss) for miss in await resolvers.misses(info.context, self.window, self.narrowed, first)]
+
     async def _totals(self, info: Info, window: Window) -> UsageMetrics:
         if self.of_key is None:
             return UsageMetrics.of(await resolvers.totals(info.context, window, self.narrowed, details(info)))
@@ -533,7 +554,7 @@ def _only(one: T | None, given: tuple[T, ...] | None) -> tuple[T, ...] | None:
     return given if one is None else (one,) if given is None or one in given else ()
 
 
-def report(
+async def report(
     info: Info,
     range_: UsageRange,
     timezone: TimeZone,
@@ -550,7 +571,7 @@ def report(
 
     `everywhere` is of all workspaces. Raises InvalidInput and its kin for a window that cannot be.
     """
-    window = resolvers.window(info.context, range_.wanted(), timezone)
+    window = await resolvers.window(info.context, range_.wanted(), timezone, everywhere=everywhere)
     narrowed = dataclasses.replace(filter_.wanted() if filter_ else Narrowing(), everywhere=everywhere)
     narrowed = dataclasses.replace(
         narrowed,

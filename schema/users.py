@@ -37,7 +37,7 @@ class User(Node, UsageSource):
         """Resolve the window; what is selected is measured."""
         from schema.usage import report
 
-        return report(info, range, timezone, filter, of_user=self.user_id)
+        return await report(info, range, timezone, filter, of_user=self.user_id)
 
     @classmethod
     def of(cls, person: UserView, with_address: bool) -> Self:

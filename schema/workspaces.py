@@ -72,7 +72,7 @@ class Workspace(Node, UsageSource, Limited):
         self, info: Info, range: ranges.Over = ranges.DEFAULT_RANGE, timezone: ranges.Zone = ranges.UTC, filter: ranges.Narrowed = UNSET
     ) -> UsageReport | None:
         """Resolve the window. Only the current workspace shows its usage."""
-        return report(info, range, timezone, filter) if self.is_current(info) else None
+        return await report(info, range, timezone, filter) if self.is_current(info) else None
 
     def is_current(self, info: Info) -> bool:
         """Whether this is the workspace that the call is scoped to."""

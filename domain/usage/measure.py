@@ -261,6 +261,8 @@ class _Statement:
                 parts.append(self._people(detail, kind, events, now))
         if Detail.OTHER_BUCKETS in question.details:
             parts.append(self._others())
+        if Detail.CACHE_MISSES in question.details:
+            parts.append(self._misses(now))
         self.sql = f"WITH {', '.join(parts)}\n{self._answer()}"
 
     def _of(self, alias: str) -> str:
@@ -394,6 +396,15 @@ class _Statement:
     SELECT p.n, least(q.place, {self.first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
       FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
 
+    def _misses(self, asked: Sequence[_Asked]) -> str:
+        """Return a part of the statement: what misses of the prompt cache cost in each stretch of each line; few calls have any."""
+        source = "cache_miss m JOIN usage_event e ON e.workspace_id = m.workspace_id AND e.id = m.call_id"
+        bounds = [self._parameter(instant, "timestamptz") for instant in (asked[0][1], asked[-1][2])]
+        near = f"m.at >= {bounds[0]} AND m.at < {bounds[1]}"
+        return f"""{_MISSES} AS (
+  SELECT d.n, least(q.place, {self.first} + 1) AS place, sum(d.cost) AS told
+    FROM ({self._from_events(source, asked, "m.cost_microusd AS cost", near, owner="m")}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2)"""
+
     def _placed(self) -> str:
         direction = "ASC" if self.question.ascending else "DESC"
         if not self.question.by:
@@ -408,6 +419,7 @@ class _Statement:
         beside = "(SELECT t.told FROM {0} t WHERE t.n = {1} AND t.place = g.place)"
         tables = [f"{detail.value}_sketch" for detail in _DURATIONS if detail in self.question.details]
         tables += [f"{name}_sum" for name in self._carried()]
+        tables += [_MISSES] if Detail.CACHE_MISSES in self.question.details else []
         apart = "".join(f", {beside.format(table, 'g.n')} AS {table}" for table in tables)
         for detail in _DISTINCT:
             if detail in self.question.details:
@@ -421,6 +433,7 @@ class _Statement:
    GROUP BY 1, 2, 3) g ORDER BY 3, 1"""
 
 
+_MISSES = "cache_miss_sum"
 _QUEUED = "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id"
 
 
@@ -501,6 +514,7 @@ def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, af
         conversations=_people(rows, Detail.CONVERSATIONS) if Detail.CONVERSATIONS in asked else None,
         latency=quantiles(_told(rows, "latency_sketch")) if Detail.LATENCY in asked else None,
         first_token=quantiles(_told(rows, "first_token_sketch")) if Detail.FIRST_TOKEN in asked else None,
+        cache_miss_microusd=sum(int(row[_MISSES] or 0) for row in rows) if Detail.CACHE_MISSES in asked else None,
     )
 
 

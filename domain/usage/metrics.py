@@ -82,6 +82,7 @@ class Detail(StrEnum):
     OTHER_BUCKETS = "other_buckets"
     LATENCY = "latency"
     FIRST_TOKEN = "first_token"  # noqa: S105 - a moment, no secret
+    CACHE_MISSES = "cache_misses"
 
 
 NOTHING_BUT = {Metric.CREDITS: frozenset({Detail.CREDITS}), Metric.RUNS: frozenset({Detail.RUNS})}
@@ -270,6 +271,7 @@ class Metrics:
     conversations: int | None = None
     latency: Quantiles | None = None
     first_token: Quantiles | None = None
+    cache_miss_microusd: int | None = None
 
     def value(self, metric: Metric) -> int:
         """Return one number by its name: money in microdollars, CREDITS and RUNS where they were asked for."""

@@ -238,6 +238,12 @@ async def after(caller: Caller, wanted: RecordFilter, last: UUID | None, most: i
     return [_view(row) for row in await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)]
 
 
+def seen(caller: Caller, wanted: RecordFilter, workspace_id: str, record_id: str) -> tuple[str, list[Any]]:
+    """Return a condition in SQL, and its arguments, that holds for columns that name a record which the caller may see and which matches; raises as `page`."""
+    where, arguments = _where(caller, wanted)
+    return f"EXISTS (SELECT {_FROM_EACH} {where} AND f.workspace_id = {workspace_id} AND f.id = {record_id})", arguments
+
+
 async def count(caller: Caller, wanted: RecordFilter | None = None) -> int:
     """Return how many records match; raises as `page`."""
     where, arguments = _where(caller, wanted or RecordFilter())
@@ -394,7 +400,10 @@ def _own(caller: Caller, arguments: list[Any]) -> tuple[str, list[Any]]:
 
 def _where(caller: Caller, wanted: RecordFilter) -> tuple[str, list[Any]]:
     own, arguments = _own(caller, [caller.require(Scope.USAGE_READ)])
-    clauses = f"WHERE f.workspace_id = $1 AND f.id = f.record_id {own}"
+    ours = "$1::uuid IS NOT NULL" if wanted.usage.everywhere else "f.workspace_id = $1"
+    if wanted.usage.everywhere:
+        caller.require(Scope.OPERATOR)
+    clauses = f"WHERE {ours} AND f.id = f.record_id {own}"
     users = wanted.usage.users
     if users is not None and Scope.USAGE_READ_ALL not in caller.scopes and set(users) != {caller.user_id}:
         raise MissingScope((Scope.USAGE_READ_ALL.name,))

@@ -53,12 +53,13 @@ class Granularity(StrEnum):
 
 WIDEST = {
     Granularity.AUTO: LONGEST,
+    Granularity.MINUTE: LONGEST_BY_MINUTE,
     Granularity.HOUR: LONGEST_HOURLY,
     Granularity.DAY: LONGEST,
     Granularity.WEEK: LONGEST,
     Granularity.MONTH: LONGEST,
 }
-"""The widest window of each granularity that is told in days; minutes reach six hours."""
+"""The widest window of each granularity. Told in whole days, that of minutes is 0: it is shorter than a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Days:
 
 
 Range = RelativeRange | Between | Days | BillingPeriod
-"""Which window to report. A billing period is the local calendar month."""
+"""Which window to report. A billing period is the local calendar month; `billing_periods` knows that of a subscription."""
 
 
 @dataclass(frozen=True, slots=True)

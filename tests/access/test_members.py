@@ -16,6 +16,7 @@ from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import LOCAL_ISSUER
 from clients.mail import Mail
+from clients.prompts import Prompts
 from clients.queue import ArqQueue
 from clients.rates import Rates
 from clients.storage import Storage
@@ -32,6 +33,7 @@ from domain.pages import Page
 from domain.serving.calls import Calls
 from domain.serving.routing import Routes
 from domain.serving.smoothing import Smoother
+from domain.usage.cache_doctor import Doctor
 from jobs import worker
 from models import database
 from models.enums import Role, Scope
@@ -273,7 +275,7 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
     """What a worker holds, with a folder of its own for mail."""
     book, upstreams, queue = Book(), Upstreams(), ArqQueue(books.environment["REDIS_URL"])
     calls, mail, webhooks = Calls(book, batch=1, hold_seconds=60), Mail(None, "tests@localhost", tmp_path), Webhooks(private_allowed=False)
-    rates = Rates(books.environment["REDIS_URL"])
+    rates, prompts = Rates(books.environment["REDIS_URL"]), Prompts(books.environment["REDIS_URL"])
     smoother = Smoother("requests", None, rates)
     yield Runtime(
         *(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks),
@@ -284,7 +286,9 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
         compressor=Compressor(),
         unpacker=Unpacker(),
         addresses=Addresses("http", "localhost", 8000),
+        doctor=Doctor(book, prompts, "of no use here"),
     )
+    await prompts.close()
     await rates.close()
     await upstreams.close()
     await queue.close()

@@ -98,7 +98,8 @@ async def test_the_operator_s_page_is_answered(served: Served) -> None:
     """Console_Operator: workspaces with money, failed jobs, what all of them cost, and how wide usage may be asked."""
     told = await run(served, "Console_Operator", await served.operator())
     assert told["service"]["version"] == "1.2.3"
-    assert {"granularity": "HOUR", "widestDays": 31} in told["service"]["usageLimits"]
+    widest = {"AUTO": 400, "MINUTE": 0, "HOUR": 31, "DAY": 400, "WEEK": 400, "MONTH": 400}  # minutes reach six hours, which is no whole day
+    assert told["service"]["usageLimits"] == [{"granularity": granularity, "widestDays": days} for granularity, days in widest.items()]
     assert set(told["operator"]) == {"workspaces", "failedJobs", "usage"}
     assert set(told["operator"]["usage"]["totals"]) == {"cost", "upstreamCost"}
 

@@ -1,5 +1,6 @@
 """Usage of a subscription's keys over GraphQL: presets, receipts and the operations of document 2, against a running gateway."""
 
+from datetime import UTC, datetime, time
 from typing import Any
 
 import httpx2
@@ -60,6 +61,13 @@ async def test_the_operations_of_document_2(gateway: Gateway, mine: tuple[Tenant
     assert billing["usage"]["totals"]["requests"] == 1
     usage = await ask(gateway, of.secret, documents()["S2_Usage"])
     used = usage["usage"]["totals"]["tokens"]
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        document_2 = (await client.get("/v1/billing/usage", headers=of.bearer)).json()
+    window = [datetime.fromisoformat(instant) for instant in (usage["usage"]["start"], usage["usage"]["end"])]
+    told = [datetime.fromisoformat(document_2[name]).isoformat(timespec="milliseconds") for name in ("period_start", "period_end")]
+    assert [instant.isoformat(timespec="milliseconds") for instant in window] == told
+    assert window[0] <= datetime.now(UTC) < window[1]
+    assert window[0].time().replace(microsecond=0) != time()  # from the moment it was given, and not the month's first
     assert usage["billing"]["quota"] == {"limit": 1_000, "percent": round(used / 10, 2)}
     assert [group["metrics"]["tokens"] for group in usage["usage"]["groups"]] == [used]
     chart = await ask(gateway, of.secret, documents()["S2_UsageChart"], app=ids.encode("App", APPS[0]))
