@@ -35,7 +35,8 @@ class Ask:
     `max_output_tokens` is for one choice and None when the client set no bound; `input_tokens` is an estimate, at least 1 (see
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
-    `aliases` are names of tools that are too long for another dialect, by what stands for them there.
+    `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
+    of tools that stand inside one, likewise.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Ask:
     spans: Mapping[str, Span] = field(repr=False)
     besides: Mapping[Bucket, int] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

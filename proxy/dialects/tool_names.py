@@ -1,4 +1,4 @@
-"""Names of tools that are longer than the other dialect takes: Anthropic takes 128 characters, OpenAI 64."""
+"""Names of tools that another dialect does not take: longer ones (Anthropic takes 128 characters, OpenAI 64), and ones inside namespaces."""
 
 import hashlib
 import re
@@ -14,6 +14,11 @@ def short(name: str) -> str:
     if len(name) <= LONGEST:
         return name
     return f"{name[:_KEPT]}_{hashlib.sha256(name.encode()).hexdigest()[: LONGEST - _KEPT - 1]}"
+
+
+def inside(namespace: str, name: str) -> str:
+    """Give the name that stands for a tool of a namespace where there are none."""
+    return short(f"{namespace}__{name}")
 
 
 def aliases(tools: Iterable[bytes]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from proxy.dialects.base import Ask, BadRequest
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
 from proxy.dialects.openai.request import request_headers
+from proxy.dialects.tool_names import inside
 
 HISTORY_TOKENS = 16_000
 """What is held for the turns that the provider keeps and the client only names; the answer tells what they were."""
@@ -22,7 +23,14 @@ class _Tool(msgspec.Struct):
     type: str = ""
 
 
+class _Space(msgspec.Struct):
+    type: str = ""
+    name: str = ""
+    tools: list["_Space"] = []
+
+
 _TOOLS = msgspec.json.Decoder(list[_Tool])
+_SPACES = msgspec.json.Decoder(list[_Space])
 
 __all__ = ["HISTORY_TOKENS", "count", "parse", "request_headers", "rewrite"]
 
@@ -52,6 +60,7 @@ def parse(body: bytes) -> Ask:
         end_user=identity(read.value("safety_identifier")) or identity(read.value("user")),
         conversation=conversation,
         spans=read.spans,
+        namespaces=_namespaces(read),
     )
 
 
@@ -78,6 +87,18 @@ def _refuse_tools(read: Body) -> None:
             return
         for kind in sorted(kinds & _RUN_ELSEWHERE):
             raise BadRequest(f"tools: a tool of type `{kind}` is run and billed by the provider apart from tokens, and has no price here", "tools")
+
+
+def _namespaces(read: Body) -> dict[str, tuple[str, str]]:
+    """Give namespace and name of the tools that stand inside one; a shape that is unknown here is the upstream's matter."""
+    for written in read.raw(("tools",)):
+        if b'"namespace"' in written:
+            try:
+                spaces = _SPACES.decode(written)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return {}
+            return {inside(space.name, tool.name): (space.name, tool.name) for space in spaces if space.type == "namespace" for tool in space.tools}
+    return {}
 
 
 def _count(read: Body) -> int:

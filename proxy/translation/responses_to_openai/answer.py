@@ -1,5 +1,6 @@
 """Whole chat completions as answers of the Responses API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -66,7 +67,8 @@ def answer(body: bytes, ask: Ask, *, created_seconds: int) -> bytes:
         given = as_piece(call.custom.input if call.custom else (call.function or _Function()).arguments)
         name = (call.custom.name if call.custom else (call.function or _Function()).name) or ""
         delivered += len(given)
-        output.append(call_item(identity, place, call.id or f"call_{place}", name, given, custom=call.custom is not None))
+        custom = call.custom is not None
+        output.append(call_item(identity, place, call.id or f"call_{place}", name, given, custom=custom, namespaces=ask.namespaces))
     model, tier = word(completion.model) or ask.model, word(completion.service_tier)
     told = told_usage(completion.usage, model, tier, ask, delivered)
     return msgspec.json.encode(whole(identity, model, tier, created_seconds, completion.choices[0].finish_reason, output, told))
@@ -102,12 +104,16 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def call_item(identity: str, place: int, call_id: str, name: str, given: str, *, custom: bool, status: str = "completed") -> dict[str, Any]:
-    """Write the item of a tool call."""
+def call_item(
+    identity: str, place: int, call_id: str, name: str, given: str, *, custom: bool, namespaces: Mapping[str, tuple[str, str]], status: str = "completed"
+) -> dict[str, Any]:
+    """Write the item of a tool call; one of a tool inside a namespace has both names apart again."""
     own = f"{identity.removeprefix('resp_')}_{place}"
     if custom:
         return {"id": f"ctc_{own}", "type": "custom_tool_call", "status": status, "call_id": call_id, "name": name, "input": given}
-    return {"id": f"fc_{own}", "type": "function_call", "status": status, "call_id": call_id, "name": name, "arguments": given}
+    namespace, name = namespaces.get(name, (None, name))
+    item = {"id": f"fc_{own}", "type": "function_call", "status": status, "call_id": call_id, "name": name, "arguments": given}
+    return item if namespace is None else {**item, "namespace": namespace}
 
 
 def response_id(completion_id: str | None, created_seconds: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from proxy.dialects.base import BadRequest
+from proxy.dialects.tool_names import inside
 from proxy.translation.base import refused
 
 ChatMessage = dict[str, Any]
@@ -37,6 +38,7 @@ class Item(msgspec.Struct):
     content: str | list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
     output: str | list[Part] | None = None
@@ -105,7 +107,8 @@ def _part(part: Part, where: str) -> dict[str, Any]:
 def _call(item: Item) -> dict[str, Any]:
     if item.type == "custom_tool_call":
         return {"id": item.call_id or "", "type": "custom", "custom": {"name": item.name or "", "input": item.input or ""}}
-    return {"id": item.call_id or "", "type": "function", "function": {"name": item.name or "", "arguments": item.arguments or ""}}
+    name = inside(item.namespace, item.name or "") if item.namespace else item.name or ""
+    return {"id": item.call_id or "", "type": "function", "function": {"name": name, "arguments": item.arguments or ""}}
 
 
 def _add_call(messages: list[ChatMessage], call: dict[str, Any]) -> None:

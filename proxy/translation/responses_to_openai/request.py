@@ -5,11 +5,14 @@ from typing import Any
 import msgspec
 
 from proxy.dialects.base import BadRequest
+from proxy.dialects.tool_names import inside
 from proxy.translation.base import read, refused
 from proxy.translation.responses_to_openai.items import Item, messages_of
 
 _NOTHING = msgspec.Raw()
 _SAME = ("temperature", "top_p", "parallel_tool_calls", "metadata", "user", "safety_identifier", "service_tier", "prompt_cache_key", "stream")
+_WEB_SEARCH = "web_search"
+"""Its versions have a date behind it."""
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -38,11 +41,13 @@ class _Tool(msgspec.Struct):
     strict: bool | None = None
     format: msgspec.Raw = _NOTHING
     function: msgspec.Raw = _NOTHING
+    tools: list["_Tool"] = []
 
 
 class _Choice(msgspec.Struct):
     type: str = ""
     name: str | None = None
+    namespace: str | None = None
     function: msgspec.Raw = _NOTHING
 
 
@@ -74,8 +79,9 @@ def request(body: bytes, *, max_output_tokens: int) -> bytes:
     """Translate a request body. Raises BadRequest, naming the place, for what Chat Completions cannot express.
 
     Left out, because they only advise: `store`, `truncation`, `max_tool_calls`, what is to be included of encrypted reasoning, and reasoning
-    itself. Refused, because leaving them out would break a promise: `previous_response_id`, for this provider keeps no answers; tools
-    that the provider runs; log probabilities; files and items that lie at the provider.
+    itself; and a web search that no choice asks for, because Codex offers one to every model. Refused, because leaving them out would break
+    a promise: `previous_response_id`, for this provider keeps no answers; other tools that the provider runs; log probabilities; files and
+    items that lie at the provider.
     """
     asked = read(body, _Request)
     translated = _translated(asked)
@@ -117,14 +123,27 @@ def _translated(asked: _Request) -> dict[str, Any]:
     if asked.max_output_tokens is not None:
         translated["max_completion_tokens"] = asked.max_output_tokens
     if asked.tools:
-        translated["tools"] = [_tool(tool, f"tools.{place}") for place, tool in enumerate(asked.tools)]
+        translated["tools"] = [said for place, tool in enumerate(asked.tools) for said in _said(tool, f"tools.{place}")]
         translated.update(_choice(asked.tool_choice))
-    else:
-        translated.pop("parallel_tool_calls", None)
+    if not translated.get("tools"):
+        if asked.tool_choice == "required":
+            raise refused("tool_choice", "A choice among tools that the provider runs")
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            translated.pop(name, None)
     if asked.reasoning is not None and asked.reasoning.effort:
         translated["reasoning_effort"] = asked.reasoning.effort
     translated.update(_output(asked.text or _Text()))
     return translated
+
+
+def _said(tool: _Tool, where: str) -> list[dict[str, Any]]:
+    """Give the tools that stand for one: those of a namespace by names of their own, none for a web search."""
+    if tool.type == "namespace":
+        named = ((place, each, inside(tool.name or "", each.name or "")) for place, each in enumerate(tool.tools))
+        return [_tool(msgspec.structs.replace(each, name=name), f"{where}.tools.{place}") for place, each, name in named]
+    if tool.type.startswith(_WEB_SEARCH):
+        return []
+    return [_tool(tool, where)]
 
 
 def _tool(tool: _Tool, where: str) -> dict[str, Any]:
@@ -151,7 +170,8 @@ def _choice(choice: str | _Choice | None) -> dict[str, Any]:
         return {"tool_choice": {"type": choice.type, "function": choice.function}}
     if choice.type not in ("function", "custom"):
         raise refused("tool_choice", f"The choice `{choice.type}`")
-    return {"tool_choice": {"type": choice.type, choice.type: {"name": choice.name or ""}}}
+    name = inside(choice.namespace, choice.name or "") if choice.namespace else choice.name or ""
+    return {"tool_choice": {"type": choice.type, choice.type: {"name": name}}}
 
 
 def _output(text: _Text) -> dict[str, Any]:

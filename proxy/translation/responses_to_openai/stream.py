@@ -185,7 +185,7 @@ class ResponseStreamTranslator(EventTranslator):
         if isinstance(item, _Words):
             return message_item(self._id, "".join(item.text), "".join(item.refusal) or None, status)
         given = "".join(item.given) if status == "completed" else ""
-        return call_item(self._id, item.place, item.id, item.name, given, custom=item.custom, status=status)
+        return call_item(self._id, item.place, item.id, item.name, given, custom=item.custom, namespaces=self._ask.namespaces, status=status)
 
     def _end_item(self, index: int, item: _Words | _Call) -> bytes:
         whole_item = self._item(item)

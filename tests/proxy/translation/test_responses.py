@@ -111,6 +111,29 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
+        "tools of a namespace, and a web search that nothing asks for",
+        {
+            "input": [
+                {"type": "function_call", "call_id": "c", "namespace": "agents", "name": "close", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": "closed"},
+            ],
+            "tools": [
+                {"type": "namespace", "name": "agents", "description": "All.", "tools": [{"type": "function", "name": "close", "parameters": SCHEMA, "strict": False}]},
+                {"type": "web_search", "external_web_access": False},
+            ],
+            "tool_choice": {"type": "function", "namespace": "agents", "name": "close"},
+        },
+        {
+            "messages": [
+                {"role": "assistant", "content": None, "tool_calls": [_call("c", "{}", "agents__close")]},
+                {"role": "tool", "tool_call_id": "c", "content": "closed"},
+            ],
+            "tools": [{"type": "function", "function": {"name": "agents__close", "parameters": SCHEMA, "strict": False}}],
+            "tool_choice": {"type": "function", "function": {"name": "agents__close"}},
+        },
+    ),
+    ("a web search alone", {"input": "a", "tools": [{"type": "web_search_preview"}], "tool_choice": "auto"}, {"messages": [_user("a")]}),
+    (
         "custom tools",
         {
             "input": [
@@ -165,7 +188,9 @@ def test_requests(name: str, asked: dict[str, Any], sent: dict[str, Any]) -> Non
     ("asked", "place"),
     [
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"input": "a", "tools": [{"type": "web_search"}]}, "tools.0"),
+        ({"input": "a", "tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
+        ({"input": "a", "tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+        ({"input": "a", "tools": [{"type": "namespace", "name": "n", "tools": [{"type": "mcp", "name": "m"}]}]}, "tools.0.tools.0"),
         ({"input": "a", "tools": [{"type": "mcp", "server_url": "https://example.org"}]}, "tools.0"),
         ({"input": "a", "tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
@@ -180,6 +205,23 @@ def test_what_cannot_be_said_is_refused_by_its_place(asked: dict[str, Any], plac
     with pytest.raises(BadRequest) as refused:
         _request(**asked)
     assert place in refused.value.message
+
+
+def test_a_call_inside_a_namespace_has_both_names_apart() -> None:
+    """What the model calls by one name is told by two, whole and streamed; a name that only looks so stays one."""
+    tools = [{"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "close"}]}, {"type": "function", "name": "a__b"}]
+    ask = _ask(tools=tools)
+    calls = [_call(f"c{place}", "{}", name) for place, name in enumerate(("agents__close", "a__b"))]
+    completion = {"id": "x", "choices": [{"message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}]}
+    told = json.loads(responses_to_openai.answer(json.dumps(completion).encode(), ask, created_seconds=1))
+    assert [(item.get("namespace"), item["name"]) for item in told["output"]] == [("agents", "close"), (None, "a__b")]
+    translator = responses_to_openai.stream(ask, created_seconds=1)
+    delta = {"tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}
+    written = translator.feed(b"data: " + json.dumps({"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": "tool_calls"}]}).encode() + b"\n\n")
+    written += translator.feed(b"data: [DONE]\n\n")
+    told_events = [json.loads(line[6:]) for line in written.split(b"\n") if line.startswith(b"data: ")]
+    done = [event["item"] for event in told_events if event["type"] == "response.output_item.done"]
+    assert [(item.get("namespace"), item["name"]) for item in done] == [("agents", "close"), (None, "a__b")]
 
 
 def test_cursor_s_bodies_become_chat_s() -> None:
