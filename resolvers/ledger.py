@@ -1,5 +1,7 @@
 """Prepaid credit: its balance, its accounts, what moved, and an operator's correction."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from domain.money import ledger
@@ -8,10 +10,23 @@ from domain.pages import Page, PageOf
 from models.enums import Scope
 from resolvers.asking import Asking
 
+FOLLOW_SECONDS = 1.0
+
 
 async def balance(asking: Asking, workspace_id: UUID) -> Balance:
     """The credit of a workspace."""
     return await ledger.balance(asking.within(workspace_id).require(Scope.BILLING_READ))
+
+
+async def balances(asking: Asking, workspace_id: UUID) -> AsyncIterator[Balance]:
+    """The credit of a workspace at once, then whenever it has changed, looked at once a second."""
+    told: Balance | None = None
+    while True:
+        found = await balance(asking, workspace_id)
+        if found != told:
+            yield found
+            told = found
+        await asyncio.sleep(FOLLOW_SECONDS)
 
 
 async def accounts(asking: Asking, workspace_id: UUID) -> list[AccountView]:

@@ -42,7 +42,7 @@ MOST_DIRECTIVES: Final = 20
 DEEPEST: Final = 16
 """The standard introspection query of graphql-js is 15 levels deep."""
 
-MEMBER_COST: Final = 5_000
+MEMBER_COST: Final = 10_000
 STRANGER_COST: Final = 500
 UNSIZED_LIST: Final = 10
 MUTATION_POINTS: Final = 10

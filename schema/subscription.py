@@ -12,6 +12,7 @@ from resolvers import deployments
 from schema import ids
 from schema.access import check
 from schema.context import Info
+from schema.credits_roots import CreditSubscriptions
 from schema.deployments import Deployment
 from schema.exports_roots import ExportSubscriptions
 from schema.following import followed, while_known
@@ -22,6 +23,7 @@ LiveFilter = Annotated[UsageRecordFilter | None, strawberry.argument(description
 
 @strawberry.type(description="Live updates, over graphql-transport-ws or graphql-sse. A stream ends when the credential does.")
 class Subscription(
+    CreditSubscriptions,
     ExportSubscriptions,
 ):
     """Streams; each has its own source, shared by all who follow it."""

@@ -1,5 +1,6 @@
 """The contract's operations on payments, as they are written there, against a running gateway with a simulated Stripe behind it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -58,7 +59,7 @@ async def test_s0_credits_checkout_and_s4_top_up(counter: tuple[httpx2.AsyncClie
 
 
 async def test_credits_tells_the_life_of_a_top_up(counter: tuple[httpx2.AsyncClient, Till]) -> None:
-    """A top-up with its receipt, refunds, disputes and transfers; terms and auto top-up beside it; each thing refetched by its id."""
+    """Credits, Ledger and TopUpRefund: a top-up with its receipt, refunds, disputes and transfers; the statement; each thing refetched by its id."""
     client, till = counter
     customer, top_up_id, payment = await _bought(client, till)
     operator = await operator_key(customer)
@@ -70,22 +71,33 @@ async def test_credits_tells_the_life_of_a_top_up(counter: tuple[httpx2.AsyncCli
         return (await customer.balance()).cash == 500_000
 
     await until(disputed, "the dispute")
-    query = """{ credits { topUpTerms { minimumUsd maximumUsd suggestedUsd }
-        topUps(first: 20) { totalCount nodes { id status amount { usd } credited { usd } receiptUrl automatic createdBy { name }
-          checkoutSession { url } fulfilledAt failure { message } transfers { kind amount { usd } topUp { id } } refunds { id amount { usd } status reason }
-          disputes { id amount { usd } status reason closedAt } } } } }"""
-    credits = (await ask(client, customer, query))["credits"]
+    credits = (await ask(client, customer, "Credits"))["credits"]
+    assert (credits["balance"], credits["cash"], credits["available"]) == ({"usd": "0.50"}, {"usd": "0.50"}, {"usd": "0.50"})
+    assert credits["frozenAt"] is not None
     assert credits["topUpTerms"] == {"minimumUsd": 5, "maximumUsd": 1000, "suggestedUsd": [10, 25, 50, 100]}
     (told,) = credits["topUps"]["nodes"]
     assert (told["id"], told["status"], told["amount"], told["credited"], told["automatic"]) == (top_up_id, "FULFILLED", {"usd": "12.50"}, {"usd": "12.50"}, False)
     assert told["receiptUrl"].startswith(till.simulator.url)
-    assert (told["checkoutSession"], told["failure"]) == (None, None)
+    assert (told["checkoutSession"], told["failure"], told["createdBy"]["name"]) == (None, None, "first")
+    assert datetime.fromisoformat(told["fulfilledAt"]) <= datetime.now(UTC)
+    assert sorted(each["kind"] for each in told["transfers"]) == ["DISPUTE", "FEE", "FEE", "REFUND", "TOP_UP"]
+    assert told["refunds"] == [{"amount": {"usd": "5.00"}, "status": "SUCCEEDED", "reason": "asked"}]
+    created = told["disputes"][0]["createdAt"]
+    assert datetime.fromisoformat(created) <= datetime.now(UTC)
+    assert told["disputes"] == [{"amount": {"usd": "7.00"}, "status": "OPEN", "reason": "fraudulent", "createdAt": created, "closedAt": None}]
+    ledger = (await ask(client, customer, "Ledger"))["credits"]
+    edges = [(edge["node"]["kind"], edge["change"]["usd"], edge["balanceAfter"]["usd"]) for edge in ledger["transactions"]["edges"]]
+    assert (edges, ledger["transactions"]["totalCount"]) == ([("DISPUTE", "-7.00", "0.50"), ("TOP_UP", "12.50", "12.50")], 2)
+    (cash,) = ledger["accounts"]
+    assert [(edge["node"]["kind"], edge["node"]["topUp"], edge["node"]["credit"]["name"]) for edge in cash["transfers"]["edges"]] == [
+        *[("DISPUTE", {"id": top_up_id}, "Disputes"), ("REFUND", {"id": top_up_id}, "Payments"), ("TOP_UP", {"id": top_up_id}, "Cash")],
+    ]
+    query = "{ credits { topUps(first: 20) { totalCount nodes { id transfers { kind amount { usd } topUp { id } } refunds { id } disputes { id } } } } }"
+    (told,) = (await ask(client, customer, query))["credits"]["topUps"]["nodes"]
     assert sorted((each["kind"], each["amount"]["usd"]) for each in told["transfers"]) == [
         *[("DISPUTE", "7.00"), ("FEE", "0.66"), ("FEE", "15.00"), ("REFUND", "5.00"), ("TOP_UP", "12.50")],
     ]
     assert {each["topUp"]["id"] for each in told["transfers"]} == {top_up_id}
-    assert [(each["amount"]["usd"], each["status"], each["reason"]) for each in told["refunds"]] == [("5.00", "SUCCEEDED", "asked")]
-    assert [(each["amount"]["usd"], each["status"], each["reason"], each["closedAt"]) for each in told["disputes"]] == [("7.00", "OPEN", "fraudulent", None)]
     for node in (told["id"], told["refunds"][0]["id"], told["disputes"][0]["id"]):
         assert (await ask(client, customer, "query($id: ID!) { node(id: $id) { id } }", id=node))["node"] == {"id": node}
     stranger = await tenant()

@@ -1,7 +1,7 @@
 """What an operation may ask for: bounds of its shape and cost, told before it runs, in time that grows with the document only."""
 
 import pytest
-from graphql import get_introspection_query, parse
+from graphql import build_schema, get_introspection_query, parse, validate
 from strawberry.extensions.validation_cache import _get_validate_cache
 
 from schema.admission import MEMBER_COST, STRANGER_COST, operations_of, shape_of
@@ -9,6 +9,7 @@ from schema.admission import fragments_of as fragments
 from schema.engine import REMEMBERED_DOCUMENTS
 from schema.throttle import STRANGERS
 from tests.schema.serving import CLOCK, Served, served_schema
+from tests.schema.test_operations import documents
 
 pytestmark = pytest.mark.anyio
 
@@ -86,8 +87,16 @@ def test_an_object_costs_a_point_a_list_its_length_a_mutation_ten_and_weights_ar
     assert cost(document, **variables) == points
 
 
+def test_no_operation_of_the_contract_is_too_costly() -> None:
+    """Whoever writes an operation as the contract does is not told that it costs too much."""
+    schema = build_schema(served_schema().sdl)
+    known = {name: document for name, document in documents().items() if not validate(schema, parse(document))}
+    assert {name: cost(document) for name, document in known.items() if cost(document) > MEMBER_COST} == {}
+    assert len(known) > 90
+
+
 async def test_an_operation_above_its_caller_s_bound_is_too_costly(served: Served) -> None:
-    """A member may spend 5000 points on one operation, a stranger 500; the refusal tells the cost."""
+    """A member may spend 10 000 points on one operation, a stranger 500; the refusal tells the cost."""
     owner = await served.owner()
     dear = "{ apiKeys(first: 100) { nodes { secrets { suffix } budgets { window } limits { window } scopes allowedModels { id prices(first: 100) { nodes { id } } } } } }"
     answer = await served.ask(dear, credential=owner.session)
