@@ -155,6 +155,26 @@ async def post(
     return (await _transfers("t.workspace_id = $1 AND t.id = $2", workspace_id, row["transfer_id"]))[0]
 
 
+async def charge(workspace_id: UUID, record_id: UUID, amount_microusd: int, *, app_id: UUID | None, granted: bool, actor: Actor) -> None:
+    """Charge a record that was made by hand, once: grants by priority and expiry where `granted`, then cash. Raises InsufficientCredit, nothing moved."""
+    try:
+        await database.fetch(
+            "SELECT charge_1($1, $2, $3, $4, $5, $6, $7, $8)",
+            workspace_id,
+            record_id,
+            amount_microusd,
+            app_id,
+            granted,
+            actor.kind.value,
+            actor.id,
+            actor.name[:200],
+        )
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != "P0402":
+            raise
+        raise InsufficientCredit("There is too little credit.", available_microusd=int(error.detail or 0), required_microusd=amount_microusd) from None
+
+
 async def adjust(caller: Caller, workspace_id: UUID | None, amount_microusd: int, reason: str, idempotency_key: str) -> TransferView:
     """Correct a workspace's cash by hand: positive adds, negative takes away, below zero if need be.
 

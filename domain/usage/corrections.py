@@ -15,7 +15,7 @@ from domain.usage import records
 from domain.usage.records import RecordView
 from domain.usage.windows import FIRST_YEAR
 from models import database
-from models.enums import ApiKeyMode, LedgerAccountKind, Scope, TransferKind
+from models.enums import ApiKeyKind, ApiKeyMode, Scope
 from models.ids import uuid7
 
 LARGEST_UNITS = 2**53 - 1
@@ -56,8 +56,8 @@ def masked(key: str) -> str:
 async def create(caller: Caller, new: NewRecord) -> RecordView:
     """Make a record and charge it to the caller's workspace, both or neither; a repeat with the same idempotency key returns the first.
 
-    A test key's record costs nothing. Raises InsufficientCredit when the workspace cannot pay, InvalidInput and its kin, NotFound for a key
-    or app of another workspace, Forbidden for another person, IdempotencyConflict.
+    Grants pay before cash, unless the calling key is a subscription's. A test key's record costs nothing. Raises InsufficientCredit when the
+    workspace cannot pay, InvalidInput and its kin, NotFound for a key or app of another workspace, Forbidden for another person, IdempotencyConflict.
     """
     workspace_id = caller.require(Scope.USAGE_WRITE)
     _check(new)
@@ -76,17 +76,8 @@ async def create(caller: Caller, new: NewRecord) -> RecordView:
             if first is not None:
                 return await records.of_workspace(workspace_id, first)
         if charge:
-            await ledger.post(
-                workspace_id,
-                TransferKind.CHARGE,
-                str(record_id),
-                debit=LedgerAccountKind.CASH,
-                credit=LedgerAccountKind.REVENUE,
-                amount_microusd=charge,
-                reason=None,
-                actor=caller.actor,
-                call_id=record_id,
-            )
+            granted = caller.key_kind is not ApiKeyKind.SUBSCRIPTION
+            await ledger.charge(workspace_id, record_id, charge, app_id=new.app_id, granted=granted, actor=caller.actor)
         await database.fetch(
             """
             INSERT INTO usage_event (workspace_id, id, record_id, kind, mode, at, created_at, key_id, user_id, app_id, api_name, endpoint, streamed, outcome,
