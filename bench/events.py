@@ -49,7 +49,7 @@ INSERT INTO usage_cell (workspace_id, level, at, model, app_id, key_id, outcome,
 SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {sums}, sum(d.succeeded), sum(d.cancelled),
        sketch_of_1(array_agg(sketch_bucket_1(d.latency_ms)) FILTER (WHERE d.latency_ms IS NOT NULL)),
        sketch_of_1(array_agg(sketch_bucket_1(d.first_token_ms)) FILTER (WHERE d.first_token_ms IS NOT NULL))
-  FROM usage_delta_3 d WHERE d.workspace_id = ANY ($1) GROUP BY 1, 2, 3, 4, 5, 6, 7
+  FROM usage_delta_4 d WHERE d.workspace_id = ANY ($1) GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 PEOPLE = """
 INSERT INTO usage_person (workspace_id, kind, used_on, app_id, person)

@@ -1,4 +1,4 @@
-"""Jobs of usage: fold what is queued, and prove that cells are what their events add up to."""
+"""Jobs of usage: fold what is queued, close days that are over, and prove that cells are what their events add up to."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,16 @@ async def fold_usage(ctx: dict[str, Any]) -> None:
     await rollups.fold_all()
 
 
+async def close_usage(ctx: dict[str, Any]) -> None:
+    """Sum up the days that are over; to run every hour, in any number of processes."""
+    await rollups.close_all(datetime.now(UTC))
+
+
 async def compare_usage(ctx: dict[str, Any]) -> None:
     """Recompute all cells and raise an alarm for each that differs, never mend it; to run once a night."""
     for drift in await rollups.compare():
-        log.error("usage cell differs from its events", workspace=str(drift.workspace_id), level=drift.level, at=drift.at.isoformat(), difference=drift.difference)
+        at = drift.at.isoformat()
+        log.error("usage cell differs from its events", workspace=str(drift.workspace_id), hours=drift.hours, level=drift.level, at=at, difference=drift.difference)
 
 
 async def make_partitions(ctx: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ EXPORTS_SECONDS = 600.0
 ANSWERS_SECONDS = 60.0
 FOLD_SECONDS = 30.0
 """The worker folds every second; this is for an installation whose worker or queue is away."""
+CLOSE_SECONDS = 1800.0
 PARTITIONS_SECONDS = 6 * 3600.0
 MISSES_SECONDS = 3600.0
 
@@ -52,6 +53,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(DUTIES_SECONDS, duties.sweep)),
         asyncio.create_task(again(PRICES_SECONDS, runtime.book.refresh)),
         asyncio.create_task(again(FOLD_SECONDS, rollups.fold)),
+        asyncio.create_task(again(CLOSE_SECONDS, lambda: rollups.close_all(runtime.clock()))),
         asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
         asyncio.create_task(again(MISSES_SECONDS, cache_misses.forget)),
         asyncio.create_task(again(ANSWERS_SECONDS, answers.sweep)),

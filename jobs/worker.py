@@ -37,6 +37,7 @@ HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
 }
 JOB_SECONDS = 50
 BOOKS_SECONDS = 1800
+CLOSE_SECONDS = 3000
 COMPARE_SECONDS = 3600
 LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600, reratings.PREVIEW: 3 * 3600, reratings.APPLY: 3 * 3600}
 """Kinds of jobs that take longer, and extend their lease while they work."""
@@ -75,6 +76,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
         cron_jobs=[
             cron(deploys.tidy_apps, name="tidy apps", minute=set(range(0, 60, 5)), second={40}, keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
+            cron(rollups.close_usage, name="close", minute={11}, second={0}, keep_result=0, timeout=CLOSE_SECONDS),
             cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),
             cron(books.check_books, name="books", hour={3}, minute={37}, second={0}, keep_result=0, timeout=BOOKS_SECONDS),
             cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=COMPARE_SECONDS),

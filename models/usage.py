@@ -114,8 +114,101 @@ class UsageCell(Model):
         table = "usage_cell"
 
 
+class UsageSpan(Model):
+    """Usage of a whole hour or a whole day of UTC (`hours` is 1 or 24), at the levels of cells: the sum of the cells in it, once it is closed."""
+
+    at = fields.DatetimeField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    hours = fields.SmallIntField()
+    level = fields.SmallIntField()
+    model = fields.CharField(max_length=200)
+    app_id = fields.UUIDField()
+    key_id = fields.UUIDField()
+    outcome = fields.CharField(max_length=10)
+    requests = fields.BigIntField()
+    errors = fields.BigIntField()
+    units = fields.BigIntField()
+    input_tokens = fields.BigIntField()
+    output_tokens = fields.BigIntField()
+    cache_read_tokens = fields.BigIntField()
+    cache_write_5m_tokens = fields.BigIntField()
+    cache_write_1h_tokens = fields.BigIntField()
+    reasoning_tokens = fields.BigIntField()
+    characters = fields.BigIntField()
+    lines = fields.BigIntField()
+    charge_microusd = fields.BigIntField()
+    list_microusd = fields.BigIntField()
+    upstream_cost_picousd = fields.BigIntField()
+    latency = ArrayField(element_type="bigint", null=True)
+    first_token = ArrayField(element_type="bigint", null=True)
+    succeeded = fields.BigIntField()
+    cancelled = fields.BigIntField()
+    wallet_microusd = fields.BigIntField()
+
+    class Meta:
+        table = "usage_span"
+
+
+class UsageClosing(Model):
+    """Until when a workspace's days and hours are closed, midnights of UTC: before it spans are whole, from it on there are cells alone.
+
+    `looked_until` is the midnight at which it was last asked whether closing would gain anything.
+    """
+
+    workspace_id = fields.UUIDField(primary_key=True)
+    days_until = fields.DatetimeField()
+    hours_until = fields.DatetimeField()
+    looked_until = fields.DatetimeField()
+
+    class Meta:
+        table = "usage_closing"
+
+
+class UsageName(Model):
+    """The number of an end user (kind 0) or a conversation (kind 1) in its workspace, found by a hash that does not tell the name."""
+
+    person = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    kind = fields.SmallIntField()
+    number = fields.IntField()
+
+    class Meta:
+        table = "usage_name"
+
+
+class UsageNameCount(Model):
+    """How many numbers of a kind a workspace has given."""
+
+    workspace_id = fields.UUIDField(primary_key=True)
+    kind = fields.SmallIntField()
+    names = fields.IntField()
+
+    class Meta:
+        table = "usage_name_count"
+
+
+class Bits(fields.TextField):
+    """A bitmap of 32,768 bits, as text of 0 and 1."""
+
+    SQL_TYPE = "BIT(32768)"
+
+
+class UsagePeople(Model):
+    """The end users or conversations that were named on a day of UTC with an app: bit n of `people` is the name whose number is `part` * 32768 + n."""
+
+    used_on = fields.DateField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    kind = fields.SmallIntField()
+    app_id = fields.UUIDField()
+    part = fields.IntField()
+    people = Bits()
+
+    class Meta:
+        table = "usage_people"
+
+
 class UsagePerson(Model):
-    """An end user or a conversation that was named on a day of UTC, as a number that does not tell the name."""
+    """What `usage_people` replaced; empty, and here for the functions of the version before."""
 
     person = fields.UUIDField(primary_key=True)
     workspace_id = fields.UUIDField()

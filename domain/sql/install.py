@@ -4,7 +4,7 @@ from pathlib import Path
 
 ORDER = (
     *("micros_1", "window_1", "entitled_1", "admit_1", "admit_2", "admit_3", "settle_1", "settle_2", "progress_1", "progress_2"),
-    *("post_1", "move_1", "charge_1", "audit_3", "fold_1", "fold_2", "fold_3", "correct_1", "rerate_1", "plans_1", "partitions_1"),
+    *("post_1", "move_1", "charge_1", "audit_3", "fold_1", "fold_2", "fold_3", "fold_people_1", "fold_4", "correct_1", "rerate_1", "plans_1", "partitions_1"),
 )
 """Every function file in force, each after what it needs. A change is a new file with the next number; the old one stays for as long as a
 process of the version before may run."""

@@ -30,6 +30,7 @@ COLUMNS = (
     "charge_microusd",
     "list_microusd",
     "upstream_cost_picousd",
+    "wallet_microusd",
 )
 """What events and cells count; `other_buckets` of events is in no cell."""
 
@@ -264,6 +265,7 @@ class Metrics:
     charge_microusd: int = 0
     list_microusd: int = 0
     upstream_cost_picousd: int = 0
+    wallet_microusd: int = 0
     credits: int | None = None
     other_buckets: dict[Bucket, int] | None = None
     runs: Runs | None = None

@@ -1,11 +1,9 @@
-"""Folding: events that are queued become cells, by any number of processes at once, and a comparison that proves it."""
+"""Folding: events that are queued become cells, cells of days that are over become spans, by any number of processes at once; and a comparison
+that proves it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
-
-import asyncpg
 
 from domain.usage.metrics import COLUMNS
 from models import database
@@ -14,13 +12,22 @@ SUMS = (*COLUMNS, "succeeded", "cancelled")
 SKETCHES = ("latency", "first_token")
 FOLD_AT_ONCE = 5000
 FOLDS_IN_A_ROW = 100
+CLOSING_LAG = timedelta(hours=1)
+"""How long after a day of UTC it is closed: what is settled later is added to its spans one by one."""
+DAYS_FROM, HOURS_FROM = 16, 192
+"""From how many cells by app, key and outcome on a day of use a workspace has days, and hours: with fewer, reading the cells is as fast."""
+QUARTERS = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A cell that is not what its folded events add up to; `difference` is cell less events, by column, without zeros; 1 for a sketch."""
+    """A cell that is not what its folded events add up to, or a span (`hours` is 1 or 24) that is not what its cells do.
+
+    `difference` is what is there less what should be, by column, without zeros; 1 for a sketch.
+    """
 
     workspace_id: UUID
+    hours: int
     level: int
     at: datetime
     model: str
@@ -32,7 +39,7 @@ class Drift:
 
 async def fold(most: int = FOLD_AT_ONCE) -> int:
     """Add at most that many queued events to their cells, and return how many; all of it happens, or nothing."""
-    return int(await database.fetch_value("SELECT fold_3($1)", most))
+    return int(await database.fetch_value("SELECT fold_4($1)", most))
 
 
 async def fold_all() -> int:
@@ -46,17 +53,36 @@ async def fold_all() -> int:
     return folded
 
 
-async def compare(start: datetime | None = None, end: datetime | None = None) -> list[Drift]:
-    """Recompute cells from their events, in one snapshot, and return those that differ; a sound installation has none.
+async def close(workspace_id: UUID, until: datetime, *, days_from: int = DAYS_FROM, hours_from: int = HOURS_FROM) -> int:
+    """Sum the cells of a workspace up into days and hours before a midnight of UTC, if it is busy enough, and return how many spans that made."""
+    return int(await database.fetch_value("SELECT close_1($1, $2, $3, $4)", workspace_id, until, days_from, hours_from))
 
-    `start` and `end` bound the cells that are compared; they are quarters of an hour.
+
+async def close_all(now: datetime) -> int:
+    """Close the days that are over, workspace by workspace, and return how many spans that made; any process may, at any time."""
+    until = (now.astimezone(UTC) - CLOSING_LAG).replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = await database.fetch("SELECT workspace_id FROM usage_closing WHERE looked_until < $1 ORDER BY workspace_id", until)
+    made = 0
+    for row in rows:
+        async with database.transaction():
+            await database.fetch("SET LOCAL statement_timeout = '10min'")  # the first time it is all history
+            made += await close(row["workspace_id"], until)
+    return made
+
+
+async def compare(start: datetime | None = None, end: datetime | None = None) -> list[Drift]:
+    """Recompute cells from their events, and spans from their cells, in one snapshot, and return those that differ; a sound installation has none.
+
+    `start` and `end` bound what is compared; they are midnights of UTC for spans, and quarters of an hour for cells.
     """
     async with database.transaction():
+        await database.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await database.fetch("SET LOCAL statement_timeout = '30min'")  # it reads everything
-        rows = await _differing(start, end)
+        rows = [*await database.fetch(_CELLS, start, end), *await database.fetch(_SPANS, start, end)]
     return [
         Drift(
             row["workspace_id"],
+            row["hours"],
             row["level"],
             row["at"],
             row["model"],
@@ -69,23 +95,31 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
     ]
 
 
-async def _differing(start: datetime | None, end: datetime | None) -> Sequence[asyncpg.Record]:
-    return await database.fetch(
-        f"""
-        SELECT workspace_id, level, at, model, app_id, key_id, outcome, {", ".join(f"coalesce(c.{name}, 0) - coalesce(x.{name}, 0) AS {name}" for name in SUMS)},
+def _differing(there: str, should: str) -> str:
+    """Return the statement that compares the table with what should be in it."""
+    key = "workspace_id, hours, level, at, model, app_id, key_id, outcome"
+    return f"""
+        SELECT {key}, {", ".join(f"coalesce(c.{name}, 0) - coalesce(x.{name}, 0) AS {name}" for name in SUMS)},
                {", ".join(f"c.{name} IS DISTINCT FROM x.{name} AS {name}" for name in SKETCHES)}
-          FROM (SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {", ".join(f"sum(d.{name}) AS {name}" for name in SUMS)},
-                       {", ".join(f"sketch_of_1(array_agg(sketch_bucket_1(d.{name}_ms)) FILTER (WHERE d.{name}_ms IS NOT NULL)) AS {name}" for name in SKETCHES)}
-                  FROM usage_delta_3 d
-                 WHERE ($1::timestamptz IS NULL OR d.at >= $1) AND ($2::timestamptz IS NULL OR d.at < $2)
-                   AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = d.workspace_id AND q.event_id = d.event_id)
-                 GROUP BY 1, 2, 3, 4, 5, 6, 7) x
-          FULL JOIN (SELECT * FROM usage_cell c WHERE ($1::timestamptz IS NULL OR c.at >= $1) AND ($2::timestamptz IS NULL OR c.at < $2)) c
-                 USING (workspace_id, level, at, model, app_id, key_id, outcome)
+          FROM ({should} AND ($1::timestamptz IS NULL OR d.at >= $1) AND ($2::timestamptz IS NULL OR d.at < $2) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8) x
+          FULL JOIN (SELECT * FROM {there} WHERE ($1::timestamptz IS NULL OR c.at >= $1) AND ($2::timestamptz IS NULL OR c.at < $2)) c USING ({key})
          WHERE ({", ".join(f"coalesce(c.{name}, 0)" for name in SUMS)}) <> ({", ".join(f"coalesce(x.{name}, 0)" for name in SUMS)})
             OR {" OR ".join(f"c.{name} IS DISTINCT FROM x.{name}" for name in SKETCHES)}
-         ORDER BY 1, 2, 3, 4, 5, 6, 7
-        """,
-        start,
-        end,
-    )
+         ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
+    """
+
+
+_ADDED = ", ".join(f"sum(d.{name}) AS {name}" for name in SUMS)
+_CELLS = _differing(
+    f"(SELECT {QUARTERS} AS hours, q.* FROM usage_cell q) c",
+    f"""SELECT d.workspace_id, {QUARTERS} AS hours, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {_ADDED},
+               {", ".join(f"sketch_of_1(array_agg(sketch_bucket_1(d.{name}_ms)) FILTER (WHERE d.{name}_ms IS NOT NULL)) AS {name}" for name in SKETCHES)}
+          FROM usage_delta_4 d WHERE NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = d.workspace_id AND q.event_id = d.event_id)""",
+)
+_SPANS = _differing(
+    "usage_span c",
+    f"""SELECT d.workspace_id, w.hours, d.level, date_bin(make_interval(hours => w.hours), d.at, 'epoch') AS at, d.model, d.app_id, d.key_id, d.outcome, {_ADDED},
+               {", ".join(f"sketch_sum_1(d.{name}) AS {name}" for name in SKETCHES)}
+          FROM usage_cell d JOIN usage_closing s ON s.workspace_id = d.workspace_id
+          JOIN (VALUES (24), (1)) AS w (hours) ON d.at < CASE w.hours WHEN 24 THEN s.days_until ELSE s.hours_until END WHERE true""",
+)

@@ -21,6 +21,8 @@ from tests.usage.events import APPS, KEYS, MODELS, Event, added, caller, events,
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("shared_database")]
 
 START, END = datetime(2026, 10, 20, tzinfo=UTC), datetime(2026, 11, 9, tzinfo=UTC)
+SEASONS = (START, datetime(2027, 3, 20, tzinfo=UTC), datetime(2028, 2, 19, tzinfo=UTC))
+"""Twenty days each: the clocks of Berlin, New York and St. John's go back; those of Berlin, Lord Howe and Chatham change; a leap day."""
 NOW = datetime(2026, 11, 8, 14, 37, 12, tzinfo=UTC)
 ZONES = (
     "UTC",
@@ -55,6 +57,9 @@ def within(window: Window, written: Sequence[Event]) -> list[Event]:
     granularity=st.sampled_from([Granularity.HOUR, Granularity.DAY, Granularity.WEEK, Granularity.MONTH]),
     bounds=st.tuples(st.timedeltas(timedelta(), timedelta(days=8)), st.timedeltas(timedelta(days=8, seconds=1), timedelta(days=20))),
     whole_days=st.booleans(),
+    season=st.sampled_from(SEASONS),
+    closed=st.lists(st.integers(0, 21), min_size=4, max_size=4),
+    hours_too=st.booleans(),
 )
 async def test_every_read_is_the_sum_of_its_events(
     written: list[Event],
@@ -63,15 +68,21 @@ async def test_every_read_is_the_sum_of_its_events(
     granularity: Granularity,
     bounds: tuple[timedelta, timedelta],
     whole_days: bool,
+    season: datetime,
+    closed: list[int],
+    hours_too: bool,
 ) -> None:
-    """Totals, groups, series and series by value equal the raw events, whatever part of them is folded, for eight zones over DST days (F26, F27)."""
+    """Totals, groups, series and series by value equal the raw events, whatever part of them is folded and however many days are closed, before and
+    after events of those days came, for eight zones over DST days and a leap day (F26, F27)."""
     workspace = uuid4()
     me = caller(workspace)
-    start, end = START + bounds[0], START + bounds[1]
+    written = [dataclasses.replace(event, at=event.at + (season - START)) for event in written]
+    start, end = season + bounds[0], season + bounds[1]
     window = resolve(Days(start.date(), end.date()) if whole_days else Between(start, end), zone, NOW)
     for place, most in enumerate(folds):
         await write(workspace, written[place :: len(folds)])
         await rollups.fold(most)
+        await rollups.close(workspace, season + timedelta(days=closed[place]), days_from=0, hours_from=0 if hours_too else 10**6)
     await write(uuid4(), written[:3])  # somebody else's
     counted = within(window, written)
 

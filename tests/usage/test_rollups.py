@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = START + timedelta(hours=2)
 WINDOW = resolve(Between(START, END), "UTC", END)
+WHOLE_DAY = resolve(Between(START, START + timedelta(days=1)), "UTC", END)
 BROKEN = "cells and pending events are not the events"
 
 
@@ -58,7 +59,7 @@ async def test_what_a_cell_says(database: str) -> None:
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(events(START, END), max_size=30), sizes=st.lists(st.integers(1, 5), min_size=2, max_size=4))
 async def test_folders_share_the_work(database: str, written: list[Event], sizes: list[int]) -> None:
-    """Folders that run at once, with writers and readers between them, lose and double nothing, and never wait for each other for ever (F27)."""
+    """Folders that run at once, with writers, readers and one that closes the day between them, lose and double nothing, and never wait for each other for ever (F27)."""
     workspace = uuid4()
     half = len(written) // 2
     await write(workspace, written[:half])
@@ -70,14 +71,21 @@ async def test_folders_share_the_work(database: str, written: list[Event], sizes
         return done
 
     seen: list[int] = []
+    days: list[int] = []
 
     async def reader() -> None:
         for _ in range(5):
             seen.append((await measure.totals(caller(workspace), WINDOW)).charge_microusd)
+            days.append((await measure.totals(caller(workspace), WHOLE_DAY)).charge_microusd)
 
-    await asyncio.gather(write(workspace, written[half:]), *(folder(most) for most in sizes), reader())
+    async def closer() -> None:
+        for day in (START, START + timedelta(days=1)):
+            await rollups.close(workspace, day, days_from=0, hours_from=0)
+
+    await asyncio.gather(write(workspace, written[half:]), *(folder(most) for most in sizes), reader(), closer())
     sums = [added(part, lambda event: event.at < END).charge_microusd for part in (written[:half], written)]
     assert set(seen) <= set(sums)
+    assert set(days) <= {added(part).charge_microusd for part in (written[:half], written)}
     await rollups.fold_all()
     assert (await measure.totals(caller(workspace), WINDOW)).charge_microusd == sums[1]
     assert await db.fetch_value("SELECT count(*) FROM usage_pending") == 0
@@ -102,7 +110,7 @@ async def test_a_fold_that_dies_changes_nothing(database: str) -> None:
     folder = await asyncpg.connect(database)
     transaction = folder.transaction()
     await transaction.start()
-    assert await folder.fetchval("SELECT fold_3(30)") == 30
+    assert await folder.fetchval("SELECT fold_4(30)") == 30
     other = asyncio.ensure_future(rollups.fold(100))
     while not await db.fetch_value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"):
         await asyncio.sleep(0.01)

@@ -1,0 +1,381 @@
+"""One question on usage as one SQL statement: spans and cells for what is whole, single events for what is not, all in one snapshot.
+
+A stretch of time is cut into whole days of UTC, whole hours, quarters of an hour and the edges inside a quarter. Days and hours that are
+closed are read as spans, those that are not as their cells, edges as events, and everywhere the events that are in no cell yet. How far a
+workspace is closed the statement sees itself, in its own snapshot: whatever the fold and the closing do meanwhile, nothing is counted twice.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from domain.usage.metrics import COLUMNS, Detail, Dimension, Metric, Question
+
+QUARTER, HOUR, DAY = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1)
+NIL = UUID(int=0)
+"""What a cell says for no app or no key; for no model it says ''."""
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+HISTORY, WHOLE = -1, -2  # places of stretches beside the ones asked for: everything before them, and all of them in one
+
+Stretch = tuple[datetime, datetime]
+Asked = tuple[int, datetime, datetime]
+"""A stretch with its place in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Stretches cut by what answers for them, each list in order of time."""
+
+    days: list[Asked]
+    hours: list[Asked]
+    quarters: list[Asked]
+    edges: list[Asked]
+
+    @classmethod
+    def of(cls, asked: Sequence[Asked]) -> "Parts":
+        """Cut stretches: the widest that fits in the middle, narrower ones towards both ends."""
+        quarters, edges = split(asked, QUARTER)
+        hours, narrow = split(quarters, HOUR)
+        days, rest = split(hours, DAY)
+        return cls(days, rest, narrow, edges)
+
+    @property
+    def stored(self) -> list[Asked]:
+        """What spans and cells answer, in order of time."""
+        return sorted((*self.days, *self.hours, *self.quarters), key=lambda one: one[1])
+
+
+_NAMES: Mapping[Dimension, str] = {
+    Dimension.MODEL: "model",
+    Dimension.PROVIDER: "provider",
+    Dimension.APP: "app_id",
+    Dimension.API_KEY: "key_id",
+    Dimension.USER: "user_id",
+    Dimension.END_USER: "end_user",
+    Dimension.CONVERSATION: "conversation",
+    Dimension.WORKSPACE: "workspace_id",
+    Dimension.PRESET: "preset",
+    Dimension.API_NAME: "api_name",
+    Dimension.ENDPOINT: "endpoint",
+    Dimension.LANGUAGE: "language",
+    Dimension.OUTCOME: "outcome",
+    Dimension.HTTP_STATUS: "http_status",
+}
+IDS = frozenset({Dimension.APP, Dimension.API_KEY, Dimension.USER, Dimension.WORKSPACE})
+_RANKS: Mapping[Metric, str] = {
+    Metric.REQUESTS: "sum(requests)",
+    Metric.ERRORS: "sum(errors)",
+    Metric.TOKENS: "sum(input_tokens + output_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)",
+    Metric.LIST_VALUE: "sum(list_microusd)",
+    Metric.COST: "sum(charge_microusd)",
+    Metric.UPSTREAM_COST: "sum(upstream_cost_picousd)",
+    Metric.MARGIN: "sum(charge_microusd * 1000000 - upstream_cost_picousd)",
+    Metric.CREDITS: "sum(list_microusd)",
+    Metric.CHARACTERS: "sum(characters)",
+    Metric.LINES: "sum(lines)",
+    Metric.RUNS: "sum(requests + running + pending)",
+    Metric.UNITS: "sum(units)",
+}
+STANDS = ("succeeded", "cancelled", "running", "pending")
+DISTINCT: Mapping[Detail, tuple[int, str]] = {Detail.END_USERS: (0, "end_user"), Detail.CONVERSATIONS: (1, "conversation")}
+"""Their number in `usage_person`, and their column of an event."""
+DURATIONS: Mapping[Detail, tuple[str, str]] = {Detail.LATENCY: ("latency", "latency_ms"), Detail.FIRST_TOKEN: ("first_token", "first_token_ms")}
+"""Their sketch of a cell, and their column of an event."""
+_OTHERS = {Detail.OTHER_BUCKETS: "other_buckets"}
+
+
+@dataclass(slots=True)
+class Statement:
+    """One question as SQL, values always as parameters."""
+
+    workspace_id: UUID
+    stretches: Sequence[Stretch]
+    question: Question
+    arguments: list[Any] = field(default_factory=list)
+    sql: str = field(init=False)
+    workspace: str = field(init=False)
+    tag: str = field(init=False)
+    first: str = field(init=False)
+    given: dict[Dimension, str] = field(init=False)
+    tags: list[tuple[str, str | None]] = field(init=False)
+    end_user_ids: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        question, level = self.question, self.question.level
+        self.workspace = "" if question.filter.everywhere else self._parameter(self.workspace_id, "uuid")
+        self.tag = self._parameter(question.tag, "text") if Dimension.TAG in question.by else ""
+        self.first = self._parameter(first_of(question), "bigint")
+        self.given = {
+            dimension: self._parameter(list(values), "uuid[]" if dimension in IDS else "text[]")
+            for dimension, values in question.filter.values().items()
+        }
+        self.tags = [
+            (self._parameter(tag.name, "text"), None if tag.values is None else self._parameter(list(tag.values), "text[]"))
+            for tag in question.filter.tags
+        ]
+        ids = question.filter.end_user_ids
+        self.end_user_ids = "" if ids is None else self._parameter(list(ids), "uuid[]")
+        asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
+        if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
+            asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
+        parts = Parts([], [], [], asked) if level is None else Parts.of(asked)
+        picks = [*self._sums(parts), *self._queued(parts.stored)]
+        picks += [self._single("usage_event e", run) for run in runs(parts.edges)]
+        if question.wants(Detail.RUNS):
+            picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
+        apart = self._carried()
+        picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *STANDS, *apart))}) AS (\n{_united(picks)}\n)"
+        named = [picked, self._placed()]
+        now = [one for one in asked if one[0] >= 0]
+        for detail, (cells, events) in DURATIONS.items():
+            if detail in question.details:
+                named.append(self._durations(detail, cells, events, now))
+        for detail, (kind, events) in DISTINCT.items():
+            if detail in question.details:
+                named.append(self._people(detail, kind, events, now))
+        if Detail.OTHER_BUCKETS in question.details:
+            named.append(self._others())
+        if Detail.CACHE_MISSES in question.details:
+            named.append(self._misses(now))
+        self.sql = f"WITH {', '.join(named)}\n{self._answer()}"
+
+    def _of(self, alias: str) -> str:
+        return f"{alias}.workspace_id = {self.workspace}" if self.workspace else "true"
+
+    def _parameter(self, value: object, kind: str) -> str:
+        self.arguments.append(value)
+        return f"${len(self.arguments)}::{kind}"
+
+    def _slots(self, at: str, asked: Sequence[Asked]) -> tuple[str, str, str]:
+        """Return the join, the condition and the place of a row by its time: a binary search among stretches in order.
+
+        A join by range would compare every row with every stretch, and date_trunc in a zone costs more than all the rest.
+        """
+        places, starts, ends = (list(column) for column in zip(*asked, strict=True))
+        inside = f"{at} >= {self._parameter(starts[0], 'timestamptz')} AND {at} < {self._parameter(ends[-1], 'timestamptz')}"
+        if len(asked) == 1:
+            return "", inside, str(places[0])
+        join = f"CROSS JOIN LATERAL width_bucket({at}, {self._parameter(starts, 'timestamptz[]')}) AS slot"
+        return join, f"{inside} AND {at} < ({self._parameter(ends, 'timestamptz[]')})[slot]", f"({self._parameter(places, 'int[]')})[slot]"
+
+    def _column(self, dimension: Dimension, alias: str) -> str:
+        if dimension is Dimension.TAG:
+            return f"{alias}.tags ->> {self.tag}"
+        if alias == "k" and dimension in (Dimension.OUTCOME, Dimension.HTTP_STATUS):
+            return "NULL::text"
+        column = f"{alias}.{'upstream' if alias == 'k' and dimension is Dimension.PROVIDER else _NAMES[dimension]}"
+        if dimension is Dimension.MODEL:
+            return f"nullif({column}, '')"
+        if alias in ("c", "u") and dimension in (Dimension.APP, Dimension.API_KEY):
+            return f"nullif({column}, '{NIL}')"
+        return column
+
+    def _key(self, alias: str) -> str:
+        return f"ARRAY[{', '.join(f'({self._column(dimension, alias)})::text' for dimension in self.question.by)}]::text[]"
+
+    def _matches(self, alias: str) -> str:
+        clauses = []
+        for dimension, values in self.given.items():
+            column = self._column(dimension, alias)
+            if dimension is Dimension.PRESET:
+                clauses.append(f"({column} = ANY ({values}) OR split_part({column}, '@', 1) = ANY ({values}))")
+            else:
+                clauses.append(f"{column} = ANY ({values})")
+        if self.end_user_ids:
+            clauses.append(f"end_user_id_1({alias}.workspace_id, {alias}.app_id, {alias}.end_user) = ANY ({self.end_user_ids})")
+        for name, given in self.tags:
+            clauses.append(f"{alias}.tags ? {name}" if given is None else f"{alias}.tags ->> {name} = ANY ({given})")
+        return "".join(f" AND {clause}" for clause in clauses)
+
+    def _sums(self, parts: Parts) -> list[str]:
+        ended = ", ".join(f"sum(c.{outcome})" for outcome in STANDS[:2])
+        sums = ", ".join(f"sum(c.{column})" for column in COLUMNS)
+        return self._stored(parts, f"{sums}, {ended}, 0, 0{self._apart(None)}")
+
+    def _stored(self, parts: Parts, columns: str, *, of: str = "", groups: str = "1, 2") -> list[str]:
+        """Return what spans and cells say: closed days and hours, the cells of those that are not closed, and quarters."""
+        picks = []
+        level = f"c.level = {self.question.level}"
+        for hours, until, asked in ((24, "days_until", parts.days), (1, "hours_until", parts.hours)):
+            if asked:
+                picks.append(self._scan("usage_span c", f"c.hours = {hours} AND {level}", asked, columns, of, groups))
+                closed = f"(SELECT s.{until} FROM usage_closing s WHERE s.workspace_id = {self.workspace or 'c.workspace_id'})"
+                picks.append(self._scan("usage_cell c", f"{level} AND c.at >= coalesce({closed}, 'epoch')", asked, columns, of, groups))
+        if parts.quarters:
+            picks.append(self._scan("usage_cell c", level, parts.quarters, columns, of, groups))
+        return picks
+
+    def _scan(self, source: str, condition: str, asked: Sequence[Asked], columns: str, of: str, groups: str) -> str:
+        """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap."""
+        between = runs(asked)
+        if len(between) == 1:
+            join, inside, place = self._slots("c.at", asked)
+            return f"""SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source} {join}{of}
+ WHERE {self._of("c")} AND {condition} AND {inside}{self._matches("c")} GROUP BY {groups}"""
+        places, starts = [place for place, _, _ in asked], [start for _, start, _ in asked]
+        since, until = [run[0][1] for run in between], [run[-1][2] for run in between]
+        place = f"({self._parameter(places, 'int[]')})[width_bucket(c.at, {self._parameter(starts, 'timestamptz[]')})]"
+        return f"""SELECT x.* FROM unnest({self._parameter(since, "timestamptz[]")}, {self._parameter(until, "timestamptz[]")}) AS r (since, until)
+ CROSS JOIN LATERAL (SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source}{of}
+ WHERE {self._of("c")} AND {condition} AND c.at >= r.since AND c.at < r.until{self._matches("c")} GROUP BY {groups}) x"""
+
+    def _queued(self, asked: Sequence[Asked]) -> list[str]:
+        return [self._single(_QUEUED, asked, owner="q")] if asked else []
+
+    def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e") -> str:
+        join, inside, place = self._slots("e.at", asked)
+        columns = ", ".join(f"e.{column}" for column in COLUMNS)
+        ended = ", ".join(f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in STANDS[:2])
+        return f"""SELECT {place}, {self._key("e")}, {columns}, {ended}, 0, 0{self._apart("e")}
+  FROM {source} {join}
+ WHERE {self._of(owner)} AND {inside} AND e.mode = 'live'{self._matches("e")}"""
+
+    def _open_calls(self, asked: Sequence[Asked]) -> str:
+        join, inside, place = self._slots("k.created_at", asked)
+        zeros = ", ".join("0" for _ in (*COLUMNS, *STANDS[:2]))
+        return f"""SELECT {place}, {self._key("k")}, {zeros}, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
+  FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id {join}
+ WHERE {self._of("h")} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
+
+    def _apart(self, alias: str | None) -> str:
+        """What cannot be added up as it is, carried only when it is asked for."""
+        return "".join(f", {f'{alias}.{name}' if alias else 'NULL::jsonb'} AS {name}" for name in self._carried())
+
+    def _carried(self) -> list[str]:
+        return [name for detail, name in _OTHERS.items() if detail in self.question.details]
+
+    def _from_events(self, source: str, asked: Sequence[Asked], columns: str, condition: str, *, owner: str = "e") -> str:
+        join, inside, place = self._slots("e.at", asked)
+        return f"""SELECT {place} AS n, {self._key("e")} AS key, {columns} FROM {source} {join}
+ WHERE {self._of(owner)} AND {inside} AND e.mode = 'live' AND {condition}{self._matches("e")}"""
+
+    def _durations(self, detail: Detail, cells: str, events: str, asked: list[Asked]) -> str:
+        """Return a part of the statement: the sketch of a duration in each stretch of each line."""
+        parts = Parts([], [], [], asked) if self.question.level is None else Parts.of(asked)
+        columns, condition = f"sketch_bucket_1(e.{events}) AS bucket, 1::bigint AS quantity", f"e.{events} IS NOT NULL"
+        picks = [self._from_events("usage_event e", run, columns, condition) for run in runs(parts.edges)]
+        if parts.stored:
+            picks.append(self._from_events(_QUEUED, parts.stored, columns, condition, owner="q"))
+            told = "s.e >> 40 AS bucket, sum(s.e & 1099511627775)::bigint AS quantity"
+            picks += self._stored(parts, told, of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", groups="1, 2, 3")
+        return f"""{detail.value}_sketch AS (
+  SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
+    SELECT d.n, least(q.place, {self.first} + 1) AS place, d.bucket, sum(d.quantity) AS quantity
+      FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
+
+    def _people(self, detail: Detail, kind: int, events: str, asked: Sequence[Asked]) -> str:
+        """Return parts of the statement: how many different people each stretch of each line has, and all stretches together.
+
+        Sets of whole days are united as bitmaps; who comes from single events is counted when its number is in none of them.
+        """
+        wanted = [asked] if len(asked) == 1 else [asked, [(WHOLE, asked[0][1], asked[-1][2])]]
+        columns, condition = f"e.workspace_id, person_1(e.workspace_id, e.{events}) AS person", f"e.{events} IS NOT NULL"
+        singles, sets = [], []
+        for one in wanted:
+            whole, edges = split(one, DAY) if self.question.people_by_day else ([], list(one))
+            singles += [self._from_events("usage_event e", run, columns, condition) for run in runs(edges)]
+            if whole:
+                singles.append(self._from_events(_QUEUED, whole, columns, condition, owner="q"))
+                days = [self._parameter(day.date(), "date") for day in (whole[0][1], whole[-1][2])]
+                join, inside, place = self._slots("(u.used_on::timestamp AT TIME ZONE 'UTC')", whole)
+                sets.append(
+                    f"""SELECT {place} AS n, {self._key("u")} AS key, u.workspace_id, u.part, u.people FROM usage_people u {join}
+ WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on < {days[1]} AND {inside}{self._matches("u")}"""
+                )
+        name, folded = detail.value, f"least(q.place, {self.first} + 1) AS place"
+        if not sets:
+            return f"""{name}_count AS (
+  SELECT x.n, x.place, count(*) AS told FROM (
+    SELECT DISTINCT d.n, {folded}, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key) x GROUP BY 1, 2)"""
+        return f"""{name}_set AS MATERIALIZED (
+  SELECT d.n, {folded}, d.workspace_id, d.part, bit_or(d.people) AS people FROM ({_united(sets)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3, 4),
+{name}_single AS MATERIALIZED (
+  SELECT DISTINCT d.n, {folded}, d.workspace_id, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key),
+{name}_count AS (
+  SELECT x.n, x.place, sum(x.told)::bigint AS told FROM (
+    SELECT t.n, t.place, bit_count(t.people) AS told FROM {name}_set t
+    UNION ALL
+    SELECT i.n, i.place, 1 FROM {name}_single i LEFT JOIN usage_name m ON m.workspace_id = i.workspace_id AND m.kind = {kind} AND m.person = i.person
+      LEFT JOIN {name}_set t ON t.n = i.n AND t.place = i.place AND t.workspace_id = i.workspace_id AND t.part = m.number >> 15
+     WHERE t.people IS NULL OR get_bit(t.people, m.number & 32767) = 0) x GROUP BY 1, 2)"""
+
+    def _others(self) -> str:
+        return f"""other_buckets_sum AS (
+  SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
+    SELECT p.n, least(q.place, {self.first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
+      FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
+
+    def _misses(self, asked: Sequence[Asked]) -> str:
+        """Return a part of the statement: what misses of the prompt cache cost in each stretch of each line; few calls have any."""
+        source = "cache_miss m JOIN usage_event e ON e.workspace_id = m.workspace_id AND e.id = m.call_id"
+        bounds = [self._parameter(instant, "timestamptz") for instant in (asked[0][1], asked[-1][2])]
+        near = f"m.at >= {bounds[0]} AND m.at < {bounds[1]}"
+        return f"""{MISSES} AS (
+  SELECT d.n, least(q.place, {self.first} + 1) AS place, sum(d.cost) AS told
+    FROM ({self._from_events(source, asked, "m.cost_microusd AS cost", near, owner="m")}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2)"""
+
+    def _placed(self) -> str:
+        direction = "ASC" if self.question.ascending else "DESC"
+        if not self.question.by:
+            return "placed AS (SELECT ARRAY[]::text[] AS key, 1::bigint AS place, 0 AS whole)"
+        return (
+            f"placed AS (SELECT key, row_number() OVER (ORDER BY {_RANKS[self.question.order_by]} {direction}, key) AS place, "
+            "sum(sum(charge_microusd)) OVER () AS whole FROM picked WHERE n >= 0 GROUP BY key)"
+        )
+
+    def _answer(self) -> str:
+        sums = ", ".join(f"sum(p.{column}) AS {column}" for column in (*COLUMNS, *STANDS))
+        beside = "(SELECT t.told FROM {0} t WHERE t.n = {1} AND t.place = g.place)"
+        tables = [f"{detail.value}_sketch" for detail in DURATIONS if detail in self.question.details]
+        tables += [f"{name}_sum" for name in self._carried()]
+        tables += [MISSES] if Detail.CACHE_MISSES in self.question.details else []
+        apart = "".join(f", {beside.format(table, 'g.n')} AS {table}" for table in tables)
+        for detail in DISTINCT:
+            if detail in self.question.details:
+                table = f"{detail.value}_count"
+                apart += f", {beside.format(table, 'g.n')} AS {table}"
+                apart += f", {beside.format(table, WHOLE if len(self.stretches) > 1 else 0)} AS {table}_whole"
+        kept = "" if self.question.include_other else f" WHERE q.place <= {self.first}"
+        return f"""SELECT g.*{apart} FROM (
+  SELECT p.n, CASE WHEN q.place <= {self.first} THEN q.key END AS key, least(q.place, {self.first} + 1) AS place, max(q.whole) AS whole, {sums}
+    FROM picked p JOIN placed q ON q.key = p.key{kept}
+   GROUP BY 1, 2, 3) g ORDER BY 3, 1"""
+
+
+MISSES = "cache_miss_sum"
+_QUEUED = "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id"
+
+
+def _united(picks: Sequence[str]) -> str:
+    return "\nUNION ALL\n".join(picks)
+
+
+def first_of(question: Question) -> int:
+    return sys.maxsize - 1 if question.first is None else question.first
+
+
+def split(asked: Sequence[Asked], width: timedelta) -> tuple[list[Asked], list[Asked]]:
+    """Split stretches into what is whole in quarters of an hour, hours or days of UTC, and the edges beside it, both in order."""
+    whole, edges = [], []
+    for place, start, end in asked:
+        first, last = start + (BEGINNING - start) % width, end - (end - BEGINNING) % width
+        if first >= last:
+            edges.append((place, start, end))
+            continue
+        whole.append((place, first, last))
+        edges.extend((place, since, until) for since, until in ((start, first), (last, end)) if since < until)
+    return whole, edges
+
+
+def runs(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """Group stretches in order that follow each other without a gap: each run is one look into the events' index by time."""
+    found: list[list[Asked]] = []
+    for one in asked:
+        if found and found[-1][-1][2] == one[1]:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
