@@ -19,6 +19,7 @@ from connections import CLIENT, Hosts, Proxies, guarded
 from console.build import DIST
 from console.manual import routes as manual_routes
 from console.page import Page
+from exchanges import Door, Exchange, Field
 from hosting.application import Hosting
 from jobs.sweeps import sweeping
 from jobs.worker import working
@@ -93,12 +94,29 @@ class Application:
     """Chooses the door by path: the inference road without a framework, the control plane through Starlette."""
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
-        doors = ((ROADS, Courteous(Inference(relay))), (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting))), (BASES, Courteous(greet, "GET")))
+        self.inferring = Inference(relay)
+        doors = ((ROADS, Courteous(self.inferring)), (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting))), (BASES, Courteous(greet, "GET")))
         self.inference = {path: Counted(door, path) for paths, door in doors for path in paths}
         self.hosting = hosting(runtime)
         self.covers = runtime.addresses.covers
         self.control = Starlette(routes=routes(runtime), exception_handlers={404: _nothing_here})
         self.control.router.redirect_slashes = False  # tools take a redirect for a failure
+
+    def straight(self, target: bytes, fields: list[Field], client: str) -> Door | None:
+        """Return the door of a plain POST that came whole to the inference road; None for everything else, which is served as ASGI has it."""
+        path = target.partition(b"?")[0].decode("latin-1")
+        if path not in ROADS or any(name == b"host" and self.covers(value.decode("latin-1")) for name, value in fields):
+            return None
+        take = self.inferring.straight(path, fields, client)
+        if take is None:
+            return None
+        counted = self.inference[path]
+
+        def door(exchange: Exchange) -> None:
+            exchange.over = counted.began("POST")
+            take(exchange)
+
+        return door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a websocket; every answer carries a request id. What is below the domain of apps never reaches the API."""
@@ -190,7 +208,12 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         lifespan="off",
-        http=guarded(Hosts((*settings.answered_hosts, f"*.{addresses(settings).domain}")), Proxies(settings.trusted_networks), _refuse),
+        http=guarded(
+            Hosts((*settings.answered_hosts, f"*.{addresses(settings).domain}")),
+            Proxies(settings.trusted_networks),
+            _refuse,
+            straight=app.straight if isinstance(app, Application) else None,
+        ),
         log_config=None,
         ws_max_size=256 * 1024,
         access_log=False,

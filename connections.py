@@ -15,6 +15,8 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from exchanges import Door, Exchange, Field
+
 HEADER_SECONDS: Final = 10.0
 """How long a request's head may take, from its first byte, or from the connection's beginning."""
 BODY_SECONDS: Final = 75.0
@@ -24,6 +26,8 @@ UNREAD_SECONDS: Final = 150.0
 MOST_HEADERS: Final = 100
 LARGEST_HEAD_BYTES: Final = 32 * 1024
 LARGEST_TARGET_BYTES: Final = 8 * 1024
+LARGEST_STRAIGHT_BODY_BYTES: Final = 64 * 1024
+"""The largest body that is taken in for a door before it hears of the request: as much as is taken from anybody without proof."""
 MOST_WAITING_OF_AN_ADDRESS: Final = 128
 """How many connections of one address may be without a whole request; beyond that the oldest goes, once it has had YOUNG_SECONDS."""
 YOUNG_SECONDS: Final = 1.0
@@ -37,6 +41,8 @@ Scope = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Refuse = Callable[[Scope, Any, Any, int, str], Awaitable[None]]
 """Answers a request that has a head with a status and a sentence, in the shape of the door that it came to."""
+Straight = Callable[[bytes, list[Field], str], Door | None]
+"""Finds the door of a POST's target, header fields (without `content-length`) and client that is entered without ASGI; None for every other."""
 
 _HOST = re.compile(rb"(?P<name>[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?\.?|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -173,15 +179,19 @@ class Waiting:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client; `guarded` makes the class that a server uses, with its hosts, proxies and way of refusing."""
+    """One connection of a client; `guarded` makes the class that a server uses, with its hosts, proxies, way of refusing, and doors without ASGI."""
 
     hosts: Hosts
     proxies: Proxies
     refuse: Refuse
     waiting: Waiting
     seconds: Mapping[str, float]
+    straight: Straight | None
 
     address: str | None = None
+    _exchange: Exchange | None = None
+    _idle_since: float | None = None
+    _known: tuple[bytes, list[Field], Door] | None = None
     _trusted = False
     _in_head = False
     _in_body = False
@@ -205,7 +215,44 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self.waiting.done(self)
+        self._known = None
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.lost()
+
+    # How long an idle connection is kept: one timer that looks again when there was a request meanwhile, and not one for each request.
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or wait for one."""
+        self._exchange = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._look_idle)
+
+    def _look_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(rest, self._look_idle)
+        else:
+            self.transport.close()
 
     def give_up(self) -> None:
         """End a connection that did not do in time what it owed; what of a request is there, is dropped."""
@@ -284,7 +331,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._requests += 1
         self._in_head, self._in_body, self._refused = True, False, None
         self._head_bytes = self._count = self._size = 0
@@ -297,7 +346,10 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field."""
-        super().on_header(name, value)
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
         self._count += 1
         self._size += len(name) + len(value) + 4
         if self._count > MOST_HEADERS or self._size > LARGEST_HEAD_BYTES:
@@ -310,6 +362,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: look at what the parser lets pass, then let a door have it, or the refusal."""
         self._in_head, self._in_body = False, True
+        if self.straight is not None and self._goes_straight():
+            return
+        self._begin_scope()
         self._refused = self._fault()
         if self._trusted and self.client is not None:
             self.scope["client"] = (self.proxies.client(self.client[0], self.headers), 0)
@@ -330,6 +385,48 @@ class Connection(HttpToolsProtocol):
         finally:
             self.app = door
         self.cycle.keep_alive = False
+
+    def _begin_scope(self) -> None:
+        url, expect, headers = self.url, self.expect_100_continue, self.headers
+        super().on_message_begin()  # makes the scope, around a list of its own
+        self.url, self.expect_100_continue, self.headers = url, expect, headers
+        self.scope["headers"] = headers
+
+    def _goes_straight(self) -> bool:
+        """Let a door have the request without ASGI, where there is one for it and the request is of the plainest shape; anything unusual takes the long way.
+
+        A connection's requests mostly differ in their bodies alone, so that what was found for a head is kept for the next with the same fields.
+        """
+        parser, cycle, straight = self.parser, self.cycle, self.straight
+        assert straight is not None
+        if (cycle is not None and not cycle.response_complete) or self.expect_100_continue or parser.get_method() != b"POST":
+            return False
+        fields = [field for field in self.headers if field[0] != b"content-length"]
+        if len(fields) != len(self.headers) - 1 or parser.should_upgrade() or parser.get_http_version() != "1.1":
+            return False
+        length = next(value for name, value in self.headers if name == b"content-length")
+        if not _LENGTH.fullmatch(length) or int(length) > LARGEST_STRAIGHT_BODY_BYTES:
+            return False
+        known = self._known
+        if known is None or known[0] != self.url or known[1] != fields:
+            self._known = None
+            if self._fault() is not None or self.client is None:
+                return False
+            door = straight(self.url, fields, self.proxies.client(self.client[0], fields) if self._trusted else self.client[0])
+            if door is None:
+                return False
+            known = self._known = (self.url, fields, door)
+        self._exchange = Exchange(self, self.flow, known[2], keep_alive=parser.should_keep_alive())
+        self.cycle = self._exchange  # type: ignore[assignment]  # it has what uvicorn looks at in a cycle
+        return True
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        exchange = self._exchange
+        if exchange is not None and exchange.more_body:
+            exchange.body = exchange.body + body if exchange.body else body
+        else:
+            super().on_body(body)
 
     def _fault(self) -> tuple[int, str] | None:
         hosts, lengths, codings = [], [], []
@@ -357,7 +454,12 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._in_body = False
-        super().on_message_complete()
+        exchange = self._exchange
+        if exchange is not None and exchange.more_body:
+            exchange.more_body = False
+            exchange.door(exchange)
+        else:
+            super().on_message_complete()
 
     # What the transport says of the other direction.
 
@@ -372,12 +474,21 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._stalled = False
         self._note()
+        if self._exchange is not None and self._exchange.on_resume is not None:
+            self._exchange.on_resume()
 
 
-def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse, *, seconds: Mapping[str, float] = SECONDS) -> type[Connection]:
-    """Return the protocol of a server that answers under `hosts`, believes `proxies`, and refuses by `refuse`.
+def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse, *, straight: Straight | None = None, seconds: Mapping[str, float] = SECONDS) -> type[Connection]:
+    """Return the protocol of a server that answers under `hosts`, believes `proxies`, refuses by `refuse`, and has the doors of `straight` besides.
 
     `seconds` are the deadlines of a head, of a body, and for a client that takes nothing.
     """
-    own = {"hosts": hosts, "proxies": proxies, "refuse": staticmethod(refuse), "waiting": Waiting(), "seconds": seconds}
+    own = {
+        "hosts": hosts,
+        "proxies": proxies,
+        "refuse": staticmethod(refuse),
+        "waiting": Waiting(),
+        "seconds": seconds,
+        "straight": None if straight is None else staticmethod(straight),
+    }
     return type("GuardedConnection", (Connection,), own)

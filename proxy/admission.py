@@ -1,10 +1,12 @@
 """From a request's bytes to a call that is let in: parsed, routed, priced, counted, admitted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
+
+import msgspec
 
 from domain import errors
 from domain.access import callers, client_tokens, secrets
@@ -86,25 +88,53 @@ class Road:
     tool: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A request as it came: read whole, its key not yet proved."""
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request's header fields say, read once for all requests of a connection that have the same; its key is not yet proved."""
 
     road: Road
-    call_id: UUID
     secret: str
+    fingerprint: str
+    test: bool
+    token: client_tokens.Claims | None
     headers: Headers
-    body: bytes
-    preset: Version | None = None
-    origin: str | None = None
-    address: str | None = None
-    language: str | None = None
-    idempotency_key: str | None = None
+    preset: Version | None
+    tags: Mapping[str, str] | None
+    origin: str | None
+    address: str | None
+    language: str | None
+    idempotency_key: str | None
+    sent: dict[str, list[tuple[bytes, bytes]]]
+    """The fields that go to an upstream, by its name, once they were chosen."""
 
-    @property
-    def request_id(self) -> str:
-        """The call's id, as clients are told it."""
-        return str(self.call_id)
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A request as it came: read whole, its key not yet proved."""
+
+    head: Head
+    call_id: UUID
+    request_id: str
+    body: bytes
+
+
+def head_of(
+    road: Road, secret: str, headers: Headers, preset: Version | None, *, origin: str | None, address: str | None, language: str | None, idempotency_key: str | None
+) -> Head:
+    """Read what a request's header fields say, apart from who calls and what preset applies."""
+    return Head(
+        road=road,
+        secret=secret,
+        fingerprint=secrets.fingerprint(secret),
+        test=secrets.mode(secret) is ApiKeyMode.TEST,
+        token=client_tokens.claims_of(secret),
+        headers=headers,
+        preset=preset,
+        tags=tags_of(headers),
+        origin=origin,
+        address=address,
+        language=language,
+        idempotency_key=idempotency_key,
+        sent={},
+    )
 
 
 async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
@@ -119,12 +149,13 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
 
     A caller whose key is unknown learns nothing else about the request.
     """
-    road, call_id, secret, body, preset = arrival.road, arrival.call_id, arrival.secret, arrival.body, arrival.preset
+    head, call_id, body = arrival.head, arrival.call_id, arrival.body
+    road, secret, preset = head.road, head.secret, head.preset
     dialect = road.dialect
     now = runtime.clock()
     try:
         body, ask = await asyncio.to_thread(_read, dialect, body, preset) if len(body) > PARSE_ASIDE_BYTES else _read(dialect, body, preset)
-        asked = _asked(dialect, body, ask, secret, call_id, preset)
+        asked = _asked(dialect, body, ask, head, call_id)
         if asked.model in runtime.routes.routers:  # what the router chooses, and falls back to, is what the key may use
             asked = replace(asked, allowed=await _models_of(secret))
         plan = runtime.routes.plan(asked, now)
@@ -137,7 +168,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
     instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
     opening = Opening(
         id=call_id,
-        fingerprint=secrets.fingerprint(secret),
+        fingerprint=head.fingerprint,
         road="generic" if road.tool is None else "tool",
         endpoint=road.endpoint,
         api_name=road.api_name,
@@ -151,8 +182,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         markup=runtime.book.markup.dearest({first.price.model, *(price.model for price in plan.fallback_prices)}, now),
         route_reason=plan.why,
         besides=ask.besides,
-        idempotent=arrival.idempotency_key is not None,
-        token=client_tokens.claims_of(secret),
+        idempotent=head.idempotency_key is not None,
+        token=head.token,
         streamed=ask.streamed,
         input_tokens=ask.input_tokens,
         requested_max_output=ask.max_output_tokens,
@@ -162,10 +193,10 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         end_user=ask.end_user,
         conversation=ask.conversation,
         preset=preset.name if preset else None,
-        language=arrival.language,
-        tags=tags_of(arrival.headers),
-        origin=arrival.origin,
-        address=arrival.address,
+        language=head.language,
+        tags=head.tags,
+        origin=head.origin,
+        address=head.address,
     )
     return Prepared(dialect, ask, body, plan, spoken, opening, preset)
 
@@ -184,7 +215,8 @@ async def _models_of(secret: str) -> frozenset[str] | None:
         raise errors.Unavailable from None
 
 
-def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, preset: Version | None) -> Asked:
+def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -> Asked:
+    preset = head.preset
     return Asked(
         model=ask.model if preset is None else preset.aliases.get(ask.model, ask.model),
         dialects=reaches(dialect.form),
@@ -192,9 +224,9 @@ def _asked(dialect: Dialect, body: bytes, ask: Ask, secret: str, call_id: UUID, 
         input_tokens=ask.input_tokens,
         max_output_tokens=ask.max_output_tokens,
         look=lambda: features.needed(dialect.form, body, ask),
-        stick=lambda: features.conversation(body, ask, secret),
+        stick=lambda: features.conversation(body, ask, head.secret),
         lot=call_id.bytes,
-        echo_only=secrets.mode(secret) is ApiKeyMode.TEST,
+        echo_only=head.test,
     )
 
 

@@ -11,7 +11,7 @@ from domain.serving.health import Health, Trouble, limits_left, retry_after_seco
 from domain.serving.routing import Candidate
 from models.enums import UsageOutcome
 from models.ids import uuid7
-from proxy.admission import LetIn, Spoken, most_output
+from proxy.admission import Head, LetIn, Spoken, most_output
 from proxy.dialects.base import Credential, Headers, RefusalKind, StreamError
 from proxy.dialects.statuses import refused_as
 
@@ -155,7 +155,7 @@ class Try:
         )
 
 
-def request_of(call: LetIn, spoken: Spoken, candidate: Candidate, headers: Headers) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
+def request_of(call: LetIn, spoken: Spoken, candidate: Candidate, head: Head) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
     """Return address, header fields and body for a candidate's upstream.
 
     The model is the upstream's own name of it. The bound of output is what was held, where that is less than the client's; and no more than the
@@ -169,5 +169,9 @@ def request_of(call: LetIn, spoken: Spoken, candidate: Candidate, headers: Heade
         bounds.append(most_output(candidate.model, call.ask))
     name = upstream.named(candidate.model.name)
     body = spoken.dialect.rewrite(spoken.body, ask, model=name if name != ask.model else None, max_output_tokens=min(bounds) if bounds else None)
-    credential = None if upstream.key is None else Credential("x-api-key" if upstream.auth == "x-api-key" else "bearer", upstream.key)
-    return f"{upstream.url}{spoken.dialect.upstream_path}", spoken.dialect.request_headers(headers, credential), body
+    url = f"{upstream.url}{spoken.dialect.upstream_path}"
+    fields = head.sent.get(url)
+    if fields is None:
+        credential = None if upstream.key is None else Credential("x-api-key" if upstream.auth == "x-api-key" else "bearer", upstream.key)
+        fields = head.sent[url] = spoken.dialect.request_headers(head.headers, credential)
+    return url, fields, body

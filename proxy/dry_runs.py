@@ -37,7 +37,7 @@ async def price(runtime: Runtime, arrival: Arrival) -> Answer:
     try:
         admitted = await weigh(runtime.calls, call.opening)
     except _TOLD as refused:
-        await prove(arrival.secret)
+        await prove(arrival.head.secret)
         answer = call.dialect.refuse(translated(refused, arrival.request_id, now_seconds=time.time()))
         told |= {"would_be_admitted": False, "refusal": {"status": answer.status, "code": refused.code, "message": refused.message}}
     else:

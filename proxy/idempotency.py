@@ -38,9 +38,9 @@ class Keyed:
         """
         arrival = self._arrival
         try:
-            workspace_id, key_id = await callers.key_of(arrival.secret)
+            workspace_id, key_id = await callers.key_of(arrival.head.secret)
             name = answers.named(workspace_id, key_id, self._key)
-            road = f"{arrival.road.endpoint}\0{arrival.preset.name if arrival.preset else ''}".encode()
+            road = f"{arrival.head.road.endpoint}\0{arrival.head.preset.name if arrival.head.preset else ''}".encode()
             claim = Claim(workspace_id, name, request_hash(self._key, key_id, road, arrival.body), arrival.call_id)
             earlier = await answers.claim(claim)
         except (*UNREACHABLE, *CONTENDED):
@@ -56,7 +56,7 @@ class Keyed:
             return Refusal(RefusalKind.MISMATCH, "This Idempotency-Key was used before, for another request.", arrival.request_id)
         kept = None
         if earlier.sealed is not None:
-            kept = await asyncio.to_thread(unseal, earlier.sealed, arrival.secret, self._key, name)
+            kept = await asyncio.to_thread(unseal, earlier.sealed, arrival.head.secret, self._key, name)
         if kept is None:
             message = f"This Idempotency-Key was used, and its answer is not kept any more. What became of the call: GET /v1/receipts/{earlier.call_id}"
             return Refusal(RefusalKind.ANSWER_GONE, message, arrival.request_id)
@@ -86,6 +86,6 @@ class Keyed:
                 await answers.keep(claim, None)
                 return
             kept = Kept(status, tuple(field for field in headers if field[0] in PASSED), body)
-            await answers.keep(claim, await asyncio.to_thread(seal, kept, self._arrival.secret, self._key, claim.id))
+            await answers.keep(claim, await asyncio.to_thread(seal, kept, self._arrival.head.secret, self._key, claim.id))
         except (*UNREACHABLE, *CONTENDED) as error:
             log.warning("idempotent answer not kept", call=self._arrival.request_id, error=type(error).__name__)

@@ -6,6 +6,7 @@ candidate's; after the first byte there is no other try.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -24,7 +25,8 @@ from proxy.presets.registry import ANSWER_HEADER
 from proxy.progress import Progress
 from proxy.prompts import turn_of
 from proxy.replies import Reply
-from proxy.requests import Send
+from proxy.requests import Send, Wire
+from proxy.smoothing import count
 from proxy.translation.base import Untranslatable
 from proxy.translation.meter import TranslatedMeter
 from runtime import Runtime
@@ -65,16 +67,19 @@ class _Elsewhere(Exception):
 class Pump:
     """One call, from its request to its settlement."""
 
-    def __init__(self, runtime: Runtime, arrival: Arrival, send: Send) -> None:
+    def __init__(self, runtime: Runtime, arrival: Arrival, way: Wire | Send, over: "Callable[[Pump], None]") -> None:
+        head = arrival.head
         self._runtime = runtime
         self._arrival = arrival
-        self._dialect = arrival.road.dialect
-        self._reply = Reply(send, arrival.request_id, self.client_left)
+        self._over = over
+        self._dialect = head.road.dialect
+        self._reply = Reply(way, arrival.request_id, self.client_left)
+        self._counted = callable(way)  # by the door, before it read the body
         self._call: LetIn | None = None
         self._progress: Progress | None = None
         self._try: Try | None = None
         self._attempts: list[AttemptMade] = []
-        self._keyed = None if arrival.idempotency_key is None else Keyed(arrival, arrival.idempotency_key)
+        self._keyed = None if head.idempotency_key is None else Keyed(arrival, head.idempotency_key)
         self._last: Answer | bytes | None = None
         self._whisper: asyncio.Task[None] | None = None
         self._received_at = runtime.clock()
@@ -83,9 +88,14 @@ class Pump:
         self._why: str | None = None
         self._ending = False
 
-    def start(self) -> "asyncio.Task[None]":
-        """Begin, in a task that the caller keeps."""
+    def start(self) -> None:
+        """Begin, in a task of its own; `over` is called at its end, and whoever calls this keeps the pump until then."""
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def task(self) -> "asyncio.Task[None]":
+        """The task, once begun, until its end."""
+        assert self._task is not None
         return self._task
 
     @property
@@ -153,6 +163,7 @@ class Pump:
             await self._give_up()
         finally:
             # nothing refers to itself any more: what the call held is free at once, and not when a collection comes round to it
+            self._over(self)
             self._task = None
             self._reply.over()
 
@@ -176,6 +187,8 @@ class Pump:
                     self._ending = True
                     await self._reply.whole(earlier.status, list(earlier.headers), earlier.body)
                     return None
+            if not self._counted:
+                await count(self._runtime.smoothing, self._arrival.head.fingerprint, self._reply.own)
             return await let_in(self._runtime, self._arrival)
         except BadRequest as bad:
             refusal = Refusal(RefusalKind.BAD_REQUEST, bad.message, self._arrival.request_id, param=bad.param)
@@ -268,7 +281,7 @@ class Pump:
     async def _exchange(self, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
         """Send the call to one upstream, and relay what it answers; raises _Elsewhere when the next candidate should be asked."""
         upstream = made.candidate.upstream
-        url, headers, body = request_of(call, spoken, made.candidate, self._arrival.headers)
+        url, headers, body = request_of(call, spoken, made.candidate, self._arrival.head)
         try:
             async with self._runtime.upstreams.post(url, headers, body, upstream.waits, stale=lambda: self._sent_again(made)) as response:
                 made.answered(response.headers, self._runtime.clock())

@@ -5,7 +5,7 @@ import time
 
 from proxy.admission import Arrival
 from proxy.pump import SETTLE_SECONDS, Pump
-from proxy.requests import Send
+from proxy.requests import Send, Wire
 from runtime import Runtime
 
 PULSE_SECONDS = 2.0
@@ -18,7 +18,6 @@ class Relay:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._pumps: set[Pump] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._pulse = asyncio.create_task(self._beat())
 
     @property
@@ -26,15 +25,12 @@ class Relay:
         """How many calls are under way."""
         return len(self._pumps)
 
-    def start(self, arrival: Arrival, send: Send) -> "tuple[Pump, asyncio.Task[None]]":
-        """Begin a call; it answers the client through `send`, and settles whatever happens. The task ends when all of it is done."""
-        pump = Pump(self.runtime, arrival, send)
-        task = pump.start()
+    def start(self, arrival: Arrival, way: Wire | Send) -> Pump:
+        """Begin a call; it answers the client on its wire or through `send`, and settles whatever happens. Its task ends when all of it is done."""
+        pump = Pump(self.runtime, arrival, way, self._pumps.discard)
         self._pumps.add(pump)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._pumps.discard(pump))
-        return pump, task
+        pump.start()
+        return pump
 
     async def _beat(self) -> None:
         """Every PULSE_SECONDS, keep the progress of all calls in one commit."""
@@ -48,11 +44,11 @@ class Relay:
 
     async def close(self) -> None:
         """Let calls under way finish for CLOSE_SECONDS, then end them with an error and settle what they delivered."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        if self._pumps:
+            await asyncio.wait([pump.task for pump in self._pumps], timeout=CLOSE_SECONDS)
         for pump in list(self._pumps):
             pump.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=SETTLE_SECONDS + 1)
+        if self._pumps:
+            await asyncio.wait([pump.task for pump in self._pumps], timeout=SETTLE_SECONDS + 1)
         self._pulse.cancel()
         await asyncio.gather(self._pulse, return_exceptions=True)

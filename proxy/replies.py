@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 
 from proxy.dialects.base import Answer
-from proxy.requests import Send
+from proxy.requests import Send, Wire
+
+_OURS = frozenset((b"request-id", b"x-request-id", b"content-length"))
 
 
 def _nobody() -> None:
@@ -12,13 +14,17 @@ def _nobody() -> None:
 
 
 class Reply:
-    """The client's side of a call, over ASGI's `send`. Nothing is sent to a client that is gone, and nothing raised for it.
+    """The client's side of a call, over its wire, or ASGI's `send`. Nothing is sent to a client that is gone, and nothing raised for it.
 
     `own` are the header fields of ours that every answer carries, `told` those of the try that answers; `on_loss` is called when a send finds the client gone.
     """
 
-    def __init__(self, send: Send, request_id: str, on_loss: Callable[[], None]) -> None:
-        self._send = send
+    def __init__(self, way: Wire | Send, request_id: str, on_loss: Callable[[], None]) -> None:
+        self._wire: Wire | None = None
+        if callable(way):
+            self._send = way
+        else:
+            self._wire = way
         self._on_loss = on_loss
         self.own: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode()), (b"request-id", request_id.encode())]
         self.told: list[tuple[bytes, bytes]] = []
@@ -37,7 +43,10 @@ class Reply:
         self.started = True
         given = [field for field in headers if field[0] not in (b"request-id", b"x-request-id")]
         self._status, self._headers = status, [*given, *self.own, *self.told]
-        await self._put({"type": "http.response.start", "status": status, "headers": self._headers})
+        if self._wire is None:
+            await self._put({"type": "http.response.start", "status": status, "headers": self._headers})
+        elif self.here:
+            self._wire.begin(status, self._headers)
 
     async def say(self, body: bytes, *, last: bool = False) -> None:
         """Send a part of the body, or the last."""
@@ -46,10 +55,31 @@ class Reply:
             self._recorded += body
             if self._limit is not None and len(self._recorded) > self._limit:
                 self._recorded = None
-        await self._put({"type": "http.response.body", "body": body, "more_body": not last})
+        wire = self._wire
+        if wire is None:
+            await self._put({"type": "http.response.body", "body": body, "more_body": not last})
+        elif self.here:
+            wire.say(body, last=last)
+            self.sent_at = time.monotonic()
+            if wire.paused and not last:
+                self.sending_since = self.sent_at
+                try:
+                    await wire.drained()
+                finally:
+                    self.sending_since = None
+                    self.sent_at = time.monotonic()
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a whole answer, with its length."""
+        if self._wire is not None:
+            self.started = self.ended = True
+            self._status = status
+            self._headers = [field for field in headers if field[0] not in _OURS]
+            self._headers += self.own
+            self._headers += self.told
+            if self.here:
+                self._wire.whole(status, self._headers, body)
+            return
         length = (b"content-length", str(len(body)).encode())
         await self.begin(status, [*(field for field in headers if field[0] != b"content-length"), length])
         await self.say(body, last=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from domain.access.callers import Whence
 
@@ -14,6 +14,35 @@ Send = Callable[[Message], Awaitable[None]]
 LARGEST_BODY_BYTES = 32 * 1024 * 1024
 UNPROVED_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 60.0
+
+
+class Wire(Protocol):
+    """A client's connection while it waits for one answer: what is written goes out at once. Nothing is raised when the client is gone."""
+
+    on_loss: Callable[[], None] | None
+    """Called when the client leaves before the answer's end."""
+    on_resume: Callable[[], None] | None
+    """Called when the client takes again what it had stopped to take."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body of the request."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client takes less than it is given."""
+
+    async def drained(self) -> None:
+        """Wait until the client takes more, or is gone."""
+
+    def begin(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """Begin an answer whose length is not known."""
+
+    def say(self, data: bytes, *, last: bool = False) -> None:
+        """Write a part of the body, or the last."""
+
+    def whole(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write a whole answer."""
 
 
 class ClientGone(Exception):

@@ -4,14 +4,15 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import UUID
 
 import structlog
 
 from domain import errors
-from domain.access import client_tokens
+from domain.access import client_tokens, secrets
 from models.ids import uuid7
-from proxy.admission import PARSE_ASIDE_BYTES, Arrival, Road, choose, prove, translated
+from proxy.admission import PARSE_ASIDE_BYTES, Arrival, Head, Road, choose, head_of, prove, translated
 from proxy.dialects import anthropic, embeddings, openai, responses, speech, transcriptions
 from proxy.dialects.base import Answer, BadRequest, Headers, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
@@ -21,7 +22,7 @@ from proxy.dry_runs import price, wanted
 from proxy.idempotency import HEADER as IDEMPOTENCY
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
-from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, gone, read_body
+from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, Wire, gone, read_body
 from proxy.smoothing import Telling
 from proxy.translation.responses_to_openai.request import as_chat
 
@@ -90,6 +91,36 @@ class Inference:
         if refusal is not None:
             await _answer(send, road.dialect.refuse(refusal), request_id)
 
+    def straight(self, path: str, headers: list[tuple[bytes, bytes]], address: str) -> Callable[[Wire], None] | None:
+        """Return what takes the requests to a road with these header fields that came whole; None where one of them asks for more than the plainest call."""
+        road = ROADS[path]
+        shown = credentials(headers)
+        if len(shown) != 1 or not secrets.well_formed(shown[0]) or road.endpoint in SHAPED:
+            return None
+        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language", IDEMPOTENCY, DRY_RUN)}
+        if IDEMPOTENCY in found or DRY_RUN in found:
+            return None
+        try:
+            preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
+        except BadRequest:
+            return None
+        language = found.get(b"x-language", "")
+        head = head_of(
+            road,
+            shown[0],
+            headers,
+            preset,
+            origin=found.get(b"origin"),
+            address=address.partition("%")[0],
+            language=language if LANGUAGE.fullmatch(language) else None,
+            idempotency_key=None,
+        )
+        return partial(self._take, head)
+
+    def _take(self, head: Head, wire: Wire) -> None:
+        call_id = uuid7()
+        wire.on_loss = self.relay.start(Arrival(head, call_id, str(call_id), wire.body), wire).client_left
+
     async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Telling, call_id: UUID) -> Refusal | None:
         request_id = str(call_id)
         headers = scope["headers"]
@@ -122,18 +153,17 @@ class Inference:
         except errors.Refusal as refused:
             return translated(refused, request_id, now_seconds=time.time())
         client = scope.get("client")
-        arrival = Arrival(
+        head = head_of(
             road,
-            call_id,
             secret,
             headers,
-            body,
             preset,
             origin=found.get(b"origin"),
             address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
             language=language if LANGUAGE.fullmatch(language) else None,
             idempotency_key=idempotency_key,
         )
+        arrival = Arrival(head, call_id, request_id, body)
         if dry:
             return await self._dry_run(arrival, send)
         await self._carry(arrival, receive, send)
@@ -160,7 +190,8 @@ class Inference:
             if waiting:
                 here.cancel()
 
-        pump, task = self.relay.start(arrival, send)
+        pump = self.relay.start(arrival, send)
+        task = pump.task
         task.add_done_callback(over)
         try:
             await gone(receive)  # also when the answer is complete

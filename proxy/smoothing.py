@@ -10,6 +10,20 @@ from domain.serving.smoothing import Smoother, Standing
 from proxy.requests import Message, Send
 
 
+async def count(smoother: Smoother, fingerprint: str, own: list[tuple[bytes, bytes]]) -> None:
+    """Count a request with a key, and add to `own` what its answer tells of that; raises BoundReached when it comes too soon."""
+    if smoother.rate is None:
+        return
+    try:
+        standing = await smoother.take(fingerprint)
+    except BoundReached as refused:
+        wait_seconds = refused.resets_at.timestamp() - time.time() if refused.resets_at else 1
+        own += smoother.fields(Standing(0, max(1, math.ceil(wait_seconds))))
+        raise
+    if standing is not None:
+        own += smoother.fields(standing)
+
+
 class Telling:
     """A `send` that puts RateLimit fields on the answer, once the request was counted."""
 
@@ -29,11 +43,8 @@ class Telling:
         """Count a request with a key; raises BoundReached when it comes too soon. What cannot be a key is not counted: it is refused anyway."""
         if smoother.rate is None or not secrets.well_formed(secret):
             return
+        fields: list[tuple[bytes, bytes]] = []
         try:
-            standing = await smoother.take(secrets.fingerprint(secret))
-        except BoundReached as refused:
-            wait_seconds = refused.resets_at.timestamp() - time.time() if refused.resets_at else 1
-            self._fields = smoother.fields(Standing(0, max(1, math.ceil(wait_seconds))))
-            raise
-        if standing is not None:
-            self._fields = smoother.fields(standing)
+            await count(smoother, secrets.fingerprint(secret), fields)
+        finally:
+            self._fields = fields

@@ -1,7 +1,8 @@
 """Numbers on this process for Prometheus: requests answered and under way. Labels are ours alone, so that no client can make new ones."""
 
 import hmac
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
@@ -35,6 +36,23 @@ class Counted:
         self._app = app
         self._path = path
         self._over: dict[tuple[str, str], Counter] = {}
+        self._of_post = partial(self._ended, "POST")
+
+    def began(self, method: str) -> Callable[[int | None], None]:
+        """Count a request that does not come through here; return what is told its status when it is over, None when its client left first."""
+        IN_FLIGHT.inc()
+        return self._of_post if method == "POST" else partial(self._ended, method)
+
+    def _ended(self, method: str, status: int | None) -> None:
+        IN_FLIGHT.dec()
+        self._count(method, UNANSWERED if status is None else str(status))
+
+    def _count(self, method: str, status: str) -> None:
+        of = method if method in METHODS else OTHER, status
+        over = self._over.get(of)
+        if over is None:  # finding a counter by its labels costs more than counting
+            over = self._over[of] = REQUESTS.labels(of[0], self._path, status)
+        over.inc()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and count it when it is over, however it ends."""
@@ -51,11 +69,7 @@ class Counted:
             await self._app(scope, receive, noting)
         finally:
             IN_FLIGHT.dec()
-            of = scope["method"] if scope["method"] in METHODS else OTHER, status
-            over = self._over.get(of)
-            if over is None:  # finding a counter by its labels costs more than counting
-                over = self._over[of] = REQUESTS.labels(of[0], self._path, status)
-            over.inc()
+            self._count(scope["method"], status)
 
 
 def document(runtime: Runtime) -> Document | None:
