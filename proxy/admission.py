@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from domain import errors
 from domain.access import callers, client_tokens, secrets
@@ -37,8 +38,7 @@ MOST_OUTPUT_TOKENS = 10_000_000
 """The most that a client's own bound is taken for; no model says more in one answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(msgspec.Struct, frozen=True):
     """A request in the dialect of an upstream: the client's bytes, or their translation with what that says."""
 
     dialect: Dialect
@@ -47,8 +47,7 @@ class Spoken:
     translation: Translation | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A call that was read, routed and priced: what the client asked, and what the first candidate of the plan is asked."""
 
     dialect: Dialect
@@ -60,8 +59,7 @@ class Prepared:
     preset: Version | None
 
 
-@dataclass(frozen=True, slots=True)
-class LetIn(Prepared):
+class LetIn(Prepared, frozen=True):
     """A call that may go upstream, with what the relay needs."""
 
     admitted: Admitted

@@ -1,7 +1,6 @@
 """One try of a call at one upstream: what it is asked, what its refusals mean, and what is learnt from it."""
 
 import time
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -25,8 +24,7 @@ _RETRY_AFTER = (b"retry-after", b"retry-after-ms")
 _CLIENTS_TYPES = frozenset({"invalid_request_error"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a refusal of an upstream means.
 
     `trouble` is None when the upstream is well and the request is at fault. `elsewhere` tells whether another upstream may serve it. `shown` is what
@@ -72,8 +70,7 @@ def trouble_of(error: StreamError) -> Trouble | None:
     return Trouble.BUSY if error.type in _BUSY_TYPES else Trouble.BROKEN
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a try, or the whole call, ended, before it is settled; `http_status` is what the client was answered."""
 
     consumption: Consumption

@@ -31,8 +31,8 @@ from proxy.translation.base import Untranslatable
 from proxy.translation.meter import TranslatedMeter
 from runtime import Runtime
 
-SETTLE_SECONDS = 10.0
-"""How long a client waits for its last event while the database is away; the settlement goes on without it."""
+SETTLE_SECONDS = 8.0
+"""How long a client waits for its last event while the database is away, with a beat of two seconds more at most; the settlement goes on without it."""
 SEND_SECONDS = 120.0
 """How long a client may read nothing before it counts as gone."""
 KEEP_ALIVE_SECONDS = 15.0
@@ -82,6 +82,8 @@ class Pump:
         self._keyed = None if head.idempotency_key is None else Keyed(arrival, head.idempotency_key)
         self._last: Answer | bytes | None = None
         self._whisper: asyncio.Task[None] | None = None
+        self._closing: tuple[float, Answer | Refusal | bytes] | None = None
+        self._late: asyncio.Task[None] | None = None
         self._received_at = runtime.clock()
         self._clock = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -137,8 +139,10 @@ class Pump:
 
         One look at all calls every two seconds costs less than a timer for every chunk.
         """
-        reply = self._reply
-        if now - self._clock >= LONGEST_SECONDS:
+        reply, closing = self._reply, self._closing
+        if closing is not None and self._late is None and now - closing[0] >= SETTLE_SECONDS:
+            self._late = asyncio.create_task(self._say_last(self._end(closing[1])))
+        elif now - self._clock >= LONGEST_SECONDS:
             self._interrupt("upstream_timeout")
         elif reply.sending_since is not None:
             if now - reply.sending_since >= SEND_SECONDS:
@@ -484,16 +488,14 @@ class Pump:
             latency_ms=self._elapsed_ms(),
             attempts=tuple(self._attempts),
         )
-        late: list[asyncio.Task[None]] = []
-        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: late.append(asyncio.create_task(self._say_last(self._end(last)))))
+        self._closing = (time.monotonic(), last)
         bug: Exception | None = None
         try:
             await self._close(ending, last)
         except Exception as error:  # the client has its answer all the same, and the sweep closes the hold
             bug = error
-        finally:
-            timer.cancel()
-        await (late[0] if late else self._say_last(self._end(last)))
+        self._closing = None
+        await (self._say_last(self._end(last)) if self._late is None else self._late)
         if bug is not None:
             raise bug
         turn = turn_of(call, ending)

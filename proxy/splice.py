@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,8 +15,7 @@ class NotAnObject(ValueError):
     """The text is no JSON object whose fields can be told apart; the message says why, in words a client may read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Where a field stands: its key starts at `key`, its value is `text[start:end]`; offsets in bytes."""
 
     key: int

@@ -136,8 +136,7 @@ class ModelView:
     routes_to: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class QuoteLine:
+class QuoteLine(msgspec.Struct, frozen=True):
     """What one bucket of a call costs."""
 
     bucket: Bucket
@@ -146,8 +145,7 @@ class QuoteLine:
     picousd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(msgspec.Struct, frozen=True):
     """What a call costs: `needs_review` when a bucket had no row and was priced at the dearest one instead."""
 
     price_id: UUID | None
@@ -169,22 +167,25 @@ def quote(price: PriceVersion, quantities: Mapping[Bucket, int], *, service_tier
     tier = None if service_tier in STANDARD_TIERS else service_tier
     place = None if geography in STANDARD_PLACES else geography
     amounts = dict(quantities)
-    reasoning = min(amounts.get(Bucket.REASONING, 0), amounts.get(Bucket.OUTPUT, 0))
-    if price.prices(Bucket.REASONING):
-        amounts[Bucket.OUTPUT] = amounts.get(Bucket.OUTPUT, 0) - reasoning
-        amounts[Bucket.REASONING] = reasoning
-    else:
-        amounts[Bucket.REASONING] = 0
-    prompt_tokens = sum(amounts.get(bucket, 0) for bucket in INPUT_BUCKETS)
+    if Bucket.REASONING in amounts:
+        reasoning = min(amounts[Bucket.REASONING], amounts.get(Bucket.OUTPUT, 0))
+        if Bucket.REASONING in price.buckets:
+            amounts[Bucket.OUTPUT] = amounts.get(Bucket.OUTPUT, 0) - reasoning
+            amounts[Bucket.REASONING] = reasoning
+        else:
+            amounts[Bucket.REASONING] = 0
+    if amounts.get(Bucket.CALLS) and Bucket.CALLS not in price.buckets:
+        del amounts[Bucket.CALLS]
+    used = [bucket for bucket in BUCKETS if bucket in amounts and amounts[bucket] > 0]
+    prompt_tokens = sum([amounts[bucket] for bucket in used if bucket in INPUT_BUCKETS])
     lines, review, picousd = [], False, 0
-    for bucket in BUCKETS:
-        quantity = amounts.get(bucket, 0)
-        if quantity <= 0 or (bucket is Bucket.CALLS and not price.prices(bucket)):
-            continue
+    for bucket in used:
+        quantity = amounts[bucket]
         row, exact = price.row_for(bucket, prompt_tokens, tier, place)
         review = review or not exact
-        lines.append(QuoteLine(bucket, quantity, row, quantity * row.picousd))
-        picousd += quantity * row.picousd
+        cost = quantity * row.picousd
+        lines.append(QuoteLine(bucket, quantity, row, cost))
+        picousd += cost
     return Quote(price_id=price.id, lines=tuple(lines), picousd=picousd, needs_review=review)
 
 

@@ -74,11 +74,15 @@ class Rules:
 
     def in_force(self, model: str, workspace_id: UUID, at: datetime) -> RuleView | None:
         """Return the most particular rule for a call of a workspace that was admitted `at` an instant; None when it is charged at list price."""
+        if not self._rules:
+            return None
         fitting = [rule for rule in self._rules if rule.model in (None, model) and rule.workspace_id in (None, workspace_id) and rule.holds(at)]
         return max(fitting, key=lambda rule: rule.particularity, default=None)
 
     def dearest(self, models: Collection[str], at: datetime) -> Fraction:
         """Return the most that a list value of one of these models may be multiplied with, whoever calls: who that is, a hold learns later."""
+        if not self._rules:
+            return LIST
         fitting = [rule for rule in self._rules if (rule.model is None or rule.model in models) and rule.holds(at)]
         factors = [Fraction(rule.numerator, rule.denominator) for rule in fitting]
         if any(rule.model is None and rule.workspace_id is None for rule in fitting):
@@ -93,7 +97,7 @@ def multiplied(list_picousd: int, numerator: int, denominator: int) -> int:
 
 def most(picousd: int, factor: Fraction) -> int:
     """Return the most that a list value may be charged, in whole picodollars."""
-    return picousd if factor == LIST else -(-picousd * factor.numerator // factor.denominator)
+    return picousd if factor is LIST or factor == LIST else -(-picousd * factor.numerator // factor.denominator)
 
 
 _COLUMNS = "id, model, workspace_id, numerator, denominator, effective_from, effective_until, creator_kind, creator_id, creator_name, created_at"

@@ -14,28 +14,51 @@ from models.database import CONTENDED, UNREACHABLE
 
 Item = dict[str, Any]
 Answer = asyncpg.Record
+_ENCODER = msgspec.json.Encoder()
+
 Run = Callable[[str, bool], Awaitable[Sequence[Answer]]]
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
+    """An item that waits for its answer."""
+
     item: Item
     future: "asyncio.Future[Answer]"
     passed_over: int = 0
+    outcome: Answer | BaseException | None = None
+
+    def again(self) -> "asyncio.Future[Answer]":
+        """Return where the answer will be, or is, when whoever waited for it was cancelled, and their future with them."""
+        if self.future.cancelled():
+            self.future = asyncio.get_running_loop().create_future()
+            if self.outcome is not None:
+                self.answer(self.outcome)
+        return self.future
+
+    def answer(self, outcome: Answer | BaseException) -> None:
+        """Give the answer to who waits, and keep it where nobody does."""
+        if self.future.done():
+            self.outcome = outcome
+        elif isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Batch:
     """One queue of like requests, of which at most `most` are in one statement, and one statement is under way at a time.
 
-    `run` takes the items as a JSON array, each with its place `n`, and whether to wait for locks, and answers a row for each. An answer
+    `run` takes the items as a JSON array, each with its place `n`, and whether to wait for locks, and answers a row for each. In its column `says`,
     'busy' means that its account was locked by another batch: it goes to the head of the next one, which waits. A statement that fails
     is tried again item by item, so that one bad item harms no other. A batch decides nothing that single calls would decide otherwise.
     """
 
-    def __init__(self, run: Run, *, most: int) -> None:
+    def __init__(self, run: Run, *, most: int, says: str = "result") -> None:
         self._run = run
+        self._says = says
         self._most = most
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Answer:
@@ -43,18 +66,18 @@ class Batch:
 
         A cancelled submission may have been carried out: whoever cancels must look.
         """
-        return await self.enqueue(item)
+        return await self.enqueue(item).future
 
-    def enqueue(self, item: Item) -> "asyncio.Future[Answer]":
-        """Return where the item's answer will be, for who waits in a way of their own."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(item, future))
+    def enqueue(self, item: Item) -> Waiting:
+        """Return the item as it waits, for who waits in a way of their own."""
+        waiting = Waiting(item, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         if self._worker is None:
             self._worker = asyncio.create_task(self._drain())
-        return future
+        return waiting
 
     async def _drain(self) -> None:
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
@@ -68,9 +91,11 @@ class Batch:
             for entry in (*batch, *self._waiting):  # unanswered only when this task itself is killed
                 entry.future.cancel()
 
-    async def _commit(self, batch: list[_Waiting], *, wait: bool) -> None:
+    async def _commit(self, batch: list[Waiting], *, wait: bool) -> None:
         try:
-            text = msgspec.json.encode([{**entry.item, "n": place} for place, entry in enumerate(batch)]).decode()
+            for place, entry in enumerate(batch):
+                entry.item["n"] = place
+            text = _ENCODER.encode([entry.item for entry in batch]).decode()
             rows = await self._run(text, wait)
         except UNREACHABLE as error:
             self._fail(batch, error)
@@ -88,18 +113,17 @@ class Batch:
         else:
             busy = []
             for entry, row in zip(batch, rows, strict=True):
-                if row.get("verdict", row.get("result")) == "busy":
+                if row[self._says] == "busy":
                     entry.passed_over += 1
                     busy.append(entry)
-                elif not entry.future.done():
-                    entry.future.set_result(row)
+                else:
+                    entry.answer(row)
             self._waiting.extendleft(reversed(busy))
 
     @staticmethod
-    def _fail(batch: list[_Waiting], error: BaseException) -> None:
+    def _fail(batch: list[Waiting], error: BaseException) -> None:
         for entry in batch:
-            if not entry.future.done():
-                entry.future.set_exception(error)
+            entry.answer(error)
 
 
 def statement(sql: str) -> Run:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from domain import errors
 from domain.access.client_tokens import Claims
@@ -24,7 +24,10 @@ from models.enums import Bucket, TokenCountSource, UsageOutcome
 from models.ids import instant
 
 SWEEP_AT_ONCE = 200
+_CALLS = (Bucket.CALLS,)
+_OUTPUT = (Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
 TOKENS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT)
+_TOKENS = frozenset(TOKENS)
 SLOWEST_RETRY_SECONDS = 5.0
 LARGEST_CHARGE_PICOUSD = 10**15
 """No call costs a thousand dollars: a provider that reports more reports nonsense, which must neither keep the books from closing nor overflow a cell."""
@@ -34,8 +37,7 @@ LARGEST_COUNT = 10**8
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """A call that asks to be let in.
 
     `max_output_tokens` is the most it may put out over all its choices, `instalment_tokens` how much of that is held at first. `price` is that of
@@ -69,7 +71,7 @@ class Opening:
     address: str | None = None
     fallbacks: tuple[PriceVersion, ...] = ()
     route_reason: str | None = None
-    besides: Mapping[Bucket, int] = field(default_factory=dict)
+    besides: Mapping[Bucket, int] = msgspec.field(default_factory=dict)
     app_id: UUID | None = None
     idempotent: bool = False
     token: Claims | None = None
@@ -78,22 +80,22 @@ class Opening:
     @property
     def input_picousd(self) -> int:
         """The most that the counted input, and what is used besides, may cost at any candidate."""
-        dearest = max(
-            self.input_tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=self.input_tokens)
-            + sum(amount * price.dearest((bucket,), prompt_tokens=self.input_tokens) for bucket, amount in ({Bucket.CALLS: 1} | dict(self.besides)).items())
-            for price in (self.price, *self.fallbacks)
-        )
+        tokens, dearest = self.input_tokens, 0
+        for price in (self.price, *self.fallbacks):
+            amount = tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=tokens) + price.dearest(_CALLS, prompt_tokens=tokens)
+            for bucket, besides in self.besides.items():
+                amount += besides * price.dearest((bucket,), prompt_tokens=tokens)
+            dearest = max(dearest, amount)
         return most(dearest, self.markup)
 
     @property
     def output_picousd(self) -> int:
         """The most that a token of output may cost at any candidate."""
-        buckets = (Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
-        return most(max(price.dearest(buckets, prompt_tokens=self.input_tokens) for price in (self.price, *self.fallbacks)), self.markup)
+        tokens = self.input_tokens
+        return most(max([price.dearest(_OUTPUT, prompt_tokens=tokens) for price in (self.price, *self.fallbacks)]), self.markup)
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A call that was let in: its hold is durable, and covers `output_tokens`. `payer` is `cash`, `quota`, or None for a call that costs nothing."""
 
     call_id: UUID
@@ -105,8 +107,7 @@ class Admitted:
     payer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """What another model than the call's own did for its answer, priced by its own version; `unpriced` when that is only the call's, for want of one."""
 
     price_id: UUID
@@ -114,15 +115,14 @@ class Part:
     unpriced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Consumption:
+class Consumption(msgspec.Struct, frozen=True):
     """What a call has used so far: kept with its hold every two seconds, and final at its settlement.
 
     `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look.
     """
 
     model: str | None = None
-    quantities: dict[str, int] = field(default_factory=dict)
+    quantities: dict[str, int] = msgspec.field(default_factory=dict)
     service_tier: str | None = None
     geography: str | None = None
     reported: bool = False
@@ -154,8 +154,7 @@ class Consumption:
         return sum(totals.get(bucket, 0) for bucket in TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptMade:
+class AttemptMade(msgspec.Struct, frozen=True):
     """One upstream try, over.
 
     `model` is the upstream's own name. `reason` is why this upstream: `first`, `weight`, `sticky`, `fallback`. `price` is the list price of its
@@ -177,8 +176,7 @@ class AttemptMade:
     consumption: Consumption | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a call ended: everything that its settlement records.
 
     `model`, `provider` and `price` are those of the attempt that answered, which is charged; `attempts` are all, the last of them that one. A sweep
@@ -210,11 +208,14 @@ def reckon(book: Book, used: Consumption, price: PriceVersion, *, upstream: str 
     if not used.quantities:
         return FREE
 
-    def own(listed: PriceVersion) -> PriceVersion:
-        return listed if upstream is None or at is None else book.price(listed.model, at, upstream) or listed
+    def own(version: PriceVersion) -> PriceVersion:
+        return version if upstream is None or at is None else book.price(version.model, at, upstream) or version
 
     first = own(price)
-    lines = [quote(first, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)]
+    listed = quote(first, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)
+    if not used.others and not used.doubtful and listed.picousd <= LARGEST_CHARGE_PICOUSD:
+        return listed
+    lines = [listed]
     for part in used.others:
         lines.append(quote(own(book.price_by_id(part.price_id) or price), _buckets(part.quantities), service_tier=None, geography=used.geography))
     picousd = sum(line.picousd for line in lines)
@@ -222,16 +223,14 @@ def reckon(book: Book, used: Consumption, price: PriceVersion, *, upstream: str 
     return Quote(first.id, tuple(row for line in lines for row in line.lines), min(picousd, LARGEST_CHARGE_PICOUSD), review)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A call whose charge is booked, in microdollars."""
 
     charge_microusd: int
     available_microusd: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(msgspec.Struct, frozen=True):
     """A sign of life of a call: how far it is, who answers it, and for how many output tokens its hold should be good.
 
     `model`, `upstream` and `price` are those of the candidate that is tried now, `failed` the tries before it: what the sweep goes by.
@@ -256,7 +255,7 @@ class Calls:
     def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
         self._book = book
         self._hold_seconds = hold_seconds
-        self._admissions = Batch(statement("SELECT * FROM admit_3($1::jsonb, $2)"), most=batch)
+        self._admissions = Batch(statement("SELECT * FROM admit_3($1::jsonb, $2)"), most=batch, says="verdict")
         self._settlements = Batch(statement("SELECT * FROM settle_2($1::jsonb, $2)"), most=batch)
         self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_2($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
@@ -270,12 +269,12 @@ class Calls:
         item = self.admission(opening)
         first = self._admissions.enqueue(item)
         try:
-            row = await asyncio.shield(first)
+            row = await first.future
         except asyncio.CancelledError:
-            self._spawn(self._release(self._answered(first, item), opening))
+            self._spawn(self._release(self._answered(first.again(), item), opening))
             raise
         except (*UNREACHABLE, *CONTENDED):
-            row = await self._admitted_after_all(first, item, opening)
+            row = await self._admitted_after_all(first.future, item, opening)
         return admitted_of(row, opening)
 
     async def _admitted_after_all(self, first: "asyncio.Future[Answer]", item: Item, opening: Opening) -> Answer:
@@ -486,7 +485,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
     amounts = {bucket: min(quantity, LARGEST_COUNT) for bucket, quantity in used.totals.items() if quantity}
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
     costs = [_cost(book, made, ending, priced) for made in ending.attempts]
-    upstream_cost_picousd = sum(cost.picousd for cost in costs)
+    upstream_cost_picousd = sum([cost.picousd for cost in costs])
     unseen = by == "sweep" or not ending.attempts
     if unseen:  # nobody saw how its last try went
         upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
@@ -505,7 +504,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "outcome": ending.outcome.value,
         "http_status": ending.http_status,
         "error_code": ending.error_code,
-        "tokens": sum(amounts.get(bucket, 0) for bucket in TOKENS),
+        "tokens": sum([amounts[bucket] for bucket in amounts if bucket in _TOKENS]),
         "input_tokens": amounts.get(Bucket.UNCACHED_INPUT, 0),
         "output_tokens": amounts.get(Bucket.OUTPUT, 0),
         "cache_read_tokens": amounts.get(Bucket.CACHE_READ, 0),

@@ -72,7 +72,7 @@ class Failed:
     retryable: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Try:
     at: float
     failed: bool

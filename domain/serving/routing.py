@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from domain.errors import Forbidden, Unavailable, UnknownModel, Unpriced
 from domain.money.catalogue import Book, ModelView, PriceVersion
 from domain.serving.health import Health, Standing
@@ -63,8 +65,7 @@ class Upstream:
         return self.rename.get(model, model)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What a request asks of the router.
 
     `dialects` are the upstream dialects in which it can be served, its own first, `forms` the APIs of a dialect that has several. `look` reads what
@@ -85,8 +86,7 @@ class Asked:
     forms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """One upstream that may be tried: with its model, the price version that would be charged, and why it stands where it does.
 
     Reasons: `first` (by priority, or no other serves the model), `weight` (by lot), `sticky` (its conversation goes there), `spare` (those that
@@ -99,8 +99,7 @@ class Candidate:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The tries that a call may make, best first, and why their models: `named`, `alias`, or `router` with the router's name.
 
     `routed` tells that a router and not the client chose the model.

@@ -94,6 +94,7 @@ class Smoother:
         self._telling: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
         self._away_until = 0.0
+        self._policy: tuple[bytes, bytes] | None = None
 
     async def take(self, name: str) -> Standing | None:
         """Count a request of a key, and return where it stands; None where nothing is smoothed. Raises BoundReached, saying when to come again."""
@@ -120,8 +121,9 @@ class Smoother:
     def fields(self, standing: Standing) -> list[tuple[bytes, bytes]]:
         """Return the header fields that tell where a key stands (draft-ietf-httpapi-ratelimit-headers-10)."""
         assert self.rate is not None, "nothing stands where nothing is smoothed"
-        policy = b'"%b";q=%d;w=%d' % (self._kind.encode(), self.rate.burst, self.rate.window_seconds)
-        return [(b"ratelimit-policy", policy), (b"ratelimit", b'"%b";r=%d;t=%d' % (self._kind.encode(), standing.left, standing.refill_seconds))]
+        if self._policy is None:
+            self._policy = (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (self._kind.encode(), self.rate.burst, self.rate.window_seconds))
+        return [self._policy, (b"ratelimit", b'"%b";r=%d;t=%d' % (self._kind.encode(), standing.left, standing.refill_seconds))]
 
     async def close(self) -> None:
         """Tell what is untold."""

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
+import msgspec
+
 from models.enums import Bucket
 from proxy.splice import Span
 
@@ -28,8 +30,7 @@ class BadRequest(Exception):
         self.param = param
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What admission needs to know of a request body.
 
     `max_output_tokens` is for one choice and None when the client set no bound; `input_tokens` is an estimate, at least 1 (see
@@ -47,14 +48,13 @@ class Ask:
     include_usage: bool
     end_user: str | None
     conversation: str | None
-    spans: Mapping[str, Span] = field(repr=False)
-    besides: Mapping[Bucket, int] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    spans: Mapping[str, Span]
+    besides: Mapping[Bucket, int] = msgspec.field(default_factory=dict)
+    aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
+    namespaces: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What one answer used, in disjoint buckets that are each priced; only `reasoning_tokens` is a part of another, `output_tokens`.
 
     `input_tokens` excludes cache reads, cache writes and audio; `output_tokens` excludes audio. `model`, `service_tier`, `geography` and
@@ -99,8 +99,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What a whole answer says: its usage, and the size of its text in code points and in lines.
 
     `complete` is False when the body is no answer of its dialect (not JSON, an error body, no content): nothing is charged then.
@@ -157,8 +156,7 @@ class Refusal:
     resets_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole answer, ready to be sent."""
 
     status: int

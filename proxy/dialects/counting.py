@@ -91,7 +91,9 @@ def _decoded_alone(message: msgspec.Raw) -> _Message | None:
 
 def _message_correction_bytes(message: _Message) -> int:
     """Give what the parts of a message that are no text count beyond their length, or below it: their sizes replace their lengths."""
-    total = -_length(message.encrypted_content)
+    total = -_length(message.encrypted_content) if message.encrypted_content is not _NOTHING else 0
+    if not isinstance(message.content, list) and not isinstance(message.output, list):
+        return total
     waiting = [block for blocks in (message.content, message.output) if isinstance(blocks, list) for block in blocks]
     while waiting:
         block = waiting.pop()

@@ -3,7 +3,6 @@
 An answer is the bytes of a recording, or with `stream_format: "sse"` a stream of events whose last one may tell tokens, which are charged then.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ AUDIO_TOKENS_PER_CHARACTER = 2
 """More than a character of speech comes to, for a model that charges tokens of sound: what is held, never what is charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechAsk(Ask):
+class SpeechAsk(Ask, frozen=True):
     """What is asked to be spoken: the size of the text, in code points and in lines."""
 
     characters: int = 0

@@ -6,7 +6,6 @@ header does, or the last time stamp of subtitles.
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -44,8 +43,7 @@ _TIMES = re.compile(r"-->\s*(?:(\d+):)?(\d+):(\d+)[.,](\d+)")
 _SUBTITLE_FRAME = re.compile(r"^(?:WEBVTT.*|\d+|.*-->.*)?$")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingAsk(Ask):
+class RecordingAsk(Ask, frozen=True):
     """What is asked to be written down: the length in seconds, None when the recording does not tell it, and how the text is wanted."""
 
     seconds: int | None = None

@@ -5,9 +5,9 @@ Tools and messages of the client stay as they are, and no cache breakpoint is ad
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy import splice
 from proxy.dialects.base import Ask

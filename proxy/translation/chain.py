@@ -1,6 +1,7 @@
 """Two translations in a row, as one: what a client says in the second's words is said to the upstream in the first's."""
 
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from proxy.dialects.base import Ask
 from proxy.translation.base import StreamTranslator, Translation

@@ -1,9 +1,9 @@
 """A call of several tries: its hold covers the dearest candidate, the one that answered is charged, and every try keeps its own cost."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from domain.money.catalogue import make_row
 from domain.serving.calls import AttemptMade, Consumption

@@ -1,10 +1,11 @@
 """Receipts from the books alone: swept, late, written off, released and open calls; synchronous, because it turns the clock."""
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from domain.access.callers import Caller
 from domain.access.limits import BoundInput
@@ -259,7 +260,7 @@ def test_who_may_see_a_receipt(own: OwnBooks) -> None:
         assert not await _sees(other.caller(), asked.id, own)
         assert not await _sees(as_key(other, key.id, *Scope), asked.id, own)
         assert not await _sees(mine.caller(), uuid7(), own)
-        nobody = replace(mine.caller(), scopes=frozenset())
+        nobody = dataclasses.replace(mine.caller(), scopes=frozenset())
         assert not await _sees(nobody, asked.id, own)
 
     own.run(work())

@@ -1,12 +1,12 @@
 """Settlement: each call is charged once, exactly, and never more than is there; synchronous, because it turns the clock (see tests/money/own_books.py)."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from domain import errors
 from domain.idempotency import LONGEST_KEY

@@ -3,10 +3,10 @@
 Order: message_start, blocks, message_delta with cumulative usage, message_stop; `ping` and unknown events anywhere; `error` at any time.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy import sse
 from proxy.dialects.anthropic import errors

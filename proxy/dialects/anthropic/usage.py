@@ -3,9 +3,9 @@
 Sources: the Messages API reference and the SDK's types (anthropic 2.x: `Usage`, `MessageDeltaUsage`, `BetaIterationsUsage`).
 """
 
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.dialects.base import Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens

@@ -25,22 +25,21 @@ def parse(body: bytes) -> Ask:
     Source: the Chat Completions API reference.
     """
     read = Body(body)
+    given = read.spans
     model = read.model()
-    streamed = read.boolean("stream")
-    bounds = [bound for bound in (read.integer(name, 0) for name in _BOUNDS) if bound is not None]
-    metadata = read.mapping("metadata")
-    return Ask(
-        model=model,
-        streamed=streamed,
-        input_tokens=_count(read),
-        max_output_tokens=max(bounds, default=None),
-        choices=read.integer("n", 1, CHOICES_LIMIT) or 1,
-        include_usage=streamed and _stream_options(read, body).boolean("include_usage"),
-        end_user=identity(read.value("safety_identifier")) or identity(read.value("user")),
-        conversation=identity(metadata.get("conversation_id")) or identity(metadata.get("session_id")),
-        spans=read.spans,
-        besides={Bucket.WEB_SEARCHES: 1} if read.value("web_search_options") is not None else {},
-    )
+    streamed = "stream" in given and read.boolean("stream")
+    bounds = [bound for name in _BOUNDS if name in given and (bound := read.integer(name, 0)) is not None]
+    tokens = _count(read)
+    choices = 1 if "n" not in given else read.integer("n", 1, CHOICES_LIMIT) or 1
+    include_usage = streamed and "stream_options" in given and _stream_options(read, body).boolean("include_usage")
+    end_user = conversation = None
+    if "safety_identifier" in given or "user" in given:
+        end_user = identity(read.value("safety_identifier")) or identity(read.value("user"))
+    if "metadata" in given:
+        metadata = read.mapping("metadata")
+        conversation = identity(metadata.get("conversation_id")) or identity(metadata.get("session_id"))
+    besides = {Bucket.WEB_SEARCHES: 1} if "web_search_options" in given and read.value("web_search_options") is not None else {}
+    return Ask(model, streamed, tokens, max(bounds, default=None), choices, include_usage, end_user, conversation, given, besides)
 
 
 def count(body: bytes) -> int:

@@ -5,11 +5,11 @@ chunk, a first chunk without choices (Azure), comments, no `[DONE]`.
 """
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from proxy import splice, sse
 from proxy.dialects.base import Ask, Refusal, StreamError, Usage

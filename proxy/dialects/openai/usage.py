@@ -3,15 +3,97 @@
 Sources: the Chat Completions API reference and the SDK's types (openai 2.x: `CompletionUsage`).
 """
 
-from dataclasses import replace
+from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from models.enums import Bucket
-from proxy.dialects.base import Ask, Reading, Usage
+from proxy.dialects.base import COUNT_LIMIT, Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens
 from proxy.dialects.numbers import Unsound, count, doubtful, part, word
 from proxy.dialects.text import TextSize
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)]
+
+
+class _OfPrompt(msgspec.Struct, forbid_unknown_fields=True):
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+
+
+class _OfCompletion(msgspec.Struct, forbid_unknown_fields=True):
+    reasoning_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
+class _PlainReport(msgspec.Struct, forbid_unknown_fields=True):
+    """A report as OpenAI writes it, without anything that needs a second thought."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count = 0
+    prompt_tokens_details: _OfPrompt | None = None
+    completion_tokens_details: _OfCompletion | None = None
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    content: str
+    refusal: None = None
+    annotations: Annotated[list[Any], msgspec.Meta(max_length=0)] = []
+
+
+class _PlainChoice(msgspec.Struct):
+    message: _PlainMessage
+
+
+class _PlainAnswer(msgspec.Struct):
+    """An answer of texts alone, as nearly all are: one look at its bytes tells all that is needed."""
+
+    choices: list[_PlainChoice]
+    usage: _PlainReport
+    model: str
+    service_tier: str | None = None
+
+
+_PLAIN_ANSWER = msgspec.json.Decoder(_PlainAnswer)
+
+
+def _read_plain(answer: _PlainAnswer, ask: Ask) -> Reading | None:
+    report, model = answer.usage, word(answer.model)
+    prompt, output = report.prompt_tokens, report.completion_tokens
+    of_prompt, of_completion = report.prompt_tokens_details, report.completion_tokens_details
+    cached = reasoning = 0
+    if of_prompt is not None:
+        cached = of_prompt.cached_tokens or 0
+        if cached > prompt or of_prompt.audio_tokens or of_prompt.cache_write_tokens:
+            return None
+    if of_completion is not None:
+        reasoning = of_completion.reasoning_tokens or 0
+        if of_completion.audio_tokens:
+            return None
+    if report.total_tokens > prompt + output or model is None:
+        return None
+    usage = Usage(
+        input_tokens=prompt - cached,
+        cache_read_tokens=cached,
+        output_tokens=output,
+        reasoning_tokens=min(reasoning, output),
+        model=model,
+        service_tier=word(answer.service_tier),
+        reported=True,
+    )
+    characters = lines = 0
+    for choice in answer.choices:
+        content = choice.message.content
+        if content:
+            characters += len(content)
+            lines += content.count("\n") + (content[-1] != "\n")
+    return Reading(searched(usage, ask), characters, lines, True)
 
 
 def read(body: bytes, ask: Ask) -> Reading:
@@ -19,6 +101,12 @@ def read(body: bytes, ask: Ask) -> Reading:
 
     Without sound usage, input is the counted one and output a quarter of the characters; without choices, nothing.
     """
+    try:
+        plain = _read_plain(_PLAIN_ANSWER.decode(body), ask)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        plain = None
+    if plain is not None:
+        return plain
     text = TextSize()
     delivered = 0
     try:

@@ -5,10 +5,10 @@ and response.failed, each with the whole response and its usage. `error` at any 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy import sse
 from proxy.dialects.base import Ask, Refusal, StreamError, Usage

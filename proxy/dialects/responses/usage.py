@@ -4,9 +4,9 @@ Sources: the Responses API reference and the SDK's types (openai 3.x: `ResponseU
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.dialects.base import Ask, Reading, Usage
 from proxy.dialects.numbers import Unsound, doubtful, part, word
