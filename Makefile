@@ -35,12 +35,15 @@ lock: ## Resolve the dependencies again (needs uv), with hashes and without nami
 		--python-version 3.11 -o requirements.lock
 	uv pip compile pyproject.toml --extra embedded --extra test -c requirements.lock --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 -o requirements-test.lock
+	uv pip compile requirements-s3.in --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 -o requirements-s3.lock
 
 install:
 	@$(call with-python,requirements.lock)
 
 install-test:
 	@$(call with-python,requirements-test.lock requirements.lock)
+	@$(call with-python,--into .venv-s3 requirements-s3.lock)
 
 define with-python
 python='$(PYTHON)'; \

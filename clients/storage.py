@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import obstore
 import structlog
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from domain.errors import Unavailable
@@ -62,6 +62,17 @@ class Storage:
             await obstore.put_async(self._store, key, content)
         except (BaseError, OSError) as error:
             _away("write", error)
+
+    async def put_new(self, key: str, content: bytes) -> bool:
+        """Write an object unless its key is taken, in one condition of the store's own; False when it is. Raises Unavailable."""
+        before_calling("the store")
+        try:
+            await obstore.put_async(self._store, key, content, mode="create", use_multipart=False)
+        except (AlreadyExistsError, FileExistsError):
+            return False
+        except (BaseError, OSError) as error:
+            _away("write", error)
+        return True
 
     async def get(self, key: str) -> bytes | None:
         """Return an object; None when there is none. Raises Unavailable."""

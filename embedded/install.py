@@ -1,7 +1,7 @@
 """Make `.venv` and put exactly the locked packages into it; run by `make` with the machine's Python, before anything is installed.
 
-`python -I embedded/install.py <lock> ...`: the first lock is installed; the others are parts of it. Nothing is done, and no network
-used, when this lock was installed already. A fault is one sentence on stderr and return code 1. Standard library only.
+`python -I embedded/install.py [--into FOLDER] <lock> ...`: the first lock is installed; the others are parts of it. Nothing is done, and
+no network used, when this lock was installed already. A fault is one sentence on stderr and return code 1. Standard library only.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 MACHINES = ("x86_64", "aarch64")
 GLIBC = (2, 28)  # the wheels of the embedded servers are built for it
 VENV = Path(".venv")
-MARK = VENV / "installed-locks"  # there once the environment is whole: the hashes of the locks that are installed in it
+MARK = "installed-locks"  # a file of the environment, there once that is whole: the hashes of the locks that are installed in it
 
 
 class Unfit(Exception):
@@ -42,9 +42,9 @@ def refuse_unfit() -> None:
         raise Unfit(f"`make` needs 64-bit Linux (x86_64, aarch64) with glibc 2.28 or later, and this is {found}: use docker-compose.yml.")
 
 
-def installer() -> list[str]:
-    """The command that installs into the environment; raises Unfit when this Python has neither ensurepip nor pip."""
-    inside = str(VENV / "bin" / "python")
+def installer(venv: Path) -> list[str]:
+    """The command that installs into an environment; raises Unfit when this Python has neither ensurepip nor pip."""
+    inside = str(venv / "bin" / "python")
     if find_spec("venv") and find_spec("ensurepip"):
         return [inside, "-m", "pip"]
     if find_spec("venv") and find_spec("pip"):
@@ -56,56 +56,58 @@ def installer() -> list[str]:
     )
 
 
-def make_environment(pip: Sequence[str]) -> None:
-    """Make `.venv` unless a whole one is there whose interpreter still starts; raises Unfit."""
-    python = VENV / "bin" / "python"
-    if MARK.exists() and python.exists() and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:  # noqa: S603
+def make_environment(venv: Path, pip: Sequence[str]) -> None:
+    """Make an environment unless a whole one is there whose interpreter still starts; raises Unfit."""
+    python, mark = venv / "bin" / "python", venv / MARK
+    if mark.exists() and python.exists() and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:  # noqa: S603
         return
-    if VENV.exists():
-        MARK.unlink(missing_ok=True)  # first: a removal that is interrupted leaves no whole environment
-        shutil.rmtree(VENV)
+    if venv.exists():
+        mark.unlink(missing_ok=True)  # first: a removal that is interrupted leaves no whole environment
+        shutil.rmtree(venv)
     own_pip = [] if pip[0] == str(python) else ["--without-pip"]
-    made = subprocess.run([sys.executable, "-m", "venv", *own_pip, VENV], check=False)  # noqa: S603  # this interpreter
+    made = subprocess.run([sys.executable, "-m", "venv", *own_pip, venv], check=False)  # noqa: S603  # this interpreter
     if made.returncode != 0:
-        raise Unfit(f"The virtual environment {VENV} could not be made; the reason stands above.")
-    MARK.touch()
+        raise Unfit(f"The virtual environment {venv} could not be made; the reason stands above.")
+    mark.touch()
 
 
-def install(locks: Sequence[Path], pip: Sequence[str]) -> None:
+def install(venv: Path, locks: Sequence[Path], pip: Sequence[str]) -> None:
     """Install the first lock, unless the mark says that it is installed; raises Unfit."""
+    mark = venv / MARK
     hashes = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
-    if f"{locks[0].name} {hashes[locks[0].name]}" in MARK.read_text().splitlines():
+    if f"{locks[0].name} {hashes[locks[0].name]}" in mark.read_text().splitlines():
         return
     packages = sum(1 for line in locks[0].read_text().splitlines() if "==" in line)
-    sys.stdout.write(f"Installing {packages} packages into {VENV} (once) ...\n")
+    sys.stdout.write(f"Installing {packages} packages into {venv} (once) ...\n")
     sys.stdout.flush()
-    MARK.write_text("")  # an interrupted installation is none
+    mark.write_text("")  # an interrupted installation is none
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--root-user-action=ignore"]
     options = ["--require-hashes", "--only-binary=:all:", *quiet]
     settings = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}  # of a user's configuration, these two would stop it
     done = subprocess.run([*pip, "install", *options, "-r", str(locks[0])], env=settings, check=False)  # noqa: S603  # pip
     if done.returncode != 0:
         raise Unfit(f"The packages of {locks[0]} could not be installed; the reason stands above.")
-    MARK.write_text("".join(f"{name} {value}\n" for name, value in hashes.items()))
+    mark.write_text("".join(f"{name} {value}\n" for name, value in hashes.items()))
 
 
 def main(names: Sequence[str]) -> int:
-    """Bring `.venv` up to the lock of this name; 0, or 1 after one sentence."""
-    locks = [Path(name) for name in names]
+    """Bring an environment up to the lock of this name; 0, or 1 after one sentence."""
+    venv = Path(names[1]) if names[0] == "--into" else VENV
+    locks = [Path(name) for name in (names[2:] if names[0] == "--into" else names)]
     try:
         refuse_unfit()
         with locks[0].open("rb") as one_at_a_time:
             fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-            pip = installer()
-            make_environment(pip)
-            install(locks, pip)
+            pip = installer(venv)
+            make_environment(venv, pip)
+            install(venv, locks, pip)
     except Unfit as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        sys.stderr.write(f"The virtual environment {VENV.absolute()} cannot be made ({(error.strerror or 'refused').lower()}).\n")
+        sys.stderr.write(f"The virtual environment {venv.absolute()} cannot be made ({(error.strerror or 'refused').lower()}).\n")
         return 1
     return 0
 

@@ -10,8 +10,10 @@ import pytest
 from models import database
 from operations.database import migrate
 from settings import Settings
+from tests.support import s3
 from tests.support import upstream as scripted
 from tests.support.gateway import Gateway
+from tests.support.s3 import FrontDoor
 from tests.support.servers import Servers
 from tests.support.upstream import Upstream
 
@@ -123,6 +125,13 @@ async def gateway(books: Suite, _provider: Upstream) -> AsyncIterator[Gateway]:
     await started.ready()
     yield started
     assert started.terminate() == 0, started.log.read_text(errors="replace")[-4000:]
+
+
+@pytest.fixture(scope="session")
+async def bucket(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontDoor]:
+    """The run's S3 server, behind a front door that a test may tell to hold or refuse."""
+    async with s3.serving(tmp_path_factory.mktemp("s3") / "s3.log") as opened:
+        yield opened
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,9 @@ class Store(Protocol):
     async def put(self, key: str, content: bytes | AsyncIterable[bytes]) -> None:
         """Write an object whole, or raise Unavailable."""
 
+    async def put_new(self, key: str, content: bytes) -> bool:
+        """Write an object unless there is one: False; or raise Unavailable."""
+
     async def get(self, key: str) -> bytes | None:
         """Return an object, None when there is none."""
 
@@ -104,8 +107,9 @@ async def keep(store: Store, workspace_id: UUID, app_id: UUID, sha256: str, cont
     blob_id: UUID = row["id"]
     if row["stored_at"] is not None:
         return blob_id
-    for encoding, encoded in ((None, content), ("gzip", compressed_gzip), ("br", compressed_brotli)):
-        if encoded is not None:
+    await store.put_new(blob_key(app_id, sha256, blob_id), content)  # another attempt may have brought it already, and its digest says that it is the same
+    for encoding, encoded in (("gzip", compressed_gzip), ("br", compressed_brotli)):
+        if encoded is not None:  # over what another attempt left: only what this one measures is what it says
             await store.put(blob_key(app_id, sha256, blob_id, encoding), encoded)
     await database.fetch(
         "UPDATE blob SET stored_at = clock_timestamp(), gzip_bytes = $3, brotli_bytes = $4 WHERE workspace_id = $1 AND id = $2 AND collected_at IS NULL",

@@ -24,7 +24,7 @@ def test_locks_agree() -> None:
     assert served.items() < tested.items()
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-test.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-test.lock", "requirements-s3.lock"])
 def test_locks_are_hashed_and_name_no_host(name: str) -> None:
     """Every package has hashes, and no line says where it comes from."""
     text = (ROOT / name).read_text()
