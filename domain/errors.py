@@ -15,6 +15,7 @@
     ├── IdempotencyConflict      422   the same key with another input
     ├── InsufficientCredit       402   too little credit
     ├── BoundReached             429   a limit or budget; says when to come back
+    │   └── QuotaReached               a plan allows no more of what is held
     ├── UnknownModel             404   no such model here
     ├── Unpriced                 400   the model has no price: never free by accident
     └── Unavailable              503   something we need is away; try again
@@ -24,6 +25,8 @@ Each door translates the tree once: GraphQL user errors, the REST shapes, the in
 """
 
 from datetime import datetime
+
+from models.enums import Resource
 
 
 class Refusal(Exception):
@@ -169,6 +172,16 @@ class BoundReached(Refusal):
         self.bound = bound
         self.resets_at = resets_at
         self.passes = passes
+
+
+class QuotaReached(BoundReached):
+    """A plan allows no more of something that is held, as apps are: no instant helps, but a larger plan does."""
+
+    def __init__(self, message: str, *, resource: Resource, limit: int, used: int) -> None:
+        super().__init__(message, bound=resource.value, resets_at=None)
+        self.resource = resource
+        self.limit = limit
+        self.used = used
 
 
 class UnknownModel(Refusal):

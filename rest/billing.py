@@ -6,7 +6,7 @@ from datetime import date, datetime
 from pydantic import Field
 
 from domain.access.callers import Caller
-from domain.apps import registry
+from domain.apps import plans, registry
 from domain.money import subscriptions
 from domain.money.amounts import usd
 from domain.money.subscriptions import BillingView, QuotaView
@@ -24,8 +24,6 @@ ZONE = "UTC"
 """The document names no time zone."""
 MOST_DAYS = 366
 NO_PLAN, NO_STATUS, UPGRADE_URL = "No Plan", "none", "/billing"
-SITES_PER_NODE = 25
-"""How many sites a serving node takes where no plan says so."""
 PEOPLE = frozenset({Detail.END_USERS})
 
 
@@ -198,7 +196,7 @@ async def _billing(ask: Ask[Nothing]) -> BillingPage:
             total_requests=used.requests,
             total_tokens=used.tokens,
             unique_end_users=used.end_users or 0,
-            webhost_nodes=-(-sites // (per_node or SITES_PER_NODE)),
+            webhost_nodes=plans.nodes_for(sites, per_node),
         ),
     )
 

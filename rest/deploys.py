@@ -16,7 +16,7 @@ from starlette.types import Receive
 from domain.apps import archives, deployments, registry, uploads
 from domain.apps.archives import Unpacked
 from domain.apps.deployments import DeploymentView, NewFile, Upload
-from domain.errors import InvalidInput, InvalidState, NotFound, Unavailable
+from domain.errors import InvalidInput, InvalidState, NotFound, QuotaReached, Unavailable
 from models.enums import JobStatus, Scope
 from rest.bodies import ClientGone, TooSlow
 from rest.callers import header
@@ -89,7 +89,7 @@ async def _deploy(ask: Ask[Nothing]) -> Deployed | Reply:
         await asyncio.to_thread(folder.cleanup)
     try:
         found = await deployments.finalize(ask.caller, begun.id, ask.runtime.store)
-    except InvalidState:
+    except (InvalidState, QuotaReached):
         if begun.status is JobStatus.AWAITING_UPLOAD:  # another version is on its way: this one is given up, so that nothing waits for it
             with contextlib.suppress(InvalidState):
                 await deployments.cancel(ask.caller, begun.id)
@@ -248,7 +248,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
         Nothing,
         Deployed,
         _deploy,
-        refusals=(400, 404, 409, 413),
+        refusals=(400, 404, 409, 413, 429),
         takes=TAKEN,
     ),
     Operation("GET", "/v1/apps/{appId}/deployments/{deploymentId}", "A deployment, and how far it is.", Nothing, Deployed, _show, refusals=(404,)),

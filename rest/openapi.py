@@ -22,6 +22,7 @@ REASONS = {
     404: "There is no such thing, or not for this caller.",
     409: "Not in this state.",
     413: "The body is too large.",
+    429: "A limit or a plan allows no more of it.",
     422: "A value is missing or malformed.",
     502: "Stripe refused.",
     503: "Something that is needed is away.",

@@ -11,7 +11,7 @@ from strawberry import field
 from domain.access.limits import BoundInput, BoundView
 from domain.errors import InvalidInput
 from models import enums
-from models.enums import Measure, Resource
+from models.enums import LimitPer, Measure, Resource
 from schema.amounts import Money
 from schema.catalogue import Model, model_named
 from schema.context import Info
@@ -98,6 +98,22 @@ class Quota:
             started_at=None if lasting else bound.started_at,
             resets_at=None if lasting else bound.ends_at,
             of_model=bound.model,
+        )
+
+    @classmethod
+    def held(cls, resource: Resource, limit: int, used: int) -> Self:
+        """What a plan allows of something that is held, not spent, for all of the workspace together."""
+        return cls(
+            resource=resource,
+            window=Window("concurrent"),
+            limit=SafeInt(limit),
+            per=LimitPer.TOGETHER,
+            used=SafeInt(used),
+            remaining=SafeInt(max(0, limit - used)),
+            percent=_percent(used, limit),
+            started_at=None,
+            resets_at=None,
+            of_model=None,
         )
 
 

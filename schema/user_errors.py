@@ -14,6 +14,7 @@ from domain.errors import (
     InvalidState,
     NotFound,
     OutOfRange,
+    QuotaReached,
     Refusal,
     Required,
     Taken,
@@ -180,6 +181,16 @@ def user_error(refusal: Refusal) -> UserError | None:
     return None
 
 
+def _quota(refusal: QuotaReached, info: Info) -> QuotaExceededError:
+    return QuotaExceededError(
+        code=UserErrorCode.QUOTA_EXCEEDED,
+        message=refusal.message,
+        path=None,
+        quota=Quota.held(refusal.resource, refusal.limit, refusal.used),
+        upgrade_url=URL(f"{info.context.facilities.public_url}/billing"),
+    )
+
+
 def _safe(number: int | None) -> SafeInt | None:
     return None if number is None else SafeInt(number)
 
@@ -196,7 +207,7 @@ class Repairable(FieldExtension):
         try:
             return await next_(source, info, **arguments)
         except Refusal as refusal:
-            error = user_error(refusal)
+            error = _quota(refusal, info) if isinstance(refusal, QuotaReached) else user_error(refusal)
             if error is None:
                 raise
             return self.payload(user_errors=[error])

@@ -13,7 +13,7 @@ import msgspec
 
 from domain import audit, duties, idempotency
 from domain.access.callers import Actor, Caller
-from domain.apps import archives, blobs, content_types
+from domain.apps import archives, blobs, content_types, plans
 from domain.apps.blobs import Store
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange
 from domain.pages import Page, PageOf, cut, newest_first
@@ -198,7 +198,7 @@ async def create(
     """Begin a deployment, and return it with the content that the store lacks, each once.
 
     Files that are what is live already begin nothing: the live deployment is returned, and there is nothing to send. Raises NotFound for
-    the app, InvalidInput and its kin naming the file at fault, IdempotencyConflict.
+    the app, InvalidInput and its kin naming the file at fault, IdempotencyConflict, QuotaReached when the plan allows no more sites.
     """
     workspace_id = caller.require(Scope.APPS_WRITE)
     if message is not None and len(message) > LONGEST_MESSAGE:
@@ -224,6 +224,7 @@ async def create(
                 return await _with_uploads(caller, first)
         if app["digest"] == digest:
             return await find(caller, app["live"]), []
+        await plans.make_room_for_site(workspace_id, app_id, at=caller.at)
         version = app["last_version"] + 1
         await database.fetch("UPDATE app SET last_version = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, app_id, version)
         total = sum(file.bytes for file in wanted)
@@ -287,8 +288,8 @@ async def missing(of: DeploymentView) -> list[Upload]:
 async def finalize(caller: Caller, deployment_id: UUID, store: Store) -> DeploymentView:
     """Queue a deployment whose content has all been sent; doing it again changes nothing.
 
-    Raises NotFound, and InvalidState when content is missing, when the deployment was stopped or has failed, and while another one of the
-    app is on its way.
+    Raises NotFound, QuotaReached when the plan allows no more sites, and InvalidState when content is missing, when the deployment was
+    stopped or has failed, and while another one of the app is on its way.
     """
     workspace_id = caller.require(Scope.APPS_WRITE)
     found = await find(caller, deployment_id)
@@ -302,6 +303,7 @@ async def finalize(caller: Caller, deployment_id: UUID, store: Store) -> Deploym
                 "UPDATE deployment SET status = 'queued' WHERE workspace_id = $1 AND id = $2 AND status = 'awaiting_upload' RETURNING id", workspace_id, deployment_id
             )
             if row is not None:
+                await plans.make_room_for_site(workspace_id, found.app_id, at=caller.at)
                 job_id = await duties.owe(PUBLISH, {"deployment_id": str(deployment_id)}, workspace_id=workspace_id, at=caller.at)
                 await database.fetch("UPDATE deployment SET job_id = $3 WHERE workspace_id = $1 AND id = $2", workspace_id, deployment_id, job_id)
                 await audit.note(caller.actor, "deployment.finalize", ("Deployment", deployment_id), None, workspace_id=workspace_id, at=caller.at)
@@ -341,9 +343,14 @@ async def rollback(caller: Caller, deployment_id: UUID) -> DeploymentView:
     if found.status is not JobStatus.SUCCEEDED:
         raise InvalidState("Only a deployment that has succeeded can be made live.", state=found.status.value, path=("id",))
     async with database.transaction():
-        await database.fetch(
-            "UPDATE app SET live_deployment_id = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL", workspace_id, found.app_id, deployment_id
+        moved = await database.fetch_row(
+            "UPDATE app SET live_deployment_id = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING id",
+            workspace_id,
+            found.app_id,
+            deployment_id,
         )
+        if moved is None:
+            raise NotFound("deployment", path=("id",))
         await database.fetch(
             "UPDATE deployment SET log = log || $3::jsonb WHERE workspace_id = $1 AND id = $2",
             workspace_id,

@@ -19,6 +19,7 @@ from domain.access.keys import COUNTS, UNSET, Unset
 from domain.access.limits import BoundInput
 from domain.access.workspaces import check_name
 from domain.apps import manifest as manifests
+from domain.apps import plans
 from domain.errors import Forbidden, InvalidInput, NotFound, OutOfRange, Taken
 from domain.pages import Page, PageOf, cut
 from models import database
@@ -212,7 +213,8 @@ async def id_of(caller: Caller, slug: str) -> UUID:
 async def create(caller: Caller, new: NewApp) -> AppView:
     """Register an app, with a daily cap and a limit for each address, which its owner may change.
 
-    Raises InvalidInput and its kin for malformed values, Taken with free names for one that is somebody's or reserved.
+    Raises InvalidInput and its kin for malformed values, Taken with free names for one that is somebody's or reserved, QuotaReached when the
+    plan allows no more apps.
     """
     workspace_id = caller.require(Scope.APPS_WRITE)
     _check_slug(new.slug)
@@ -221,6 +223,7 @@ async def create(caller: Caller, new: NewApp) -> AppView:
         raise await _taken(new.slug)
     app_id = uuid7()
     async with database.transaction():
+        await plans.make_room_for_app(workspace_id, at=caller.at)
         took = await database.fetch_row(
             """
             INSERT INTO app_name AS n (slug, workspace_id, app_id, taken_at) VALUES ($1, $2, $3, $4)
@@ -320,8 +323,9 @@ async def delete(caller: Caller, app_id: UUID) -> AppView:
 async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
     """Give an app to another workspace in which the calling person is owner or admin; its past usage stays where it was made.
 
-    Its bounds go with it, with windows that begin afresh. Raises Forbidden for a key, NotFound for the app, and for a workspace that the
-    person does not manage.
+    Its deployments and addresses go with it, and its bounds, with windows that begin afresh; tokens that were made for it do not, because a
+    key of the old workspace stands behind them. Raises Forbidden for a key, NotFound for the app, and for a workspace that the person does
+    not manage, QuotaReached when the plan there allows no more.
     """
     workspace_id, person = caller.require(Scope.APPS_WRITE), caller.person()
     places = await workspaces.of_user(person)
@@ -330,6 +334,8 @@ async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
     if to == workspace_id:
         return await find(caller, app_id)
     async with database.transaction():
+        await plans.make_room_for_app(to, at=caller.at)
+        await plans.make_room_for_site(to, app_id, at=caller.at)
         moved = await database.fetch_row(
             "UPDATE app SET workspace_id = $3, updated_at = greatest(updated_at, $4) WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING slug",
             workspace_id,
