@@ -26,6 +26,7 @@ from domain.money.processor import ProcessorFailed
 from schema.amounts import Money
 from schema.context import Info
 from schema.enums import UserErrorCode
+from schema.fields import resolved
 from schema.limits import Quota
 from schema.scalars import URL, SafeInt
 
@@ -98,7 +99,11 @@ class QuotaExceededError(UserError):
     message: str = field(description="What went wrong.")
     path: list[str] | None = field(description="The path to the offending input field.")
     quota: Quota = field(description="The quota that is used up.")
-    upgrade_url: URL = field(description="Where to choose another tier.")
+
+    @resolved("Where to choose another tier.")
+    def upgrade_url(self, info: Info) -> URL:
+        """The console's page."""
+        return URL(f"{info.context.facilities.public_url}/billing")
 
 
 @strawberry.type(description="There is too little credit.")
@@ -162,6 +167,9 @@ def user_error(refusal: Refusal) -> UserError | None:
             return TakenError(code=UserErrorCode.TAKEN, message=message, path=path, suggestions=list(refusal.suggestions))
         case InvalidState():
             return InvalidStateError(code=UserErrorCode.INVALID_STATE, message=message, path=path, current_state=refusal.state)
+        case QuotaReached():
+            quota = Quota.held(refusal.resource, refusal.limit, refusal.used)
+            return QuotaExceededError(code=UserErrorCode.QUOTA_EXCEEDED, message=message, path=path, quota=quota)
         case ProcessorFailed():
             return PaymentProviderError(
                 code=UserErrorCode.PAYMENT_UNAVAILABLE if refusal.code == "payment_unavailable" else UserErrorCode.PAYMENT_DECLINED,
@@ -181,16 +189,6 @@ def user_error(refusal: Refusal) -> UserError | None:
     return None
 
 
-def _quota(refusal: QuotaReached, info: Info) -> QuotaExceededError:
-    return QuotaExceededError(
-        code=UserErrorCode.QUOTA_EXCEEDED,
-        message=refusal.message,
-        path=None,
-        quota=Quota.held(refusal.resource, refusal.limit, refusal.used),
-        upgrade_url=URL(f"{info.context.facilities.public_url}/billing"),
-    )
-
-
 def _safe(number: int | None) -> SafeInt | None:
     return None if number is None else SafeInt(number)
 
@@ -207,7 +205,7 @@ class Repairable(FieldExtension):
         try:
             return await next_(source, info, **arguments)
         except Refusal as refusal:
-            error = _quota(refusal, info) if isinstance(refusal, QuotaReached) else user_error(refusal)
+            error = user_error(refusal)
             if error is None:
                 raise
             return self.payload(user_errors=[error])

@@ -10,7 +10,7 @@ from strawberry.types.execution import ExecutionContext
 
 from domain import errors
 from domain.errors import Refusal
-from models.enums import Scope
+from models.enums import Resource, Scope
 from schema.context import Context
 from schema.errors import MASKED, refused, translate
 from schema.user_errors import user_error
@@ -31,6 +31,7 @@ TOLD = [
     (errors.Taken("Taken.", suggestions=("b",)), "TakenError", "TAKEN", None),
     (errors.InvalidState("Gone.", state="revoked"), "InvalidStateError", "INVALID_STATE", None),
     (errors.IdempotencyConflict(), "InvalidInputError", "IDEMPOTENCY_CONFLICT", ["input", "idempotencyKey"]),
+    (errors.QuotaReached("Full.", resource=Resource.APPS, limit=1, used=1), "QuotaExceededError", "QUOTA_EXCEEDED", None),
     (errors.InsufficientCredit("Poor.", available_microusd=1, required_microusd=2), "InsufficientCreditError", "INSUFFICIENT_CREDIT", None),
 ]
 
