@@ -177,7 +177,7 @@ def test_limits_of_several_subscriptions_add_up(own: OwnBooks) -> None:
         await given(mine, "more")
         quotas = await subscriptions.quotas(mine.workspace_id, at=NOON)
         assert [(quota.resource, quota.window, quota.limit, quota.used) for quota in quotas] == [
-            (Resource.APPS, "concurrent", 2, None),
+            (Resource.APPS, "concurrent", 2, 0),
             (Resource.CREDITS, "month", 10, 0),
             (Resource.TOKENS, "24h", 1500, 0),
         ]
