@@ -193,26 +193,6 @@ async def test_a_report_of_everything_is_the_operator_s(served: Served, owner: O
     assert (await served.ask(document, credential=owner.session, p=provider)).codes == ["FORBIDDEN"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "S0_UsageSummary",
-        "S0_UsageBreakdown",
-        "S0_UsageAppBreakdown",
-        "S0_UsageTimeSeries",
-        "S0_UsageModelTimeSeries",
-        "S1_UsageByLanguage",
-        "S1_UsageActivity",
-        "S4_Usage",
-        "Console_Dashboard",
-    ],
-)
-async def test_operations_of_the_contract_answer(served: Served, owner: Owner, name: str) -> None:
-    """What the contract lists runs as it stands, on a workspace with usage."""
-    await write(owner.workspace.id, [Event(at=datetime.now(UTC), language="en", lines=3, characters=9, latency_ms=5, first_token_ms=2)])
-    assert (await served.ask(operation(name), credential=owner.session)).data
-
-
 async def test_what_is_no_token_is_counted_by_its_bucket(served: Served, owner: Owner) -> None:
     """`otherBuckets` adds up what calls used besides tokens, below any group."""
     now = datetime.now(UTC)
