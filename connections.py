@@ -28,8 +28,9 @@ LARGEST_HEAD_BYTES: Final = 32 * 1024
 LARGEST_TARGET_BYTES: Final = 8 * 1024
 LARGEST_STRAIGHT_BODY_BYTES: Final = 64 * 1024
 """The largest body that is taken in for a door before it hears of the request: as much as is taken from anybody without proof."""
-MOST_WAITING_OF_AN_ADDRESS: Final = 128
-"""How many connections of one address may be without a whole request; beyond that the oldest goes, once it has had YOUNG_SECONDS."""
+MOST_WAITING_OF_AN_ADDRESS: Final = 256
+"""How many connections of one address may be without a whole request, however old: a farm of builds behind one address opens hundreds at once, and a
+busy machine takes more than a second to hear them all. Beyond that the oldest goes, once it has had YOUNG_SECONDS."""
 YOUNG_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 1.0
 

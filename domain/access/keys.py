@@ -1,7 +1,7 @@
 """API keys: made, shown, changed, rotated, revoked. A secret is shown once, and a key never makes or changes one wider than itself."""
 
 import ipaddress
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -351,10 +351,11 @@ async def rotate(caller: Caller, key_id: UUID, grace_seconds: int = 86_400) -> t
 async def revoke(caller: Caller, key_id: UUID) -> KeyView:
     """Revoke a key: its next call fails, streams under way go on. Doing it twice is no error.
 
-    Raises NotFound, and WiderThanCaller for a key that may do more than the caller: a leaked narrow key stops nobody else's work.
+    Keys of every kind, mode and lifetime revoke one another, as documents 0 and 4 promise. Raises NotFound, and WiderThanCaller where the calling key
+    was narrowed to less than the other: a leaked narrow key stops nobody else's work.
     """
     workspace_id = caller.require(Scope.KEYS_WRITE)
-    await _managed(caller, key_id)
+    await _managed(caller, key_id, narrowed=_leaves)
     async with database.transaction():
         row = await database.fetch_row("SELECT revoked_at FROM api_key WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE", workspace_id, key_id)
         if row is None:
@@ -401,31 +402,36 @@ async def _insert_secret(workspace_id: UUID, key_id: UUID, secret: str, *, at: d
     )
 
 
-async def _managed(caller: Caller, key_id: UUID) -> KeyView:
-    """Return a key that the caller may change or get a new secret of: itself, or one that is no wider than itself."""
-    row = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", caller.workspace(), key_id)
-    if row is None:
-        raise NotFound("key", path=("id",))
-    key = _view(row)
-    mine = await _own_key(caller) if caller.key_id != key_id else None
-    if not key.scopes <= caller.scopes or (mine is not None and not _covers(mine, key)):
-        raise WiderThanCaller("This key may do more than you may.", path=("id",))
-    return key
-
-
-def _covers(mine: KeyView, key: KeyView) -> bool:
-    """Tell whether a key may do nothing that the calling key may not."""
+def _leaves(mine: KeyView, key: KeyView) -> bool:
+    """Tell whether the calling key's restrictions leave it all that another's leave that one: models, origins, addresses."""
     restrictions = (
         (mine.allowed_models, key.allowed_models),
         (mine.allowed_origins, key.allowed_origins),
         (mine.allowed_addresses, key.allowed_addresses),
     )
+    return all(own is None or (theirs is not None and set(theirs) <= set(own)) for own, theirs in restrictions)
+
+
+def _covers(mine: KeyView, key: KeyView) -> bool:
+    """Tell whether a key may do nothing that the calling key may not."""
     return (
         (mine.kind is ApiKeyKind.PAY_PER_TOKEN or key.kind is ApiKeyKind.SUBSCRIPTION)
         and (mine.mode is ApiKeyMode.LIVE or key.mode is ApiKeyMode.TEST)
         and (mine.expires_at is None or (key.expires_at is not None and key.expires_at <= mine.expires_at))
-        and all(own is None or (theirs is not None and set(theirs) <= set(own)) for own, theirs in restrictions)
+        and _leaves(mine, key)
     )
+
+
+async def _managed(caller: Caller, key_id: UUID, *, narrowed: Callable[[KeyView, KeyView], bool] = _covers) -> KeyView:
+    """Return a key that the caller may change, get a new secret of or revoke: itself, or one that is no wider than itself, as `narrowed` compares them."""
+    row = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", caller.workspace(), key_id)
+    if row is None:
+        raise NotFound("key", path=("id",))
+    key = _view(row)
+    mine = await _own_key(caller) if caller.key_id != key_id else None
+    if not key.scopes <= caller.scopes or (mine is not None and not narrowed(mine, key)):
+        raise WiderThanCaller("This key may do more than you may.", path=("id",))
+    return key
 
 
 async def own(caller: Caller) -> KeyView | None:

@@ -1,6 +1,7 @@
 """Where a key may be used from, at every door; and what names of models it may have (F28, F30)."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -11,7 +12,7 @@ from domain.access import keys
 from domain.access.keys import KeyChanges, KeyView, NewKey
 from domain.access.limits import BoundInput
 from domain.errors import NotFound, WiderThanCaller
-from models.enums import Measure, Scope
+from models.enums import ApiKeyKind, ApiKeyMode, Measure, Scope
 from tests.access.test_keys import calling
 from tests.support.gateway import Gateway
 from tests.support.world import Tenant, tenant
@@ -111,6 +112,18 @@ async def test_models_that_there_are_not_are_refused_by_the_domain(gateway: Gate
 
 async def _narrow(mine: Tenant) -> tuple[KeyView, str]:
     return await mine.mint(scopes=frozenset({Scope.KEYS_WRITE, Scope.KEYS_READ, Scope.INFERENCE}), allowed_models=("echo",))
+
+
+@pytest.mark.parametrize("path", ["/v1/keys", "/tenant/keys"])
+async def test_keys_of_any_kind_revoke_one_another(gateway: Gateway, path: str) -> None:
+    """Documents 0 and 4 promise 204 to any key: a subscription's, a test key and one that expires revoke the workspace's other keys."""
+    mine = await tenant()
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    for new in ({"kind": ApiKeyKind.SUBSCRIPTION}, {"mode": ApiKeyMode.TEST}, {"expires_at": soon}):
+        (target, _), (_, secret) = await mine.mint(), await mine.mint(**new)
+        async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}) as client:
+            assert (await client.delete(f"{path}/{target.id}")).status_code == 204
+        assert (await keys.find(mine.caller(), target.id)).revoked_at is not None
 
 
 async def test_a_narrow_key_revokes_no_wider_one(gateway: Gateway) -> None:

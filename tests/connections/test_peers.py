@@ -129,10 +129,20 @@ async def test_one_that_behaves_keeps_its_connection() -> None:
 
 
 async def test_half_open_connections_of_one_address_are_bounded() -> None:
-    """Beyond the bound the oldest goes, once it has had its time; a burst of whole requests is no attack, however large."""
+    """Beyond the bound the oldest goes, once it has had its time; a burst of whole requests is no attack, however large.
+
+    Nor are 200 connections that are opened at once and ask only when all of them stand: each gets its answer.
+    """
     async with door() as server:
         answers = await asyncio.gather(*(send(server.port, request(fields=CLOSE)) for _ in range(2 * MOST_WAITING_OF_AN_ADDRESS)))
         assert {tuple(answer.statuses) for answer in answers} == {(200,)}
+        farm = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)]
+        await asyncio.sleep(YOUNG_SECONDS + 0.1)
+        for _, writer in farm:
+            writer.write(request(fields=CLOSE))
+        for reader, writer in farm:
+            assert (await reader.read()).endswith(b"ok")
+            writer.close()
         slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(MOST_WAITING_OF_AN_ADDRESS)]
         await asyncio.sleep(YOUNG_SECONDS + 0.1)
         late = await asyncio.open_connection("127.0.0.1", server.port)

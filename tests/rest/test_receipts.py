@@ -248,14 +248,14 @@ async def test_the_operator_sees_what_it_cost(client: httpx2.AsyncClient, provid
 
 
 async def test_the_contract_s_operation_answers(client: httpx2.AsyncClient, provider: Upstream) -> None:
-    """The operation Receipt, but for its count of replays, as an operator of the same workspace: a call that a grant and cash paid, the grant first."""
+    """The operation Receipt as an operator of the same workspace: a call that a grant and cash paid, the grant first, and that nobody asked for again."""
     mine = await tenant(credit_microusd=CREDIT)
     gift = await grants.create(mine.caller(Scope.OPERATOR), None, NewGrant(amount_microusd=100, reason="launch", idempotency_key="g1"))
     provider.script(scripted.stream(CLAUDE.stream()))
     call_id = (await call(client, CLAUDE, mine, CLAUDE.body())).headers["x-request-id"]
     await settled(call_id)
-    shown = (await graphql(client, await operator_key(mine), documents()["Receipt"].replace("replays", ""), call=call_id))["receipt"]
-    assert (shown["state"], shown["idempotent"], shown["markup"]) == ("SETTLED", False, None)
+    shown = (await graphql(client, await operator_key(mine), documents()["Receipt"], call=call_id))["receipt"]
+    assert (shown["state"], shown["idempotent"], shown["replays"], shown["markup"]) == ("SETTLED", False, 0, None)
     assert [(part["source"], part["amount"]["usd"]) for part in shown["funding"]] == [("GRANT", "0.0001"), ("CASH", "0.00024")]
     assert [part["grant"] for part in shown["funding"]] == [{"reason": gift.reason, "expiresAt": None}, None]
     assert shown["charge"] == shown["listValue"] == shown["upstreamCost"] == {"usd": "0.00034"}
