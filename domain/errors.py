@@ -191,6 +191,13 @@ class UnknownModel(Refusal):
     status = 404
 
 
+class UnknownAnswer(Refusal):
+    """The earlier answer that a call names is not one of this workspace's."""
+
+    code = "unknown_answer"
+    status = 400
+
+
 class Unpriced(Refusal):
     """The model, or something the request asks of it, has no price; it is refused rather than free."""
 

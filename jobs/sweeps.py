@@ -9,7 +9,7 @@ import structlog
 
 from domain import duties
 from domain.money import grants
-from domain.serving import answers, upstreams
+from domain.serving import answers, kept_answers, upstreams
 from domain.usage import alerts, cache_misses, exports, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
@@ -56,6 +56,7 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
         asyncio.create_task(again(CLOSE_SECONDS, lambda: rollups.close_all(runtime.clock()))),
         asyncio.create_task(again(PARTITIONS_SECONDS, lambda: partitions.make_ahead(runtime.clock()))),
         asyncio.create_task(again(MISSES_SECONDS, cache_misses.forget)),
+        asyncio.create_task(again(MISSES_SECONDS, kept_answers.forget)),
         asyncio.create_task(again(ANSWERS_SECONDS, answers.sweep)),
         asyncio.create_task(again(upstreams.SHARE_SECONDS, partial(upstreams.share, runtime.routes, uuid7()))),
         asyncio.create_task(again(ALERTS_SECONDS, alerts.look)),

@@ -69,8 +69,8 @@ async def _grant(connection: asyncpg.Connection, role: str) -> None:
     await connection.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}")
     await connection.execute(f"REVOKE DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public FROM {name}")
     # the fold takes from its queue; a key whose call was refused is free again; a process that is gone is forgotten; what a call's prompt
-    # cache missed is forgotten with the call; nothing else is ever deleted
-    await connection.execute(f"GRANT DELETE ON usage_pending, idempotent_answer, upstream_health, cache_miss TO {name}")
+    # cache missed is forgotten with the call, whose answer a provider kept when it is kept no more; nothing else is ever deleted
+    await connection.execute(f"GRANT DELETE ON usage_pending, idempotent_answer, upstream_health, cache_miss, kept_answer TO {name}")
     rows = await connection.fetch(
         "SELECT relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND relname ~ $1",
         "^(" + "|".join(APPEND_ONLY) + ")(_default|_y[0-9]+m[0-9]+)?$",

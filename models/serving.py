@@ -157,3 +157,14 @@ class Replay(Model):
 
     class Meta:
         table = "replay"
+
+
+class KeptAnswer(Model):
+    """An answer that its provider keeps, by a hash of the provider's id: only the workspace that was given it may go on from it."""
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    workspace_id = fields.UUIDField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "kept_answer"

@@ -13,6 +13,7 @@ from domain import errors
 from domain.access import callers, client_tokens, secrets
 from domain.access.callers import Whence
 from domain.money.catalogue import ModelView
+from domain.serving import kept_answers
 from domain.serving.calls import Admitted, Opening
 from domain.serving.routing import ECHO, Asked, Candidate, Plan
 from models.database import CONTENDED, UNREACHABLE
@@ -158,6 +159,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
             asked = replace(asked, allowed=await _models_of(secret))
         plan = runtime.routes.plan(asked, now)
         spoken = await _speak(dialect, ask, body, plan.candidates[0])
+        if ask.continues is not None:
+            await _check_answer(secret, ask.continues)
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
@@ -211,6 +214,18 @@ async def _models_of(secret: str) -> frozenset[str] | None:
         return await (callers.models_of(secret) if claims is None else client_tokens.models_of(claims))
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
+
+
+async def _check_answer(secret: str, answer: str) -> None:
+    """Raise UnknownAnswer for an earlier answer that another workspace was given: providers tell the operator's customers not apart."""
+    try:
+        claims = client_tokens.claims_of(secret)
+        workspace_id = (await callers.key_of(secret))[0] if claims is None else claims.workspace_id
+        known = await kept_answers.known(workspace_id, answer)
+    except (*UNREACHABLE, *CONTENDED):
+        raise errors.Unavailable from None
+    if not known:
+        raise errors.UnknownAnswer(f"Previous response with id '{answer}' not found.")
 
 
 def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -> Asked:
@@ -285,6 +300,7 @@ KINDS: tuple[tuple[type[errors.Refusal], RefusalKind], ...] = (
     (errors.BoundReached, RefusalKind.QUOTA_EXHAUSTED),
     (errors.Forbidden, RefusalKind.FORBIDDEN),
     (errors.UnknownModel, RefusalKind.NOT_FOUND),
+    (errors.UnknownAnswer, RefusalKind.UNKNOWN_ANSWER),
     (errors.NotFound, RefusalKind.NOT_FOUND),
     (errors.Unpriced, RefusalKind.BAD_REQUEST),
     (errors.InvalidInput, RefusalKind.BAD_REQUEST),
@@ -306,4 +322,6 @@ def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float) 
     if isinstance(refusal, errors.BoundReached) and retry_after is not None and retry_after <= WORTH_WAITING_SECONDS:
         kind = RefusalKind.RATE_LIMITED
     param = "model" if isinstance(refusal, errors.UnknownModel | errors.Unpriced) else None
+    if isinstance(refusal, errors.UnknownAnswer):
+        param = "previous_response_id"
     return Refusal(kind, refusal.message, request_id, param=param, retry_after_seconds=retry_after, resets_at=resets_at)

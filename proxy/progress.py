@@ -49,6 +49,8 @@ class Progress:
             first_token_ms=self.first_token_ms,
             others=tuple(self._part(other) for other in usage.others),
             doubtful=usage.doubtful,
+            answer=usage.answer,
+            cost_picousd=usage.cost_picousd,
         )
 
     def _part(self, usage: Usage) -> Part:

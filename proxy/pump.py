@@ -13,6 +13,7 @@ import structlog
 
 from clients.upstream import BROKEN, Response
 from domain import errors
+from domain.serving import kept_answers
 from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
 from domain.serving.health import Trouble
 from models.enums import UsageOutcome
@@ -511,6 +512,8 @@ class Pump:
     async def _close(self, ending: Ending, last: Answer | Refusal | bytes) -> None:
         """Settle the call, then keep its answer where its client named it; both before the client sees the end, unless that takes too long."""
         settled = await self._runtime.calls.settle(ending)
+        if ending.consumption.answer is not None:
+            await kept_answers.keep(ending.workspace_id, ending.consumption.answer)
         shown = self._end(last, settled)
         if self._keyed is not None:
             delivered = ending.outcome is UsageOutcome.SUCCEEDED or bool(ending.consumption.quantities)

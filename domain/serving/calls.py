@@ -118,7 +118,8 @@ class Part(msgspec.Struct, frozen=True):
 class Consumption(msgspec.Struct, frozen=True):
     """What a call has used so far: kept with its hold every two seconds, and final at its settlement.
 
-    `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look.
+    `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look. `answer` is the provider's id of
+    an answer that it keeps, `cost_picousd` what it says that it bills for all of it.
     """
 
     model: str | None = None
@@ -131,6 +132,8 @@ class Consumption(msgspec.Struct, frozen=True):
     first_token_ms: int | None = None
     others: tuple[Part, ...] = ()
     doubtful: bool = False
+    answer: str | None = None
+    cost_picousd: int | None = None
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -487,7 +490,9 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
     costs = [_cost(book, made, ending, priced) for made in ending.attempts]
     upstream_cost_picousd = sum([cost.picousd for cost in costs])
     unseen = by == "sweep" or not ending.attempts
-    if unseen:  # nobody saw how its last try went
+    if unseen and used.cost_picousd is not None:
+        upstream_cost_picousd += min(used.cost_picousd, LARGEST_CHARGE_PICOUSD)
+    elif unseen:  # nobody saw how its last try went
         upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
     rule = book.markup.in_force(ending.price.model, ending.workspace_id, instant(ending.call_id))
     return {
@@ -532,8 +537,10 @@ def _used(attempt: AttemptMade, ending: Ending) -> Consumption:
 
 
 def _cost(book: Book, made: AttemptMade, ending: Ending, priced: Quote) -> Quote:
-    """What an attempt costs its upstream; where the book knows no price of the upstream's own, the answer's is the call's."""
+    """What an attempt costs its upstream: what that says itself, or as priced; where the book knows no price of the upstream's own, the answer's is the call's."""
     used, price = _used(made, ending), made.price or ending.price
+    if used.cost_picousd is not None:
+        return replace(priced if used is ending.consumption else FREE, picousd=min(used.cost_picousd, LARGEST_CHARGE_PICOUSD))
     if used is ending.consumption and price is ending.price and not used.others and book.price(price.model, made.started_at, made.upstream) is None:
         return priced
     return reckon(book, used, price, upstream=made.upstream, at=made.started_at)

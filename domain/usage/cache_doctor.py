@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -116,7 +116,7 @@ class Doctor:
             quantities[Bucket.CACHE_READ] = quantities.get(Bucket.CACHE_READ, 0) + moved
             left -= moved
         paid = reckon(self._book, turn.used, turn.price).picousd
-        better = reckon(self._book, replace(turn.used, quantities=quantities), turn.price).picousd
+        better = reckon(self._book, msgspec.structs.replace(turn.used, quantities=quantities), turn.price).picousd
         rule = self._book.markup.in_force(turn.price.model, turn.workspace_id, instant(turn.reply.call_id))
         more = paid - better if rule is None else rule.charge(paid) - rule.charge(better)
         return max(more, 0) // 1_000_000

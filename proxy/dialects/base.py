@@ -37,7 +37,8 @@ class Ask(msgspec.Struct, frozen=True):
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
     `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
-    of tools that stand inside one, likewise.
+    of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `kept` whether the
+    provider keeps this one's for later calls.
     """
 
     model: str
@@ -52,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     besides: Mapping[Bucket, int] = msgspec.field(default_factory=dict)
     aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
     namespaces: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
+    continues: str | None = None
+    kept: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -60,7 +63,8 @@ class Usage(msgspec.Struct, frozen=True):
     `input_tokens` excludes cache reads, cache writes and audio; `output_tokens` excludes audio. `model`, `service_tier`, `geography` and
     `speed` are as the answer says, None where it says nothing. `reported` is True when every number is the provider's own and final, False
     when any is an estimate. `doubtful` asks for a person's look: the report was nonsense, or names something that has no bucket here.
-    `others` are parts of the same answer made by other models, each to be priced as its own model says.
+    `others` are parts of the same answer made by other models, each to be priced as its own model says. `answer` is the provider's id of an answer
+    that it keeps, `cost_picousd` what it says that it bills the operator for all of it; None where it says neither.
     """
 
     input_tokens: int = 0
@@ -81,6 +85,8 @@ class Usage(msgspec.Struct, frozen=True):
     reported: bool = False
     doubtful: bool = False
     others: "tuple[Usage, ...]" = ()
+    answer: str | None = None
+    cost_picousd: int | None = None
 
     def buckets(self) -> tuple[tuple[Bucket, int], ...]:
         """Give the quantities as the books count them."""
@@ -123,6 +129,7 @@ class RefusalKind(StrEnum):
     """Why a call is answered by the gateway itself and not by a model."""
 
     BAD_REQUEST = "bad_request"
+    UNKNOWN_ANSWER = "unknown_answer"
     UNAUTHENTICATED = "unauthenticated"
     INSUFFICIENT_CREDIT = "insufficient_credit"
     FORBIDDEN = "forbidden"

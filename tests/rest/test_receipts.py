@@ -247,6 +247,19 @@ async def test_the_operator_sees_what_it_cost(client: httpx2.AsyncClient, provid
     assert told["upstream_cost_usd"] == told["attempts"][0]["upstream_cost_usd"] == "0.00034"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bill_that_the_provider_tells_is_the_upstream_s_cost(client: httpx2.AsyncClient, provider: Upstream, stream: bool) -> None:
+    """F15: what OpenRouter says that it bills stands as the upstream's cost of the call and of its attempt; the charge is by our own prices."""
+    mine = await tenant(credit_microusd=CREDIT)
+    usage = {"prompt_tokens": 25, "completion_tokens": 12, "total_tokens": 37, "cost": 0.00021, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.0002}}
+    provider.script(scripted.stream(GPT.stream(usage=usage)) if stream else scripted.whole(GPT.whole(**usage)))
+    call_id = (await call(client, GPT, mine, GPT.body(stream=stream))).headers["x-request-id"]
+    await settled(call_id)
+    told = (await client.get(f"/v1/receipts/{call_id}", headers=bearer(await operator_key(mine)))).json()
+    assert (told["upstream_cost_usd"], told["attempts"][0]["upstream_cost_usd"]) == ("0.00021", "0.00021")
+    assert told["charge_micros"] == GPT.price()
+
+
 async def test_the_contract_s_operation_answers(client: httpx2.AsyncClient, provider: Upstream) -> None:
     """The operation Receipt as an operator of the same workspace: a call that a grant and cash paid, the grant first, and that nobody asked for again."""
     mine = await tenant(credit_microusd=CREDIT)

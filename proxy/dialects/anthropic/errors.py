@@ -9,6 +9,7 @@ from proxy.dialects.base import Answer, Headers, Refusal, RefusalKind
 # Claude Code takes eleven attempts at a plain 401 and loses the message; x-should-retry: false makes it one, and shows it.
 _SHAPES: dict[RefusalKind, tuple[int, str]] = {
     RefusalKind.BAD_REQUEST: (400, "invalid_request_error"),
+    RefusalKind.UNKNOWN_ANSWER: (400, "invalid_request_error"),
     RefusalKind.UNAUTHENTICATED: (401, "authentication_error"),
     RefusalKind.INSUFFICIENT_CREDIT: (402, "billing_error"),
     RefusalKind.FORBIDDEN: (403, "permission_error"),

@@ -8,6 +8,7 @@ from proxy.dialects.base import Answer, Headers, Refusal, RefusalKind
 
 _SHAPES: dict[RefusalKind, tuple[int, str, str | None]] = {
     RefusalKind.BAD_REQUEST: (400, "invalid_request_error", None),
+    RefusalKind.UNKNOWN_ANSWER: (400, "invalid_request_error", "previous_response_not_found"),
     RefusalKind.UNAUTHENTICATED: (401, "invalid_request_error", "invalid_api_key"),
     RefusalKind.INSUFFICIENT_CREDIT: (402, "insufficient_quota", "insufficient_quota"),
     RefusalKind.FORBIDDEN: (403, "permission_error", "permission_denied"),

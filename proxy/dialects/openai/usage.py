@@ -3,7 +3,8 @@
 Sources: the Chat Completions API reference and the SDK's types (openai 2.x: `CompletionUsage`).
 """
 
-from typing import Annotated, Any
+from decimal import Decimal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +14,10 @@ from proxy.dialects.base import COUNT_LIMIT, Ask, Reading, Usage
 from proxy.dialects.counting import output_tokens
 from proxy.dialects.numbers import Unsound, count, doubtful, part, word
 from proxy.dialects.text import TextSize
+
+PICO: Final = 10**12
+DEAREST_USD: Final = 1000
+"""No call costs a thousand dollars; more is nonsense, and not believed."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)]
 
@@ -155,7 +160,7 @@ def reported(report: object, model: str | None, tier: str | None) -> Usage:
     Cached, written and audio tokens are inside `prompt_tokens`; reasoning, rejected predictions, images and audio inside
     `completion_tokens`. Details that exceed their total are cut to it, so that the buckets add up to it. Vendors differ: DeepSeek names
     cache reads `prompt_cache_hit_tokens`; xAI and Gemini leave reasoning out of `completion_tokens`, and only `total_tokens` has it; what
-    OpenRouter calls `cost` and `upstream_inference_cost` is the operator's bill, and no usage (F15). Writes that OpenAI keeps for half an
+    OpenRouter calls `cost` is the operator's bill, and no usage (see `billed`). Writes that OpenAI keeps for half an
     hour stand under 5m, those that it keeps for twelve hours under 1h. Tokens of images that were made have no bucket: a doubtful report.
     """
     if not isinstance(report, dict) or report.get("prompt_tokens") is None or report.get("completion_tokens") is None:
@@ -184,7 +189,30 @@ def reported(report: object, model: str | None, tier: str | None) -> Usage:
         service_tier=tier,
         reported=True,
         doubtful=count(of_completion, "image_tokens") > 0,
+        cost_picousd=billed(report),
     )
+
+
+def billed(report: dict[str, object]) -> int | None:
+    """Read what the provider says that it bills the operator, in picodollars; None where it says nothing that can be a bill.
+
+    OpenRouter tells dollars as `cost`, and the part of it that the model's provider took as `cost_details.upstream_inference_cost`: they are one bill, and
+    add up only where the operator's own key paid that provider (`is_byok`), beside OpenRouter's fee (F15).
+    Source: OpenRouter's usage accounting.
+    """
+    cost = _picousd(report.get("cost"))
+    if cost is not None and report.get("is_byok") is True:
+        details = report.get("cost_details")
+        return cost + (_picousd(details.get("upstream_inference_cost")) or 0) if isinstance(details, dict) else cost
+    return cost
+
+
+def _picousd(value: object) -> int | None:
+    """Read dollars; the shortest decimal of a JSON number is what was written."""
+    if type(value) not in (int, float):
+        return None
+    dollars = Decimal(repr(value))
+    return int((dollars * PICO).to_integral_value()) if dollars.is_finite() and 0 <= dollars <= DEAREST_USD else None
 
 
 def estimated(report: object, model: str | None, tier: str | None, ask: Ask, delivered_characters: int) -> Usage:

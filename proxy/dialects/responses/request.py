@@ -6,6 +6,7 @@ from proxy import splice
 from proxy.dialects.base import Ask, BadRequest
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
+from proxy.dialects.numbers import word
 from proxy.dialects.openai.request import request_headers
 from proxy.dialects.tool_names import inside
 
@@ -39,7 +40,7 @@ def parse(body: bytes) -> Ask:
     """Read a request body; unknown fields are the upstream's matter. Raises BadRequest and nothing else.
 
     What the gateway cannot serve honestly is refused: answers in the background, conversations and prompts stored at the provider, and
-    tools that the provider runs at a price of their own that no usage tells. `previous_response_id` passes: the provider knows it or not.
+    tools that the provider runs at a price of their own that no usage tells. `previous_response_id` passes, where it is the workspace's own.
     Source: the Responses API reference.
     """
     read = Body(body)
@@ -61,6 +62,8 @@ def parse(body: bytes) -> Ask:
         conversation=conversation,
         spans=read.spans,
         namespaces=_namespaces(read),
+        continues=_answer(read),
+        kept=read.value("store") is not False,
     )
 
 
@@ -99,6 +102,12 @@ def _namespaces(read: Body) -> dict[str, tuple[str, str]]:
                 return {}
             return {inside(space.name, tool.name): (space.name, tool.name) for space in spaces if space.type == "namespace" for tool in space.tools}
     return {}
+
+
+def _answer(read: Body) -> str | None:
+    """Give the id of the earlier answer that the call goes on from; what can be no id is one that nobody was given."""
+    named = read.value("previous_response_id")
+    return None if not named else word(named) or "?"
 
 
 def _count(read: Body) -> int:

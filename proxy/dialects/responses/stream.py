@@ -56,6 +56,10 @@ class ResponsesMeter(LineMeter):
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered. A failed answer costs what it reports."""
         response = self._last or self._created
+        kept = word(response.get("id")) if self.ask.kept else None
+        return replace(self._used(response), answer=kept)
+
+    def _used(self, response: dict[str, Any]) -> Usage:
         model, tier = word(response.get("model")), word(response.get("service_tier"))
         items = self._last.get("output")
         nonsense = False

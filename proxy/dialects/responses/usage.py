@@ -52,7 +52,8 @@ def read(body: bytes, ask: Ask) -> Reading:
         if response.get("status") == "failed":
             return Reading(Usage(model=model, service_tier=tier), 0, 0, complete=True)
         usage = replace(estimated(None, model, tier, ask, text.characters + delivered), doubtful=doubtful(fault))
-    return Reading(beside(usage, items), text.characters, text.lines, complete=True)
+    kept = word(response.get("id")) if ask.kept else None
+    return Reading(replace(beside(usage, items), answer=kept), text.characters, text.lines, complete=True)
 
 
 def beside(usage: Usage, items: Iterable[dict[str, object]]) -> Usage:

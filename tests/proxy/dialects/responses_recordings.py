@@ -10,7 +10,7 @@ MODEL = "gpt-5.5-2026-04-23"
 
 def ask(**more: object) -> Ask:
     """Read a small streaming request; its input is counted as 2 tokens."""
-    return responses.parse(json.dumps({"model": "gpt-asked", "input": "Hi", "stream": True, **more}, separators=(",", ":")).encode())
+    return responses.parse(json.dumps({"model": "gpt-asked", "input": "Hi", "stream": True, "store": False, **more}, separators=(",", ":")).encode())
 
 
 def response(status: str = "completed", **more: object) -> dict[str, object]:

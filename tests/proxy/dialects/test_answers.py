@@ -90,6 +90,7 @@ def test_what_is_no_answer_costs_nothing(dialect: Dialect, body: bytes) -> None:
 
 REFUSALS: Any = [
     ("bad_request", 400, "invalid_request_error", 400, "invalid_request_error", None, False),
+    ("unknown_answer", 400, "invalid_request_error", 400, "invalid_request_error", "previous_response_not_found", False),
     ("unauthenticated", 401, "authentication_error", 401, "invalid_request_error", "invalid_api_key", True),
     ("insufficient_credit", 402, "billing_error", 402, "insufficient_quota", "insufficient_quota", True),
     ("forbidden", 403, "permission_error", 403, "permission_error", "permission_denied", True),

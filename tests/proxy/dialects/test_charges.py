@@ -209,6 +209,27 @@ def test_chat_completions(case: Case) -> None:
         assert cost(meter.usage, price) == expected, shape
 
 
+NO_BILLS: list[Any] = [None, True, "0.1", -1, 1e30, {"total_cost": 1}, []]
+BILLS: list[tuple[str, dict[str, Any], int | None]] = [
+    ("credits: the provider's part is inside", {"cost": 0.95, "cost_details": {"upstream_inference_cost": 0.9}}, 950_000 * MICRO),
+    ("credits, to the picodollar", {"cost": 1.4e-05, "is_byok": False, "cost_details": {"upstream_inference_cost": None}}, 14 * MICRO),
+    ("one's own key: a fee beside what the provider took", {"cost": 0.05, "is_byok": True, "cost_details": {"upstream_inference_cost": 19.0}}, 19_050_000 * MICRO),
+    ("one's own key, no fee", {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.25}}, 250_000 * MICRO),
+    ("nothing", {"cost": 0}, 0),
+    *((f"no bill: {told}", {"cost": told}, None) for told in NO_BILLS),
+]
+
+
+@pytest.mark.parametrize(("name", "told", "picousd"), BILLS, ids=[row[0] for row in BILLS])
+def test_what_a_provider_bills_is_kept_as_it_says(name: str, told: dict[str, Any], picousd: int | None) -> None:
+    """F14, F15: OpenRouter's `cost`, whole and streamed, is the operator's bill to the picodollar; what can be no bill is none."""
+    report = _chat(10, 2, **told)
+    assert openai.read(_completion(report), openai_ask()).usage.cost_picousd == picousd
+    meter = openai.meter(openai_ask())
+    meter.feed(chunks(chunk("x"), chunk(None, "stop"), {**HEAD, "choices": [], "usage": report}))
+    assert meter.usage.cost_picousd == picousd
+
+
 @pytest.mark.parametrize(
     ("tier", "microusd", "review"), [(None, 80, False), ("default", 80, False), ("auto", 80, False), ("flex", 40, False), ("priority", 200, False), ("scale", 200, True)]
 )
