@@ -16,6 +16,7 @@ from schema.apps_roots import AppMutations
 from schema.billing_roots import BillingMutations
 from schema.client_tokens_roots import ClientTokenMutations
 from schema.context import Info
+from schema.end_users_roots import EndUserMutations
 from schema.exports_roots import ExportMutations
 from schema.fields import resolved
 from schema.keys import ApiKey, ApiKeyCreateInput, ApiKeyRevokeInput, ApiKeyRotateInput, ApiKeyUpdateInput
@@ -65,6 +66,7 @@ class Mutation(
     AlertMutations,
     AppMutations,
     ClientTokenMutations,
+    EndUserMutations,
     UsageMutations,
     PaymentMutations,
     BillingMutations,

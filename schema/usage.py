@@ -141,6 +141,7 @@ class UsageMetrics:
         description="What the upstreams charged, failed attempts included. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR)
     )
     margin: Money | None = field(description="`cost` less `upstreamCost`. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
+    wallet_cost: Money = field(description="What end users' wallets paid; an app's own margin is this less `cost`.")
     characters: SafeInt = field(description="Characters processed.")
     lines: SafeInt = field(description="Lines processed.")
     characters_per_line: float | None = field(description="Mean characters for each line; null when there were no lines.")
@@ -216,6 +217,7 @@ class UsageMetrics:
             platform_cost=Money.of(metrics.platform_cost_microusd),
             upstream_cost=Money.of(metrics.upstream_cost_microusd),
             margin=Money.of(metrics.margin_microusd),
+            wallet_cost=Money.of(metrics.wallet_microusd),
             characters=SafeInt(metrics.characters),
             lines=SafeInt(metrics.lines),
             characters_per_line=metrics.characters_per_line,

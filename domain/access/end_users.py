@@ -8,11 +8,14 @@ from uuid import UUID
 
 import asyncpg
 
+from domain import audit
+from domain.access import limits
 from domain.access.callers import Caller
+from domain.access.limits import BoundInput
 from domain.errors import InvalidInput, NotFound
 from domain.pages import Page, PageOf, cut
 from models import database
-from models.enums import Scope
+from models.enums import Scope, SubjectKind
 
 LONGEST_NAME = 255
 
@@ -108,6 +111,46 @@ async def named(caller: Caller, asked: Collection[Named]) -> dict[Named, EndUser
         )
         found |= {loose[row["external_id"]]: _view(row) for row in rows}
     return found
+
+
+async def of_workspace(workspace_id: UUID, end_user_id: UUID) -> EndUserView:
+    """Return an end user of a workspace, for who has been let in already; raises NotFound."""
+    found = await _found(workspace_id, [end_user_id])
+    if end_user_id not in found:
+        raise NotFound("end user", path=("id",))
+    return found[end_user_id]
+
+
+@dataclass(frozen=True, slots=True)
+class EndUserChanges:
+    """What to change of an end user; None stays as it is."""
+
+    blocked: bool | None = None
+    budgets: tuple[BoundInput, ...] | None = None
+    limits: tuple[BoundInput, ...] | None = None
+
+
+async def update(caller: Caller, end_user_id: UUID, changes: EndUserChanges, *, offered: Collection[str] = ()) -> EndUserView:
+    """Block an end user or let it in again, and set what it may use; the next admission sees it. A change is whole or not at all.
+
+    Raises NotFound for another workspace's, and for a model that there is not; InvalidInput and OutOfRange for a bound that cannot be kept.
+    """
+    workspace_id = caller.require(Scope.APPS_WRITE)
+    async with database.transaction():
+        await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)  # first, as admission does
+        before = await _told(workspace_id, end_user_id)
+        if changes.blocked is not None:
+            blocked = "coalesce(blocked_at, clock_timestamp())" if changes.blocked else "NULL"
+            await database.fetch(f"UPDATE end_user SET blocked_at = {blocked} WHERE workspace_id = $1 AND id = $2", workspace_id, end_user_id)
+        await limits.set_bounds(caller, SubjectKind.END_USER, end_user_id, changes.budgets, changes.limits, offered=offered)
+        told = audit.difference(before, await _told(workspace_id, end_user_id))
+        await audit.note(caller.actor, "endUser.update", ("EndUser", end_user_id), told, workspace_id=workspace_id, at=caller.at)
+    return await of_workspace(workspace_id, end_user_id)
+
+
+async def _told(workspace_id: UUID, end_user_id: UUID) -> dict[str, object]:
+    end_user = await of_workspace(workspace_id, end_user_id)
+    return {"externalId": end_user.external_id, "blockedAt": end_user.blocked_at, "bounds": await limits.told(workspace_id, end_user_id)}
 
 
 async def page(caller: Caller, app_id: UUID, page: Page, start: str | None = None) -> PageOf[EndUserView]:

@@ -29,6 +29,8 @@ CHECKS: Final = {
     "closed hold without a usage event": ("closed_holds_have_usage", "Every closed hold has a usage event."),
     "call without a hold": ("calls_have_holds", "Every call has a hold."),
     "charge of a record is not what its transfers moved": ("usage_equals_charges", "What usage records were charged is what their transfers moved."),
+    "what wallets paid is not what their transfers moved": ("wallet_costs_equal_transfers", "What usage records say wallets paid is what their transfers moved."),
+    "a wallet is no account of its end user's alone": ("wallets_have_one_owner", "Every wallet is the account of one end user."),
     "micros and carry are not the picos charged": ("micros_and_carry_equal_picos", "Microdollars and carry are exactly the picodollars charged."),
     "cells and pending events are not the events": ("rollups_equal_usage", "The rollups are what their events add up to."),
     "stripe's entry is in no transfer": ("stripe_entries_have_transfers", "Every balance transaction of Stripe's is in a transfer, or explained."),

@@ -362,6 +362,11 @@ async def of_top_up(caller: Caller, top_up_id: UUID) -> list[TransferView]:
     return await _transfers(where, workspace_id, top_up_id, [kind.value for kind in OF_PAYMENTS])
 
 
+async def of_reference(workspace_id: UUID, kind: TransferKind, ref: str) -> TransferView:
+    """Return the transfer of a kind and reference, which its caller has just posted or claimed."""
+    return (await _transfers("t.workspace_id = $1 AND t.kind = $2 AND t.ref = $3", workspace_id, kind.value, ref))[0]
+
+
 async def of_calls(caller: Caller, call_ids: Sequence[UUID]) -> dict[UUID, list[TransferView]]:
     """Return what moved for each call, oldest first, by the call's id."""
     found: dict[UUID, list[TransferView]] = {}

@@ -96,7 +96,9 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """A call that was let in: its hold is durable, and covers `output_tokens`. `payer` is `cash`, `quota`, or None for a call that costs nothing."""
+    """A call that was let in: its hold is durable, and covers `output_tokens`. `payer` is `cash`, `quota`, `wallet`, or None for a call that costs
+    nothing.
+    """
 
     call_id: UUID
     workspace_id: UUID
@@ -258,9 +260,9 @@ class Calls:
     def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
         self._book = book
         self._hold_seconds = hold_seconds
-        self._admissions = Batch(statement("SELECT * FROM admit_3($1::jsonb, $2)"), most=batch, says="verdict")
-        self._settlements = Batch(statement("SELECT * FROM settle_2($1::jsonb, $2)"), most=batch)
-        self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_2($1::jsonb)"), most=batch)
+        self._admissions = Batch(statement("SELECT * FROM admit_4($1::jsonb, $2)"), most=batch, says="verdict")
+        self._settlements = Batch(statement("SELECT * FROM settle_3($1::jsonb, $2)"), most=batch)
+        self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_3($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
 
     async def admit(self, opening: Opening) -> Admitted:
@@ -307,7 +309,7 @@ class Calls:
             "hash": opening.fingerprint,
             "road": opening.road,
             "echo": opening.echo,
-            "model": opening.model,
+            "candidates": [opening.model] if not opening.fallbacks else list(dict.fromkeys([opening.model, *[price.model for price in opening.fallbacks]])),
             "requested_model": opening.requested_model,
             "origin": opening.origin,
             "address": opening.address,

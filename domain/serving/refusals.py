@@ -11,6 +11,7 @@ from models.enums import Measure
 _REFUSALS: Mapping[str, str] = {
     "scope": "This key may not call models: it lacks scope INFERENCE.",
     "suspended": "The app of this client token is switched off by its owner.",
+    "blocked": "The end user that this call names is blocked.",
     "test_key": "A test key reaches only the built-in model `echo`.",
     "preset": "The subscription of this workspace does not open this tool's route.",
     "model": "This key may not use this model.",

@@ -319,7 +319,7 @@ async def _post_some(duty: Duty, of: ReratingView) -> bool:
         for row in rows:
             if row["workspace_id"] == workspace_id:
                 await database.fetch_value(
-                    "SELECT rerate_1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                    "SELECT rerate_2($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                     workspace_id,
                     of.id,
                     row["record_id"],

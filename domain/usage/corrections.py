@@ -137,7 +137,7 @@ async def _correct(caller: Caller, record_id: UUID, units: int | None, charge: i
     actor = caller.actor
     async with database.transaction():
         result = await database.fetch_value(
-            "SELECT correct_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "SELECT correct_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             workspace_id,
             record_id,
             uuid7(),

@@ -46,7 +46,7 @@ async def test_a_settlement_is_tried_until_it_is_through(
         async with locked(servers.admin_dsn("suite"), mine) as watcher:
             go.set()
             for _ in range(MORE_THAN_A_BATCH_TRIES if how == "pg_cancel_backend" else 2):
-                await _end_waiting(watcher, "settle_2", how)
+                await _end_waiting(watcher, "settle_3", how)
         assert wire.end in await response.read()
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.events, booked.token_source) == (wire.price(), 1, "provider")
@@ -59,7 +59,7 @@ async def test_an_admission_that_cannot_get_through_is_to_be_tried_again(gateway
     async with session() as client, locked(servers.admin_dsn("suite"), mine) as watcher:
         calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
         while not calling.done():
-            ending = asyncio.create_task(_end_waiting(watcher, "admit_3", "pg_cancel_backend"))
+            ending = asyncio.create_task(_end_waiting(watcher, "admit_4", "pg_cancel_backend"))
             await asyncio.wait({calling, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
                 ending.cancel()

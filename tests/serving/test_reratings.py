@@ -408,7 +408,7 @@ def test_a_worker_that_is_killed_half_way_loses_and_doubles_nothing(own: OwnBook
                     worker = subprocess.Popen([sys.executable, "-m", "manage", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
                 async def stuck() -> bool:
-                    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%rerate_1%'"
+                    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%rerate_2%'"
                     return bool(await database.fetch_value(waits))
 
                 try:
