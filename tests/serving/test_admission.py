@@ -227,7 +227,7 @@ async def test_an_admission_that_is_sent_again_keeps_its_first_hold(book: Book) 
     price = listed(book, "echo")
     asked = opening(mine.secret, price, input_tokens=5, max_output=10)
     first = await calls(book).admit(asked)
-    item = {"n": 0, "again": True, "id": str(asked.id), "hash": asked.fingerprint, "road": "generic", "echo": True, "model": "echo", "requested_model": "echo"}
+    item = {"n": 0, "again": True, "id": str(asked.id), "hash": asked.fingerprint, "road": "generic", "echo": True, "candidates": ["echo"], "requested_model": "echo"}
     amounts = {"instalment": 10, "max_output": 10, "input_tokens": 5, "input_picousd": asked.input_picousd, "output_picousd": asked.output_picousd}
     row = await database.fetch_row("SELECT * FROM admit_4(jsonb_build_array($1::jsonb), true)", as_json(item | amounts))
     assert row is not None

@@ -87,7 +87,8 @@ class Shop:
     def asks(self, own: OwnBooks, **more: Any) -> Opening:
         """A call with the token: a microdollar for a token of input, two for one of output."""
         values: dict[str, Any] = {"input_tokens": 10, "max_output": 0, "token": self.claims, "origin": ORIGIN} | more
-        return opening(client_tokens.named(self.claims), listed(own.book, "echo"), **values)
+        price = values.pop("price", None) or listed(own.book, "echo")
+        return opening(client_tokens.named(self.claims), price, **values)
 
 
 async def shop(*, credit: int = 1000, wallet: int = 0, markup: str = "1", name: str | None = "ann", **new: Any) -> Shop:
