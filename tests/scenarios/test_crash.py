@@ -10,19 +10,28 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import asyncpg
 import pytest
 
-from domain.access import secrets
-from domain.money import ledger
+from domain.access import client_tokens, secrets
+from domain.access.client_tokens import NewToken
+from domain.apps import registry, wallets
+from domain.apps.addresses import Addresses
+from domain.apps.registry import AppChanges, NewApp
+from domain.money import grants, ledger
 from domain.money.catalogue import Book
+from domain.money.grants import NewGrant
 from domain.serving.calls import Calls, Opening
 from models import database
+from models.enums import ApiKeyKind, Scope
 from models.ids import uuid7
+from tests.conftest import SECRET
 from tests.support import upstream as scripted
 from tests.support.books import books_of, line, only_call, open_holds, progress_of, quiet, settled
 from tests.support.calling import WIRES, Wire, bearer, by_word, session, until
@@ -30,12 +39,16 @@ from tests.support.gateway import Gateway
 from tests.support.installation import Installation, installation
 from tests.support.servers import Servers
 from tests.support.upstream import Request, Script
-from tests.support.world import Tenant, tenant
+from tests.support.world import Tenant, subscribed, tenant
 
 pytestmark = pytest.mark.anyio
 
 CREDIT = 1_000_000
+ORIGIN = "https://shop.example"
 POINTS = ("after_admit", "first_byte", "mid_stream", "before_settle", "inside_settle", "after_settle")
+PAYERS = ("wallet", "grant", "quota")
+PAID_AT = ("after_admit", "mid_stream")
+WALLET = CREDIT // 2
 EACH = pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
 
 
@@ -50,6 +63,8 @@ class Call:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
     progress: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    road: str = ""
 
     @property
     def body(self) -> bytes:
@@ -75,7 +90,7 @@ class Aftermath:
 async def _read(client: aiohttp.ClientSession, gateway: Gateway, call: Call) -> None:
     """Make a call and read until it ends or breaks."""
     try:
-        async with client.post(gateway.url + call.wire.path, data=call.body, headers=bearer(call.tenant.secret)) as response:
+        async with client.post(gateway.url + call.road + call.wire.path, data=call.body, headers=bearer(call.tenant.secret) | call.headers) as response:
             async for part in response.content.iter_any():
                 call.seen += part
                 call.started.set()
@@ -90,6 +105,25 @@ def _held(wire: Wire, go: asyncio.Event) -> Script:
 
 def _first_only(wire: Wire) -> Script:
     return scripted.stream(wire.begin()[:1], then=scripted.hang)
+
+
+async def _paid_by(payer: str, wire: Wire, point: str) -> Call:
+    """Make a call that its end user's wallet, a grant or a quota pays, and nothing else could."""
+    call = Call(wire, f"{point}-{payer}", await tenant(credit_microusd=CREDIT if payer == "wallet" else 0))
+    mine = call.tenant
+    if payer == "wallet":
+        app = await registry.create(mine.caller(), NewApp(f"app-{uuid4().hex[:12]}", "App"))
+        await registry.update(mine.caller(), app.id, AppChanges(wallet_markup=Decimal("1.25")))
+        await wallets.adjust(mine.caller(), app.id, "ann", WALLET, None, "fill")
+        made = await client_tokens.create(mine.caller(), NewToken(app_id=app.id, end_user="ann", allowed_origins=(ORIGIN,)), Addresses("http", "localhost", 8000))
+        call.headers = {"authorization": f"Bearer {client_tokens.sign(SECRET, made)}", "origin": ORIGIN}
+    elif payer == "grant":
+        await grants.create(mine.caller(Scope.OPERATOR), mine.workspace_id, NewGrant(CREDIT, "launch", idempotency_key="launch"))
+    else:
+        await subscribed(mine, [{"resource": "tokens", "window": "24h", "limit": CREDIT}])
+        _, secret = await mine.mint(kind=ApiKeyKind.SUBSCRIPTION)
+        call.headers, call.road = bearer(secret), "/cline"
+    return call
 
 
 async def _kept_progress(call: Call) -> bool:
@@ -132,11 +166,15 @@ async def aftermath(servers: Servers, template: str, tmp_path_factory: pytest.Te
             for point in POINTS:
                 scripts[f"{point}-{wire.name}"] = made[point]
                 calls[wire.name, point] = Call(wire, f"{point}-{wire.name}", await tenant(credit_microusd=CREDIT))
+        for payer in PAYERS:
+            for point in PAID_AT:
+                scripts[f"{point}-{payer}"] = scripts[f"{point}-{WIRES[0].name}"]
+                calls[payer, point] = await _paid_by(payer, WIRES[0], point)
         over.upstream.script(by_word(scripts))
         gateway = await over.gateway()
 
         def at(point: str) -> list[Call]:
-            return [calls[wire.name, point] for wire in WIRES]
+            return [call for (_, where), call in calls.items() if where == point]
 
         def begin(point: str) -> None:
             for call in at(point):
@@ -178,7 +216,7 @@ async def aftermath(servers: Servers, template: str, tmp_path_factory: pytest.Te
                 assert call.task is not None
                 await call.task
                 call.progress = await progress_of(await only_call(call.tenant))
-            assert await open_holds() == 10
+            assert await open_holds() == 10 + len(PAYERS) * len(PAID_AT)
             await locked.rollback()
 
             async def statement_is_over() -> bool:
@@ -261,12 +299,39 @@ async def test_after_settle_nothing_changes(aftermath: Aftermath, wire: Wire) ->
         assert wire.end in call.seen
 
 
+@pytest.mark.parametrize("point", PAID_AT)
+async def test_every_payer_keeps_what_was_not_used(aftermath: Aftermath, point: str) -> None:
+    """F20: a wallet, a grant and a quota of a killed process's calls hold nothing afterwards, and have paid for the kept progress and no more."""
+    async with books_of(aftermath.over.dsn):
+        for payer in PAYERS:
+            call = aftermath.calls[payer, point]
+            booked = await settled(await only_call(call.tenant))
+            used = call.price_of_progress()
+            assert (used > 0) is (point == "mid_stream")
+            assert booked.charge_microusd == (0 if payer == "quota" else used)
+            rows = await database.fetch("SELECT kind, (credits - debits)::bigint AS balance, held FROM account WHERE workspace_id = $1", call.tenant.workspace_id)
+            stands = {row["kind"]: row["balance"] for row in rows if row["kind"] in ("cash", "grant", "wallet")}
+            assert all(row["held"] == 0 for row in rows)
+            paid = (used * 5 + 2) // 4
+            expected = {
+                "wallet": {"cash": CREDIT - WALLET + paid - used, "wallet": WALLET - paid},
+                "grant": {"cash": 0, "grant": CREDIT - used},
+                "quota": {"cash": 0},
+            }
+            assert stands == expected[payer]
+            windows = await database.fetch("SELECT spent, held FROM bound_window WHERE workspace_id = $1", call.tenant.workspace_id)
+            assert all(row["held"] == 0 for row in windows)
+            if payer == "quota":
+                tokens = sum((call.progress or {}).get("quantities", {}).values())
+                assert [row["spent"] for row in windows] == [tokens]
+
+
 async def test_the_books_are_sound(aftermath: Aftermath) -> None:
     """M4, F20: audit is empty, each upstream request has its call, each call one closed hold, one event and at most one charge."""
     async with books_of(aftermath.over.dsn):
         assert await ledger.audit() == []
         calls = await database.fetch_value('SELECT count(*) FROM "call"')
-        assert calls == len(aftermath.over.upstream.requests) == 2 * len(POINTS)
+        assert calls == len(aftermath.over.upstream.requests) == 2 * len(POINTS) + len(PAYERS) * len(PAID_AT)
         assert await database.fetch_value("SELECT count(*) FROM hold WHERE state IN ('settled', 'released') AND closed_at IS NOT NULL") == calls
         assert await database.fetch_value("SELECT count(*) FROM usage_event") == calls
         doubled = await database.fetch("SELECT call_id FROM transfer WHERE kind IN ('charge', 'late') GROUP BY workspace_id, call_id HAVING count(*) > 1")
