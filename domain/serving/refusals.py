@@ -60,6 +60,8 @@ def refusal_of(row: Answer) -> errors.Refusal:
     if verdict == "held":
         message = "Calls under way hold what is left of the balance; try again when one has ended."
         return errors.BoundReached(message, bound="balance", resets_at=None, passes=True)
+    if verdict == "insufficient" and row["required_microusd"] is None:
+        return errors.InsufficientCredit("The owner of this app has too little credit for this call.", available_microusd=0, required_microusd=0)
     if verdict == "insufficient":
         available, required = row["available_microusd"] or 0, row["required_microusd"]
         return errors.InsufficientCredit(

@@ -455,6 +455,8 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED);
 
   RETURN QUERY SELECT i.n, coalesce(i.verdict, 'admitted'), i.workspace_id, i.key_id, i.demand, i.output, i.clamp IS NOT NULL, i.payer,
-                      greatest(i.available, 0), i.required, i.bound, i.quota, i.passes, i.resets_at
+                      CASE WHEN i.payer = 'wallet' OR NOT i.call ? 'client_token_id' THEN greatest(i.available, 0) END,
+                      CASE WHEN i.payer = 'wallet' OR NOT i.call ? 'client_token_id' THEN i.required END,  -- a browser is not told what its maker has
+                      i.bound, i.quota, i.passes, i.resets_at
                  FROM unnest(v_items) i ORDER BY i.n;
 END $$;

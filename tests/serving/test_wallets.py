@@ -16,6 +16,7 @@ from domain.access.limits import BoundInput
 from domain.apps import registry, wallets
 from domain.apps.addresses import Addresses
 from domain.apps.registry import AppChanges, NewApp
+from domain.money import ledger
 from domain.serving.calls import Admitted, Opening
 from domain.usage import corrections
 from models import database
@@ -243,7 +244,7 @@ def test_a_call_that_ends_after_its_sweep_pays_the_difference(own: OwnBooks, mar
         await process.keep(sign(asked, mine.tenant.workspace_id, used(40, 0)))
         await own.expire(asked.id)
         assert await process.sweep() == 1
-        share = 40 * Decimal(markup)
+        share = int(40 * Decimal(markup))
         assert await mine.stands() == (100 - share, 0, 900 + share - 40, 0)
         for _ in range(2):
             await process.settle(ending(admitted, listed(own.book, "echo"), used(late, 0)))
@@ -264,7 +265,7 @@ def test_a_correction_gives_a_wallet_back_what_it_paid_too_much(own: OwnBooks, m
         await process.settle(ending(admitted, listed(own.book, "echo"), used(100, 0)))
         operator = mine.tenant.caller(Scope.OPERATOR)
         share = Decimal(markup)
-        for charge, wallet in ((40, 40 * share), (100, 40 * share), (20, 20 * share)):
+        for charge, wallet in ((40, int(40 * share)), (100, int(40 * share)), (20, int(20 * share))):
             await corrections.adjust(operator, admitted.call_id, units=None, charge_microusd=charge, reason="wrong")
             assert await mine.told(admitted.call_id) == (charge, wallet)
             assert await mine.stands() == (500 - wallet, 0, 500 + wallet - charge, 0)
@@ -337,6 +338,11 @@ def test_only_a_token_that_names_the_end_user_opens_its_wallet(own: OwnBooks) ->
             settled = await process.settle(ending(admitted, listed(own.book, "echo"), used(10, 0)))
             assert settled.available_microusd == (None if asked.token else 890)  # a browser does not learn what its maker has
         assert await mine.stands() == (100, 0, 880, 0)
+        await ledger.adjust(mine.tenant.caller(Scope.OPERATOR), None, -877, "spent", "spent")
+        with pytest.raises(errors.InsufficientCredit) as refused:
+            await process.admit(others[1])
+        assert (refused.value.available_microusd, refused.value.required_microusd) == (0, 0)  # nor when it is too little
+        assert "3" not in refused.value.message
         page = await database.fetch("SELECT app_id, last_seen_at IS NULL AS unseen FROM end_user WHERE workspace_id = $1 ORDER BY app_id", mine.tenant.workspace_id)
         assert [(row["app_id"], row["unseen"]) for row in page] == [(mine.app_id, False), (None, False)]
         await own.sound()
