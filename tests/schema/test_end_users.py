@@ -141,3 +141,47 @@ async def test_usage_is_attributed_to_end_users(served: Served) -> None:
     assert (await served.ask(own, credential=owner.session, id=ann)).data["node"]["usage"]["totals"] == {"cost": {"microUsd": 2_300}, "requests": 2}
     page = await listed(served, owner, slug, start="ann")
     assert page["edges"][0]["node"]["id"] == ann
+
+
+UPDATE = """mutation ($input: EndUserUpdateInput!) { endUserUpdate(input: $input) { endUser { blockedAt
+  budgets { window limit { microUsd } spent { microUsd } model { name } } limits { resource window limit used } } userErrors { code path } } }"""
+
+
+async def test_an_end_user_is_bounded_blocked_and_let_in_again(served: Served) -> None:
+    """endUserUpdate and limitsReset: a list replaces the old one, an absent field stays, and what is refused changes nothing; only its own workspace may."""
+    owner, other = await served.owner(), await served.owner()
+    app_id, slug = await make(served, owner)
+    ann = (await minted(served, owner, app_id, "ann"))["endUser"]["id"]
+
+    async def update(of: str = owner.session, **changes: Any) -> Any:
+        return (await served.ask(UPDATE, credential=of, input={"id": ann} | changes)).data["endUserUpdate"]
+
+    budget = {"window": "day", "limit": {"microUsd": 5}, "spent": {"microUsd": 0}, "model": None}
+    made = await update(budgets=[{"window": "day", "limit": 5}], limits=[{"resource": "API_CALLS", "window": "1m", "limit": 3}])
+    assert made["userErrors"] == []
+    assert made["endUser"] == {"blockedAt": None, "budgets": [budget], "limits": [{"resource": "API_CALLS", "window": "1m", "limit": 3, "used": 0}]}
+    blocked = (await update(blocked=True, limits=[]))["endUser"]
+    assert (blocked["blockedAt"] is not None, blocked["budgets"], blocked["limits"]) == (True, [budget], [])
+    assert (await update(blocked=True))["endUser"] == blocked
+    assert (await update(blocked=None))["endUser"] == blocked
+    refused = [
+        (await update(budgets=[{"window": "concurrent", "limit": 5}], blocked=False), "INVALID", ["input", "budgets", "0", "window"]),
+        (await update(budgets=[{"window": "day", "limit": -1}]), "TOO_SMALL", ["input", "budgets", "0", "limit"]),
+        (await update(limits=[{"resource": "APPS", "window": "day", "limit": 1}]), "INVALID", ["input", "limits", "0", "resource"]),
+        (await update(budgets=[{"window": "day", "limit": 1, "model": "none-such"}]), "NOT_FOUND", ["input", "budgets", "0", "model"]),
+        (await update(of=other.session, blocked=False), "NOT_FOUND", ["input", "id"]),
+        (await update(id=app_id, blocked=False), "NOT_FOUND", ["input", "id"]),
+    ]
+    for answer, code, path in refused:
+        assert (answer["endUser"], answer["userErrors"]) == (None, [{"code": code, "path": path}])
+    _, blind = await served.key(owner, scopes=frozenset({Scope.APPS_READ}))
+    assert (await served.ask(UPDATE, credential=blind, input={"id": ann, "blocked": False})).codes == ["FORBIDDEN"]
+    reset = """mutation ($id: ID!) { limitsReset(input: { subjectId: $id, reason: "again" }) {
+      subject { ... on EndUser { externalId } budgets { window } } userErrors { code } } }"""
+    told = (await served.ask(reset, credential=owner.session, id=ann)).data["limitsReset"]
+    assert told == {"subject": {"externalId": "ann", "budgets": [{"window": "day"}]}, "userErrors": []}
+    page = await listed(served, owner, slug)
+    assert (page["edges"][0]["node"]["blockedAt"], page["edges"][0]["node"]["budgets"]) == (blocked["blockedAt"], [{"window": "day"}])
+    assert (await update(blocked=False))["endUser"]["blockedAt"] is None
+    events = """query { auditEvents(first: 10, filter: { actions: ["endUser.update"] }) { nodes { subject { ... on EndUser { externalId } } } } }"""
+    assert len((await served.ask(events, credential=owner.session)).data["auditEvents"]["nodes"]) == 5
