@@ -38,7 +38,7 @@ async def settled(books: Suite) -> Tenant:
 
 def statements(table: str) -> list[str]:
     """Return every way to change what a table remembers."""
-    return [f'UPDATE "{table}" SET {COLUMNS[table]} = {COLUMNS[table]}', f'DELETE FROM "{table}"', f'TRUNCATE "{table}"']
+    return [f'UPDATE "{table}" SET {COLUMNS[table]} = {COLUMNS[table]}', f'DELETE FROM "{table}"', f'TRUNCATE "{table}" CASCADE']
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY)

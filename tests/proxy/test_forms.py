@@ -95,7 +95,7 @@ async def test_a_stream_in_translation_that_breaks_is_told(gateway: Gateway, pro
     assert CREDIT - 1_000 < await quiet(mine) < CREDIT
 
 
-@pytest.mark.parametrize("asked", [{"previous_response_id": "resp_1"}, {"tools": [{"type": "web_search"}]}])
+@pytest.mark.parametrize("asked", [{"previous_response_id": "resp_1"}, {"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://example.org"}]}])
 @pytest.mark.parametrize("model", ["gpt-5.5", "claude-opus-5-5"])
 async def test_what_a_provider_cannot_do_is_refused(gateway: Gateway, provider: Upstream, asked: dict[str, Any], model: str) -> None:
     """What no translation can keep as promised is 400, naming the field, before any upstream hears of it; nothing is held."""

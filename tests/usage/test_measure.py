@@ -200,7 +200,7 @@ async def test_empty_windows_are_zeros() -> None:
     window = resolve(RelativeRange.LAST_24_HOURS, "UTC", NOW)
     details = frozenset(Detail)
     totals = await measure.totals(me, window, details=details)
-    assert totals == Metrics(credits=0, other_buckets={}, runs=Runs(), end_users=0, conversations=0)
+    assert totals == Metrics(credits=0, other_buckets={}, runs=Runs(), end_users=0, conversations=0, cache_miss_microusd=0)
     assert (totals.error_rate, totals.cache_hit_rate, totals.characters_per_line) == (None, None, None)
     assert [point.metrics for point in await measure.series(me, window)] == [Metrics()] * 24
     assert await measure.groups(me, window, Question(by=(Dimension.MODEL,), include_other=True)) == []
