@@ -1,5 +1,6 @@
 """The operator's commands, run as an operator runs them: in a process of their own, over a database of their own."""
 
+import contextlib
 import json
 import os
 import socket
@@ -8,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.conftest import environment_of
 from tests.support import commands
-from tests.support.gateway import ROOT
+from tests.support.gateway import ROOT, free_port
 from tests.support.servers import Servers
 
 DATABASE = "commands"
@@ -31,6 +33,22 @@ def manage(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
     done = commands.run(environment, *arguments)
     assert done.code == code, done.output + done.errors
     return done.output + done.errors if code else done.output
+
+
+def test_the_program_serves_until_it_is_told_to_stop(environment: dict[str, str]) -> None:
+    """`python -m manage serve` itself, which every other test starts with its imports done: it answers, and SIGTERM ends it with 0."""
+    port = free_port()
+    told = {**environment, "PORT": str(port), "HOST": "127.0.0.1", "TALLYGATE_PUBLIC_URL": f"http://127.0.0.1:{port}"}
+    process = subprocess.Popen([sys.executable, "-m", "manage", "serve"], cwd=ROOT, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert process.poll() is None
+            with contextlib.suppress(httpx2.TransportError):
+                assert httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                break
+    finally:
+        process.terminate()
+    assert process.wait(timeout=60) == 0
 
 
 def test_doctor_finds_a_good_installation_good(environment: dict[str, str]) -> None:

@@ -11,22 +11,23 @@ import logging, sys
 import asyncpg, structlog
 import logs
 logs.configure()
-value, kind = sys.argv[1:]
-if kind == "text":
-    structlog.get_logger().info(f"found {value} here", call="kept")
-elif kind == "bytes":
-    structlog.get_logger().info("found", header=value.encode(), call="kept")
-elif kind == "key":
-    structlog.get_logger().info("found", inner={value: [1, {value}]}, call="kept")
-elif kind == "library":
-    logging.getLogger("uvicorn.error").warning("found %s", value)
-else:
-    error = asyncpg.CheckViolationError("new row violates check constraint")
-    error.detail = f"Failing row contains (1, {value}, \\"quoted\\")."
-    try:
-        raise error if kind == "postgres" else ValueError(f"bad {value}")
-    except Exception:
-        structlog.get_logger().exception("failed", call="kept")
+kind, *values = sys.argv[1:]
+for value in values:
+    if kind == "text":
+        structlog.get_logger().info(f"found {value} here", call="kept")
+    elif kind == "bytes":
+        structlog.get_logger().info("found", header=value.encode(), call="kept")
+    elif kind == "key":
+        structlog.get_logger().info("found", inner={value: [1, {value}]}, call="kept")
+    elif kind == "library":
+        logging.getLogger("uvicorn.error").warning("found %s", value)
+    else:
+        error = asyncpg.CheckViolationError("new row violates check constraint")
+        error.detail = f"Failing row contains (1, {value}, \\"quoted\\")."
+        try:
+            raise error if kind == "postgres" else ValueError(f"bad {value}")
+        except Exception:
+            structlog.get_logger().exception("failed", call="kept")
 """
 SECRETS = {
     "tg_live_canary7Zq0canary7Zq0canary7Zq0abcdef": "tg_live_…",
@@ -38,26 +39,26 @@ SECRETS = {
 }
 
 
-def written(value: str, kind: str) -> str:
-    """Log a value in one way, and return the line."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, value, kind], capture_output=True, text=True, check=True)
+def written(kind: str, *values: str) -> list[str]:
+    """Log values in one way, and return the line of each."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, kind, *values], capture_output=True, text=True, check=True)
     assert done.stdout == ""
-    [line] = done.stderr.splitlines()
-    return line
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(values)
+    return lines
 
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "key", "library", "exception"])
 def test_a_credential_is_masked_wherever_it_stands(kind: str) -> None:
     """Keys, tokens and passwords of addresses are masked in messages, bytes, names of fields, libraries' warnings and tracebacks, and the line stays JSON."""
-    for secret, shown in SECRETS.items():
-        line = written(secret, kind)
+    for line, shown in zip(written(kind, *SECRETS), SECRETS.values(), strict=True):
         assert "canary" not in line
         assert shown in json.dumps(json.loads(line), ensure_ascii=False)
 
 
 def test_what_postgres_tells_of_a_row_is_not_logged() -> None:
     """A database error is logged with its message, and without the values of its row: they may be a customer's."""
-    line = written("canary7Zq0", "postgres")
+    [line] = written("postgres", "canary7Zq0")
     assert "canary" not in line
     told = json.loads(line)
     assert (told["event"], told["call"]) == ("failed", "kept")

@@ -1,14 +1,14 @@
-"""A gateway as its users have it: `python -m manage serve` in a process of its own, which a test may kill."""
+"""A gateway as its users have it: `manage serve` in a process of its own, which a test may kill."""
 
 import asyncio
 import os
-import signal
 import socket
-import subprocess
-import sys
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import httpx2
+
+from tests.support import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
@@ -35,7 +35,7 @@ class Gateway:
             "HOST": "127.0.0.1",
             "TALLYGATE_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
 
     @property
     def url(self) -> str:
@@ -46,19 +46,19 @@ class Gateway:
     def pid(self) -> int:
         """The process's id, for a test that signals it or looks for what it left."""
         assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     def start(self) -> None:
         """Start the process, without waiting for it."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "manage", "serve"], cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        self._process = commands.start(self.environment, self.log, self.log, "serve")
 
     async def ready(self) -> None:
         """Wait until it answers; raises AssertionError with its log when it ends instead."""
         async with httpx2.AsyncClient() as client:
             for _ in range(START_SECONDS * 20):
                 assert self._process is not None
-                assert self._process.poll() is None, self.log.read_text(errors="replace")[-4000:]
+                assert self._process.exitcode is None, self.log.read_text(errors="replace")[-4000:]
                 try:
                     if (await client.get(f"{self.url}/healthz")).status_code == 200:
                         return
@@ -70,12 +70,13 @@ class Gateway:
     def kill(self) -> None:
         """Kill it with -9, as a machine that loses power would."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
+        self._process.join()
 
     def terminate(self) -> int:
         """Ask it to stop, wait, and return its exit code."""
         assert self._process is not None
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=60)
+        self._process.terminate()
+        self._process.join(timeout=60)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
