@@ -368,6 +368,12 @@ def test_a_blocked_end_user_is_refused_at_once(own: OwnBooks) -> None:
                 else:
                     await process.settle(ending(await process.admit(mine.asks(own)), price, used(10, 0)))
         assert await database.fetch_value('SELECT count(*) FROM "call" WHERE workspace_id = $1', mine.tenant.workspace_id) == 4
+        by_key = opening(mine.tenant.secret, price, input_tokens=10, max_output=0, end_user="ann")
+        await processes[0].settle(ending(await processes[0].admit(by_key), price, used(10, 0)))  # the same name under no app is another end user
+        await end_users.update(caller, end_users.id_of(mine.tenant.workspace_id, None, "ann"), EndUserChanges(blocked=True))
+        with pytest.raises(errors.Forbidden, match="blocked"):
+            await processes[0].admit(opening(mine.tenant.secret, price, input_tokens=10, max_output=0, end_user="ann"))
+        await processes[0].admit(opening(mine.tenant.secret, price, input_tokens=10, max_output=0, end_user="bob"))
         await own.sound()
 
     own.run(work())
