@@ -13,7 +13,7 @@ import msgspec
 
 from domain import audit, duties, idempotency
 from domain.access.callers import Actor, Caller
-from domain.apps import archives, blobs, content_types, plans
+from domain.apps import archives, blobs, content_types, plans, sites
 from domain.apps.blobs import Store
 from domain.errors import InvalidInput, InvalidState, NotFound, OutOfRange
 from domain.pages import Page, PageOf, cut, newest_first
@@ -351,6 +351,7 @@ async def rollback(caller: Caller, deployment_id: UUID) -> DeploymentView:
         )
         if moved is None:
             raise NotFound("deployment", path=("id",))
+        database.after_commit(sites.moved)
         await database.fetch(
             "UPDATE deployment SET log = log || $3::jsonb WHERE workspace_id = $1 AND id = $2",
             workspace_id,

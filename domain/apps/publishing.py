@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from domain import duties
-from domain.apps import blobs, content_types
+from domain.apps import blobs, content_types, sites
 from domain.apps.blobs import Compressor, Store
 from domain.duties import Duty
 from domain.errors import Unavailable
@@ -157,6 +157,7 @@ async def _go_live(duty: Duty, workspace_id: UUID, app_id: UUID, deployment_id: 
             await database.fetch(
                 "UPDATE app SET live_deployment_id = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL", workspace_id, app_id, deployment_id
             )
+            database.after_commit(sites.moved)
 
 
 async def _fail(duty: Duty, workspace_id: UUID, deployment_id: UUID, code: str, message: str, *, retryable: bool) -> None:

@@ -19,7 +19,7 @@ from domain.access.keys import COUNTS, UNSET, Unset
 from domain.access.limits import BoundInput
 from domain.access.workspaces import check_name
 from domain.apps import manifest as manifests
-from domain.apps import plans
+from domain.apps import plans, sites
 from domain.errors import Forbidden, InvalidInput, NotFound, OutOfRange, Taken
 from domain.pages import Page, PageOf, cut
 from models import database
@@ -301,6 +301,8 @@ async def update(caller: Caller, app_id: UUID, changes: AppChanges) -> AppView:
             await limits.replace(workspace_id, SubjectKind.APP, app_id, (Measure.MONEY,), changes.budgets, at=caller.at)
         if not isinstance(changes.limits, Unset):
             await limits.replace(workspace_id, SubjectKind.APP, app_id, COUNTS, changes.limits, at=caller.at)
+        if not (isinstance(changes.manifest, Unset) and isinstance(changes.suspended, Unset)):
+            database.after_commit(sites.moved)
         told = audit.difference(before, await _told(workspace_id, app_id))
         await audit.note(caller.actor, "app.update", ("App", app_id), told, workspace_id=workspace_id, at=caller.at)
     return await _again(workspace_id, app_id)
@@ -315,6 +317,7 @@ async def delete(caller: Caller, app_id: UUID) -> AppView:
         )
         if row is None:
             raise NotFound("app", path=("id",))
+        database.after_commit(sites.moved)
         await database.fetch("UPDATE app_name SET app_id = NULL WHERE slug = $1 AND app_id = $2", row["slug"], app_id)
         await audit.note(caller.actor, "app.delete", ("App", app_id), {"slug": (row["slug"], None)}, workspace_id=workspace_id, at=caller.at)
     return _view(row)
@@ -345,6 +348,7 @@ async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
         )
         if moved is None:
             raise NotFound("app", path=("id",))
+        database.after_commit(sites.moved)
         await database.fetch("UPDATE app_name SET workspace_id = $2 WHERE slug = $1", moved["slug"], to)
         await database.fetch(
             "SELECT FROM account WHERE workspace_id = ANY ($1) AND kind = 'cash' ORDER BY workspace_id FOR NO KEY UPDATE", [workspace_id, to]

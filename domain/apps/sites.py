@@ -1,6 +1,7 @@
 """What visitors of an app are served: read by the hosting, which knows nothing else of us."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -45,28 +46,71 @@ _VERSION = """
 """
 
 
-class Sites:
-    """Finds what a name shows now. Questions that come while one is under way wait and go together: one statement answers them all.
+FRESH_SECONDS = 0.05
+"""How old an answer of the database may be that visitors are served by, counted from before it was asked for."""
+AHEAD_SECONDS = 0.02
+"""How old it is when it is asked for anew, for those who come next."""
+MOST_KNOWN = 10_000
 
-    No answer is older than its question, so that a switch, a rollback or a kill is seen by the very next request, everywhere.
+_moves = 0
+
+
+async def moved() -> None:
+    """Note that what an app shows has changed, for after the commit, and wait until no process shows what was before.
+
+    In this process the next request sees it; others serve by what they asked for less than FRESH_SECONDS ago.
     """
+    global _moves  # noqa: PLW0603  # one number for all hostings of a process: what was known before it counts no more
+    _moves += 1
+    await asyncio.sleep(FRESH_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    served: Served | None
+    asked_at: float
+    moves: int
+
+
+class Sites:
+    """Finds what a name shows now, by an answer that is at most FRESH_SECONDS old. Questions that come while one is under way wait and go together."""
 
     def __init__(self) -> None:
+        self._known: dict[Site, _Known] = {}
         self._waiting: dict[Site, asyncio.Future[Served | None]] = {}
         self._turn: asyncio.Task[None] | None = None
 
+    def known(self, site: Site) -> Served | None:
+        """Return what a name shows as far as it is known just now, the same object for as long as it is the same; None when the database has to be asked."""
+        found = self._known.get(site)
+        if found is None or found.moves != _moves:
+            return None
+        age = time.monotonic() - found.asked_at
+        if age > AHEAD_SECONDS:
+            if age > FRESH_SECONDS:
+                return None
+            if site not in self._waiting:
+                self._ask(site)
+        return found.served
+
     async def find(self, site: Site) -> Served | None:
         """Return what a name shows; None when there is no such app or version. Raises what the driver raises when the database is away."""
-        future = self._waiting.get(site)
-        if future is None:
-            future = self._waiting[site] = asyncio.get_running_loop().create_future()
-            if self._turn is None or self._turn.done():
-                self._turn = asyncio.create_task(self._answer())
-        return await asyncio.shield(future)
+        return self.known(site) or await self.look(site)
+
+    async def look(self, site: Site) -> Served | None:
+        """Return what a name shows by an answer that is not older than this question."""
+        return await asyncio.shield(self._waiting.get(site) or self._ask(site))
+
+    def _ask(self, site: Site) -> "asyncio.Future[Served | None]":
+        future = self._waiting[site] = asyncio.get_running_loop().create_future()
+        if self._turn is None or self._turn.done():
+            self._turn = asyncio.create_task(self._answer())
+        return future
 
     async def _answer(self) -> None:
         while self._waiting:
             asked, self._waiting = self._waiting, {}
+            asked_at, moves = time.monotonic(), _moves
             try:
                 found = await _find(list(asked))
             except Exception as error:
@@ -75,9 +119,15 @@ class Sites:
                         future.set_exception(error)
                         future.exception()  # every asker hears of it; one that has left is not reported as forgotten
                 continue
+            if len(self._known) > MOST_KNOWN:
+                self._known.clear()
             for site, future in asked.items():
+                served, before = found.get(site), self._known.get(site)
+                if before is not None and before.served == served:
+                    served = before.served
+                self._known[site] = _Known(served, asked_at, moves)
                 if not future.done():
-                    future.set_result(found.get(site))
+                    future.set_result(served)
 
 
 async def _find(asked: list[Site]) -> dict[Site, Served]:
