@@ -6,7 +6,6 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -201,7 +200,7 @@ async def serve_apps(settings: Settings) -> None:
         await Server(uvicorn_config(hosting(runtime), settings), None).serve()
 
 
-def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: Application | Hosting, settings: Settings) -> uvicorn.Config:
     """Return how we serve: httptools with our guards (connections.py), client addresses from nobody but trusted proxies, quiet logs."""
     return uvicorn.Config(
         app,
@@ -213,6 +212,7 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
             Proxies(settings.trusted_networks),
             _refuse,
             straight=app.straight if isinstance(app, Application) else None,
+            at_once=app.hosting.at_once if isinstance(app, Application) else app.at_once,
         ),
         log_config=None,
         ws_max_size=256 * 1024,

@@ -42,6 +42,8 @@ Scope = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Refuse = Callable[[Scope, Any, Any, int, str], Awaitable[None]]
 """Answers a request that has a head with a status and a sentence, in the shape of the door that it came to."""
+AtOnce = Callable[[bytes, bytes, list[Field]], tuple[bytes, bytes] | None]
+"""Gives the answer to a GET or HEAD without a body, by method, target and header fields: a head without an end, and a body; None for most."""
 Straight = Callable[[bytes, list[Field], str], Door | None]
 """Finds the door of a POST's target, header fields (without `content-length`) and client that is entered without ASGI; None for every other."""
 
@@ -188,9 +190,11 @@ class Connection(HttpToolsProtocol):
     waiting: Waiting
     seconds: Mapping[str, float]
     straight: Straight | None
+    at_once: AtOnce | None
 
     address: str | None = None
     _exchange: Exchange | None = None
+    _answered = False
     _idle_since: float | None = None
     _known: tuple[bytes, list[Field], Door] | None = None
     _trusted = False
@@ -272,7 +276,7 @@ class Connection(HttpToolsProtocol):
             kind = "head"
         elif self._in_body:
             kind = "body"
-        elif self.cycle is None or self.cycle.response_complete:
+        elif (self.cycle is None or self.cycle.response_complete) and self._idle_since is None:
             kind = "head"  # nothing yet, or bytes that begin nothing
         owed = None if kind is None else (kind, self._requests)
         if owed == self._owed:
@@ -363,6 +367,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: look at what the parser lets pass, then let a door have it, or the refusal."""
         self._in_head, self._in_body = False, True
+        if self.at_once is not None and self._answers_at_once(self.at_once):
+            return
         if self.straight is not None and self._goes_straight():
             return
         self._begin_scope()
@@ -392,6 +398,19 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()  # makes the scope, around a list of its own
         self.url, self.expect_100_continue, self.headers = url, expect, headers
         self.scope["headers"] = headers
+
+    def _answers_at_once(self, at_once: AtOnce) -> bool:
+        """Write the answer to a request where there is one already, given before to the same head by the long way, which has proved it."""
+        parser, cycle, method = self.parser, self.cycle, self.parser.get_method()
+        if (cycle is not None and not cycle.response_complete) or self._stalled or method not in (b"GET", b"HEAD"):
+            return False
+        found = at_once(method, self.url, self.headers)
+        if found is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return False
+        head, body = found
+        self.transport.writelines([head, *(b"%b: %b\r\n" % field for field in self.server_state.default_headers), b"\r\n", body])
+        self._answered = True
+        return True
 
     def _goes_straight(self) -> bool:
         """Let a door have the request without ASGI, where there is one for it and the request is of the plainest shape; anything unusual takes the long way.
@@ -455,6 +474,10 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._in_body = False
+        if self._answered:
+            self._answered = False
+            self.on_response_complete()
+            return
         exchange = self._exchange
         if exchange is not None and exchange.more_body:
             exchange.more_body = False
@@ -479,10 +502,18 @@ class Connection(HttpToolsProtocol):
             self._exchange.on_resume()
 
 
-def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse, *, straight: Straight | None = None, seconds: Mapping[str, float] = SECONDS) -> type[Connection]:
+def guarded(
+    hosts: Hosts,
+    proxies: Proxies,
+    refuse: Refuse,
+    *,
+    straight: Straight | None = None,
+    at_once: AtOnce | None = None,
+    seconds: Mapping[str, float] = SECONDS,
+) -> type[Connection]:
     """Return the protocol of a server that answers under `hosts`, believes `proxies`, refuses by `refuse`, and has the doors of `straight` besides.
 
-    `seconds` are the deadlines of a head, of a body, and for a client that takes nothing.
+    What `at_once` has an answer for goes through no door. `seconds` are the deadlines of a head, of a body, and for a client that takes nothing.
     """
     own = {
         "hosts": hosts,
@@ -491,5 +522,6 @@ def guarded(hosts: Hosts, proxies: Proxies, refuse: Refuse, *, straight: Straigh
         "waiting": Waiting(),
         "seconds": seconds,
         "straight": None if straight is None else staticmethod(straight),
+        "at_once": None if at_once is None else staticmethod(at_once),
     }
     return type("GuardedConnection", (Connection,), own)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,34 @@ http {{
 }}
 """
 
+# As strong: files open and known, sent by the kernel, nothing compressed, no log.
+STATIC_NGINX = """
+{user}
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  include /etc/nginx/mime.types;
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  open_file_cache max=1000 inactive=60s;
+  open_file_cache_valid 60s;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  keepalive_requests 100000000;
+  server {{
+    listen 127.0.0.1:{port} backlog=2048;
+    root {root};
+  }}
+}}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -84,7 +113,7 @@ def mock(stage: Stage) -> Iterator[Leg]:
 
 
 @contextlib.contextmanager
-def nginx(stage: Stage, upstream: int) -> Iterator[Leg | None]:
+def _nginx(stage: Stage, text: str, **places: object) -> Iterator[Leg | None]:
     """Start nginx with one worker; None, and one line that says so, where it is not installed."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -94,11 +123,33 @@ def nginx(stage: Stage, upstream: int) -> Iterator[Leg | None]:
     folder, port = stage.folder / "nginx", free_port()
     folder.mkdir()
     user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(NGINX.format(user=user, folder=folder, upstream=upstream, port=port))
+    (folder / "nginx.conf").write_text(text.format(user=user, folder=folder, port=port, **places))
     with on_cores(split_cores()[0]):
         kept = _started([program, "-p", folder, "-c", folder / "nginx.conf"], stage.folder, "nginx", port, "/")
     try:
         yield Leg("nginx", port, kept.pid)
+    finally:
+        kept.stop()
+
+
+def nginx(stage: Stage, upstream: int) -> AbstractContextManager[Leg | None]:
+    """Start nginx before the mock; None where it is not installed."""
+    return _nginx(stage, NGINX, upstream=upstream)
+
+
+def static_nginx(stage: Stage, root: Path) -> AbstractContextManager[Leg | None]:
+    """Start nginx over a folder of files; None where it is not installed."""
+    return _nginx(stage, STATIC_NGINX, root=root)
+
+
+@contextlib.contextmanager
+def hosting(stage: Stage) -> Iterator[Leg]:
+    """Start the hosting of apps, as an operator would, over the stage's Postgres and its data folder."""
+    port = free_port()
+    with on_cores(split_cores()[0]):
+        kept = _started([sys.executable, "-m", "manage", "hosting"], stage.folder, "hosting", port, "/", _environment(stage, port))
+    try:
+        yield Leg("hosting", port, kept.pid, stage.postgres.pid)
     finally:
         kept.stop()
 
@@ -128,20 +179,23 @@ def metered(stage: Stage, upstream: int, models: Sequence[str], tenants: dict[st
     config.write_text(
         "".join(f'[upstreams.mock_{dialect}]\ndialect = "{dialect}"\nurl = "http://127.0.0.1:{upstream}"\nmodels = [{names}]\n\n' for dialect in ("openai", "anthropic"))
     )
-    env = {
-        **{name: value for name, value in os.environ.items() if name not in SERVERS and not name.startswith("TALLYGATE_")},
-        "DATABASE_URL": stage.url,
-        "REDIS_URL": stage.valkey.url,
-        "TALLYGATE_SECRET": SECRET,
-        "TALLYGATE_CONFIG": str(config),
-        "TALLYGATE_DATA": str(stage.folder / "data"),
-        "TALLYGATE_WORKER": "apart",
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-    }
+    env = {**_environment(stage, port), "TALLYGATE_CONFIG": str(config)}
     with on_cores(split_cores()[0]):
         kept = _started([sys.executable, "-m", "manage", "serve"], stage.folder, "metered", port, "/readyz", env)
     try:
         yield [Leg(name, port, kept.pid, stage.postgres.pid, tenant) for name, tenant in tenants.items()]
     finally:
         kept.stop()
+
+
+def _environment(stage: Stage, port: int) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if name not in SERVERS and not name.startswith("TALLYGATE_")},
+        "DATABASE_URL": stage.url,
+        "REDIS_URL": stage.valkey.url,
+        "TALLYGATE_SECRET": SECRET,
+        "TALLYGATE_DATA": str(stage.folder / "data"),
+        "TALLYGATE_WORKER": "apart",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }

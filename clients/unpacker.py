@@ -16,7 +16,10 @@ SECONDS = 90.0
 
 
 class Unpacker:
-    """Fulfils `domain.apps.uploads.Unpacker`."""
+    """Fulfils `domain.apps.uploads.Unpacker`; `seconds` is how long an archive may take."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
 
     async def unpack(self, archive: Path, into: Path) -> list[Unpacked]:
         """Write an archive's files into a folder, and say what they are; both paths are absolute.
@@ -33,7 +36,7 @@ class Unpacker:
             env={"PATH": os.environ.get("PATH", ""), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
         )
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self._seconds):
                 written, _ = await process.communicate()
         except TimeoutError:
             raise InvalidInput("The archive takes too long to read.", path=("files",)) from None

@@ -259,7 +259,7 @@ class Hosting:
 def _request_id() -> bytes:
     """Return an id as `uuid7` makes them, at a tenth of its cost: nothing depends on its being hard to guess."""
     now = time.time_ns() // 1_000_000
-    chance = random.getrandbits(74)  # noqa: S311
+    chance = random.getrandbits(74)
     return b"%08x-%04x-7%03x-%04x-%012x" % (now >> 16 & 0xFFFF_FFFF, now & 0xFFFF, chance >> 62, 0x8000 | chance >> 48 & 0x3FFF, chance & 0xFFFF_FFFF_FFFF)
 
 

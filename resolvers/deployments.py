@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from domain.apps import deployments, registry, uploads
+from domain.apps import deployments, registry, sites, uploads
 from domain.apps.deployments import DeploymentView, FileView, NewFile, Upload
 from domain.apps.registry import AppView
 from domain.pages import Page, PageOf
+from models.enums import JobStatus
 from resolvers.asking import Asking
 
 LOOK_SECONDS = 0.25
@@ -85,6 +86,8 @@ async def changes(asking: Asking, deployment_id: UUID) -> AsyncIterator[Deployme
     while True:
         found = await deployments.find(asking.known, deployment_id)
         if found != told:
+            if told is not None and found.status is JobStatus.SUCCEEDED:
+                await asyncio.sleep(sites.FRESH_SECONDS)  # then every process shows it
             yield found
             told = found
         if found.status in deployments.FINAL:

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic.json_schema import SkipJsonSchema
 from starlette.types import Receive
 
-from domain.apps import archives, deployments, registry, uploads
+from domain.apps import archives, deployments, registry, sites, uploads
 from domain.apps.archives import Unpacked
 from domain.apps.deployments import DeploymentView, NewFile, Upload
 from domain.errors import InvalidInput, InvalidState, NotFound, QuotaReached, Unavailable
@@ -29,7 +29,7 @@ from runtime import Runtime
 LARGEST_BYTES = archives.LARGEST_TOTAL_BYTES
 IDLE_SECONDS = 60.0
 WAIT_SECONDS = 120.0
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 AT_ONCE = 16
 """How many files are on their way to the store at any one time."""
 ARCHIVE_NAME = re.compile(r".*\.(zip|tar\.gz|tgz)", re.IGNORECASE | re.DOTALL)
@@ -122,6 +122,8 @@ async def _finished(ask: Ask[Nothing], found: DeploymentView) -> DeploymentView:
             while found.status not in deployments.FINAL:
                 await asyncio.sleep(LOOK_SECONDS)
                 found = await deployments.find(ask.caller, found.id)
+                if found.status is JobStatus.SUCCEEDED:
+                    await asyncio.sleep(sites.FRESH_SECONDS)  # then every process shows it
     return found
 
 

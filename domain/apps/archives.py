@@ -138,12 +138,15 @@ class _Writer:
         self._into = into
         self._names = Names()
         self._total = 0
+        self.reading: str | None = None
+        """The entry that is looked at, to be named when the archive breaks off there."""
         self.written: list[Unpacked] = []
 
     def folder(self, path: str) -> None:
         self._names.add_folder(path)
 
     def file(self, path: str, source: IO[bytes], *, stored_bytes: int | None, told_bytes: int) -> None:
+        self.reading = path
         path = self._names.add(path)
         number, digest, size = len(self.written), hashlib.sha256(), 0
         with (self._into / str(number)).open("wb") as target:
@@ -178,8 +181,9 @@ def unpack(archive: Path, into: Path) -> list[Unpacked]:
         else:
             raise Refused("The upload is neither a zip nor a tar.gz archive.")
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, struct.error, UnicodeDecodeError, NotImplementedError) as error:
-        where = f" at {writer.written[-1].path!r} or after it" if writer.written else ""
-        raise Refused(f"The archive is broken{where}: {str(error)[:200] or type(error).__name__}") from None
+        if writer.reading is not None:
+            raise refused(writer.reading, f"or what follows it is broken: {str(error)[:200] or type(error).__name__}") from None
+        raise Refused(f"The archive is broken: {str(error)[:200] or type(error).__name__}") from None
     if not writer.written:
         raise Refused("The archive holds no files.")
     return writer.written
@@ -191,6 +195,9 @@ def _unzip(archive: Path, writer: _Writer) -> None:
         infos = opened.infolist()
         if len(infos) > MOST_ENTRIES:
             raise Refused(f"The archive has {len(infos)} entries, and at most {MOST_ENTRIES} are taken.")
+        files = [info.orig_filename for info in infos if not info.orig_filename.endswith("/")]
+        if len(files) > MOST_FILES:  # before any of them is written
+            raise refused(files[MOST_FILES], f"is one file too many: an app has at most {MOST_FILES}")
         _refuse_overlaps(source, infos, opened.start_dir)
         for info in infos:
             name = info.orig_filename  # as it stands in the archive: `filename` is mended already
@@ -207,6 +214,7 @@ def _unzip(archive: Path, writer: _Writer) -> None:
             if kind not in (0, stat.S_IFREG):
                 raise refused(name, "is a link or a device, not a file")
             check_path(name)
+            writer.reading = name
             with opened.open(info) as content:
                 writer.file(name, content, stored_bytes=info.compress_size, told_bytes=info.file_size)
 
@@ -254,8 +262,9 @@ def _refuse_overlaps(source: IO[bytes], infos: list[zipfile.ZipInfo], directory_
 class _Inflated:
     """What a gzip file holds, read once and no further than an honest archive goes."""
 
-    def __init__(self, source: gzip.GzipFile, stored_bytes: int) -> None:
+    def __init__(self, source: gzip.GzipFile, stored_bytes: int, writer: _Writer) -> None:
         self._source = source
+        self._writer = writer
         self._read = 0
         overhead = MOST_ENTRIES * 1024
         self._most = min(LARGEST_TOTAL_BYTES + overhead, max(stored_bytes * LARGEST_RATIO, RATIO_FREE_BYTES * 4))
@@ -264,13 +273,14 @@ class _Inflated:
         chunk = self._source.read(size)
         self._read += len(chunk)
         if self._read > self._most:
-            raise Refused(f"The archive inflates to more than {LARGEST_RATIO} times its size, or to more than {LARGEST_TOTAL_BYTES // 1024**2} MiB in all.")
+            reason = f"inflates to more than {LARGEST_RATIO} times the archive's size, or takes it over {LARGEST_TOTAL_BYTES // 1024**2} MiB in all"
+            raise refused(self._writer.reading or "the archive", reason)
         return chunk
 
 
 def _untar(archive: Path, writer: _Writer) -> None:
     with gzip.open(archive, "rb") as source:
-        inflated = _Inflated(source, archive.stat().st_size)
+        inflated = _Inflated(source, archive.stat().st_size, writer)
         with tarfile.open(fileobj=inflated, mode="r|", errorlevel=2, encoding="utf-8", errors="surrogateescape") as opened:  # type: ignore[call-overload]  # reads only
             for count, member in enumerate(_members(opened), start=1):
                 if count > MOST_ENTRIES:
@@ -280,6 +290,7 @@ def _untar(archive: Path, writer: _Writer) -> None:
                     if name not in (".", ""):
                         writer.folder(name)
                     continue
+                writer.reading = member.name
                 if not member.isreg() or member.issparse():
                     raise refused(member.name, "is a link, a device or a file with holes, not a plain file")
                 check_path(name)

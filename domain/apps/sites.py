@@ -48,7 +48,7 @@ _VERSION = """
 
 FRESH_SECONDS = 0.05
 """How old an answer of the database may be that visitors are served by, counted from before it was asked for."""
-AHEAD_SECONDS = 0.02
+AHEAD_SECONDS = 0.03
 """How old it is when it is asked for anew, for those who come next."""
 MOST_KNOWN = 10_000
 
@@ -60,7 +60,7 @@ async def moved() -> None:
 
     In this process the next request sees it; others serve by what they asked for less than FRESH_SECONDS ago.
     """
-    global _moves  # noqa: PLW0603  # one number for all hostings of a process: what was known before it counts no more
+    global _moves  # one number for all hostings of a process: what was known before it counts no more
     _moves += 1
     await asyncio.sleep(FRESH_SECONDS)
 

@@ -113,6 +113,31 @@ def _tar_bomb() -> bytes:
     return b"".join(parts)
 
 
+def _nameless() -> bytes:
+    """An entry without a name."""
+    local = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0, zlib.crc32(b"x"), 1, 1, 0, 0) + b"x"
+    central = struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, zlib.crc32(b"x"), 1, 1, 0, 0, 0, 0, 0, 0, 0)
+    return local + central + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(central), len(local), 0)
+
+
+def _sparse() -> bytes:
+    """A file of GNU tar that claims a gigabyte of holes."""
+    header = tarfile.TarInfo("holes.bin")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[483:495] = b"10000000000\0"
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block)
+    return gzip.compress(bytes(block) + bytes(1024))
+
+
+def _many_in_tar() -> bytes:
+    """Nothing but folders, one after the other."""
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    return gzip.compress(folder.tobuf(tarfile.USTAR_FORMAT) * (archives.MOST_ENTRIES + 1) + bytes(1024), 1)
+
+
 ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "traversal": (entry("../../evil.html"), ("../../evil.html", "leads out")),
     "traversal inside": (entry("a/../../evil.html"), ("a/../../evil.html", "leads out")),
@@ -124,6 +149,17 @@ ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "delete": (entry("a\x7fb.html"), ("b.html", "control")),
     "bidi": (entry("a\u202egnp.html"), ("\\u202e", "direction")),
     "dot": (entry("./a"), ("./a", "dot")),
+    "dots inside": (entry("a/./b"), ("a/./b", "dot")),
+    "traversal at the end": (entry("a/.."), ("a/..", "leads out")),
+    "no name": (_nameless(), ("empty path",)),
+    "carriage return": (entry("a\rb.html"), ("b.html", "control")),
+    "share of a network": (entry("\\\\host\\share"), ("host", "backslash")),
+    "drive alone": (entry("c:evil"), ("c:evil", "drive")),
+    "isolate": (entry("a\u2067b.js"), ("\\u2067", "direction")),
+    "socket": (entry("sock", b"", stat.S_IFSOCK | 0o666), ("sock", "link or a device")),
+    "block device": (entry("disk", b"", stat.S_IFBLK | 0o666), ("disk", "link or a device")),
+    "folder with content": (entry("folder/", b"x"), ("folder/", "folder with content")),
+    "folder that leads out": (entry("../folder/", b""), ("../folder", "leads out")),
     "empty part": (entry("a//b"), ("a//b", "empty")),
     "symlink": (entry("link", b"/etc/passwd", stat.S_IFLNK | 0o777), ("link", "link or a device")),
     "device": (entry("dev", b"", stat.S_IFCHR | 0o666), ("dev", "link or a device")),
@@ -131,13 +167,16 @@ ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "duplicate": (_twice("a.js", "a.js"), ("a.js", "twice")),
     "duplicate by case": (_twice("a.js", "A.JS"), ("A.JS", "twice")),
     "duplicate by composition": (_twice("\u00e9.js", "e\u0301.js"), ("twice",)),
+    "duplicate by compatibility": (_twice("fi.js", "\ufb01.js"), ("twice",)),
+    "duplicate by folding": (_twice("ss.js", "\u00df.js"), ("twice",)),
+    "duplicate folder by case": (_twice("a/x.js", "A/X.js"), ("A/X.js", "twice")),
     "file and folder": (_twice("a", "a/b"), ("a/b", "file")),
     "folder and file": (_twice("a/b", "a"), ("'a'", "folder")),
     "encrypted": (_encrypted(), ("secret.txt", "encrypted")),
     "bomb": (zipped(lambda z: z.writestr("bomb.html", bytes(20 << 20))), ("bomb.html", "times its size")),
     "too large": (zipped(lambda z: z.writestr("big.bin", bytes(1 << 20) * 51)), ("big.bin",)),
     "lying size": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 24, "<I", 10), ("liar.html",)),
-    "lying checksum": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 16, "<I", 10), ("broken",)),
+    "lying checksum": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 16, "<I", 10), ("liar.html", "broken")),
     "too many": (_many(), ("entries",)),
     "too many, and says few": (_lying_count(), ("entries",)),
     "too many files": (_empty_files(archives.MOST_FILES + 1), ("one file too many",)),
@@ -146,7 +185,7 @@ ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "long path": (entry("/".join(["a" * 200] * 6)), ("1024 bytes",)),
     "overlap": (_overlapping(), ("overlaps",)),
     "other compression": (_patched(zipped(lambda z: z.writestr("a", "x" * 99)), 10, "<H", 12), ("'a'", "compressed")),
-    "two names": (zipped(lambda z: z.writestr("inner.html", "x")).replace(b"inner.html", b"other.html", 1), ("broken",)),
+    "two names": (zipped(lambda z: z.writestr("inner.html", "x")).replace(b"inner.html", b"other.html", 1), ("inner.html", "broken")),
     "cut": (zipped(lambda z: z.writestr("a", "x" * 999))[:-30], ("broken",)),
     "empty": (zipped(lambda z: None), ("empty",)),
     "folders only": (entry("folder/", b""), ("no files",)),
@@ -157,7 +196,14 @@ TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "traversal": (tarred(member("../evil")), ("../evil", "leads out")),
     "absolute": (tarred(member("/etc/evil")), ("/etc/evil", "absolute")),
     "backslash": (tarred(member("a\\b")), ("backslash",)),
+    "drive": (tarred(member("C:/evil")), ("C:/evil", "drive")),
+    "dot inside": (tarred(member("a/./b")), ("a/./b", "dot")),
     "control": (tarred(member("a\tb")), ("control",)),
+    "file and folder": (tarred(lambda t: (member("a")(t), member("a/b")(t))), ("a/b", "file")),
+    "long part": (tarred(member("a" * 256)), ("255 bytes",)),
+    "long path": (tarred(member("/".join(["a" * 200] * 6))), ("1024 bytes",)),
+    "holes": (_sparse(), ("holes",)),
+    "too many": (_many_in_tar(), ("'folder'", "one entry too many")),
     "bidi": (tarred(member("a\u2066b")), ("direction",)),
     "symlink": (tarred(member("link", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")), ("link", "plain file")),
     "hard link": (tarred(member("hard", b"", type=tarfile.LNKTYPE, linkname="a")), ("hard", "plain file")),
@@ -166,9 +212,9 @@ TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "duplicate": (tarred(lambda t: (member("a")(t), member("A")(t))), ("'A'", "twice")),
     "leading dot twice": (tarred(member("././a")), ("dot",)),
     "too deep": (tarred(member("/".join("a" * 33))), ("folders deep",)),
-    "bomb": (_tar_bomb(), ("",)),
+    "bomb": (_tar_bomb(), ("bomb.bin", "inflates")),
     "not a tar": (gzip.compress(b"hello" * 500), ("broken",)),
-    "cut": (tarred(member("a", bytes(range(256)) * 4000))[:-2000], ("broken",)),
+    "cut": (tarred(member("a", bytes(range(256)) * 4000))[:-2000], ("'a'", "broken")),
     "bad name": (tarred(member("a\udcff")), ("UTF-8",)),
     "empty": (tarred(lambda t: None), ("no files",)),
 }

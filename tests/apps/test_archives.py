@@ -1,6 +1,9 @@
 """Archives of strangers: every hostile one is refused by name, in a process with limits, and nothing of it is left (F39)."""
 
 import hashlib
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,35 @@ async def test_a_hostile_archive(case: str, tmp_path: Path) -> None:
         assert words in refused.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["inner"]
     assert all(path.name == "given" or path.name.isdigit() for path in inner.iterdir())
+
+
+async def test_too_much_in_all(tmp_path: Path) -> None:
+    """Files that are each small enough, and together too much, are refused at the one that goes over; the archive itself is mostly a hole of the disk."""
+    given = tmp_path / "given"
+    size = archives.LARGEST_FILE_BYTES
+    crc = zlib.crc32(bytes(size))
+    count = archives.LARGEST_TOTAL_BYTES // size + 1
+    with given.open("wb") as target:
+        central = b""
+        for number in range(count):
+            at, name = target.tell(), b"%d.bin" % number
+            target.write(struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0, crc, size, size, len(name), 0) + name)
+            target.seek(size, 1)
+            central += struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, crc, size, size, len(name), 0, 0, 0, 0, 0, at) + name
+        at = target.tell()
+        target.write(central + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, len(central), at, 0))
+    with pytest.raises(InvalidInput) as refused:
+        await Unpacker().unpack(given, tmp_path)
+    assert refused.value.message == f"'{count - 1}.bin' takes the archive over 250 MiB in all"
+
+
+async def test_an_archive_that_takes_too_long(tmp_path: Path) -> None:
+    """What opens an archive is a process that can be spared: a file that never ends is given up, and nobody waits for it."""
+    pipe = tmp_path / "given"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidInput) as refused:
+        await Unpacker(seconds=0.5).unpack(pipe, tmp_path)
+    assert refused.value.message == "The archive takes too long to read."
 
 
 def test_names_in_a_message_cannot_confuse() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import brotli
 import httpx2
@@ -277,3 +277,44 @@ async def test_versions_rollback_kill_and_deletion_are_seen_at_once(client: http
     assert (await visit(client, slug)).status_code == 200
     assert (await client.delete(f"/v1/apps/{slug}", headers=mine.bearer)).status_code == 204
     assert [(await visit(client, host)).status_code for host in (slug, f"{slug}--v1")] == [404, 404]
+
+
+async def test_what_was_answered_before_is_answered_again_alike(client: httpx2.AsyncClient, gateway: Gateway) -> None:
+    """The second answer to the same question, which leaves without a door, is the first but for its id; so for HEAD, 304, each coding, and pipelined."""
+    _, slug = await deployed(client)
+    told = {}
+    for path, headers in (
+        ("/", {}),
+        ("/assets/app-1a2b3c4d.js", {"Accept_Encoding": "br"}),
+        ("/assets/app-1a2b3c4d.js", {"Accept_Encoding": "gzip"}),
+        ("/assets/app-1a2b3c4d.js", {}),
+        ("/photo.png?v=1", {"If_None_Match": "*"}),
+    ):
+        first, second = await visit(client, slug, path, **headers), await visit(client, slug, path, **headers)
+        assert (second.status_code, second.content) == (first.status_code, first.content)
+        changing = ("x-request-id", "date")
+        assert [field for field in second.headers.multi_items() if field[0] not in changing] == [field for field in first.headers.multi_items() if field[0] not in changing]
+        assert second.headers["x-request-id"] != first.headers["x-request-id"]
+        assert UUID(second.headers["x-request-id"]).version == 7
+        told[path, str(headers)] = second
+        head = await visit(client, slug, path, "HEAD", **headers)
+        assert (head.status_code, head.content, head.headers["etag"]) == (first.status_code, b"", first.headers["etag"])
+        part = await visit(client, slug, path, Range="bytes=0-0", **headers)
+        assert part.status_code == (304 if first.status_code == 304 else 206)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    one = f"GET / HTTP/1.1\r\nHost: {slug}.localhost:8000\r\nAccept-Encoding: identity\r\n"
+    writer.write(f"{one}\r\n{one}\r\n{one}Connection: close\r\n\r\n".encode())
+    assert (await reader.read()).count(SITE["index.html"]) == 3
+    writer.close()
+
+
+async def test_an_address_that_was_answered_is_not_answered_for_another_host(client: httpx2.AsyncClient) -> None:
+    """What is known for one app's origin is nothing to another's, to a version's or to the API's."""
+    mine, slug = await deployed(client)
+    other = await make_app(client, mine)
+    await deploy(client, mine, other, {"index.html": b"other"})
+    for _ in range(2):
+        assert (await visit(client, slug)).content == SITE["index.html"]
+        assert (await visit(client, other)).content == b"other"
+        assert (await visit(client, f"{slug}--v1")).headers["x-robots-tag"] == "noindex"
+        assert (await client.get("/", follow_redirects=False)).status_code == 303
