@@ -201,36 +201,6 @@ async def test_content_that_nobody_needs_is_collected(client: httpx2.AsyncClient
     assert await database.fetch_value("SELECT count(*) FROM blob WHERE app_id = $1 AND erased_at IS NULL", ids[kept]) == 4
 
 
-async def test_pages_are_never_mixed(client: httpx2.AsyncClient) -> None:
-    """While versions are switched, every page finds exactly the hashed script that belongs to it (D1)."""
-    mine = await tenant()
-    slug = await make_app(client, mine)
-    host = {"Host": f"{slug}.localhost"}
-
-    def version(number: int) -> dict[str, bytes]:
-        mark = hashlib.sha256(str(number).encode()).hexdigest()[:10] + "a1"
-        return {"index.html": f"{number} /assets/app-{mark}.js".encode(), f"assets/app-{mark}.js": f"script {number}".encode()}
-
-    await deploy(client, mine, slug, version(0))
-    over = asyncio.Event()
-
-    async def read() -> int:
-        pages = 0
-        while not over.is_set():
-            number, place = (await client.get("/", headers=host)).text.split(" ")
-            script = await client.get(place, headers=host)
-            assert (script.status_code, script.text) == (200, f"script {number}")
-            pages += 1
-        return pages
-
-    readers = [asyncio.create_task(read()) for _ in range(10)]
-    for number in range(1, 12):
-        assert (await deploy(client, mine, slug, version(number))).status_code == 200
-    over.set()
-    assert all(pages > 0 for pages in await asyncio.gather(*readers))
-    assert (await client.get("/", headers=host)).text.startswith("11 ")
-
-
 async def test_who_may_watch(client: httpx2.AsyncClient, gateway: Gateway) -> None:
     """Another workspace's deployment cannot be watched."""
     mine, other = await tenant(), await tenant()
