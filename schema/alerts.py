@@ -160,11 +160,11 @@ class AlertRuleDeleteInput:
     id: strawberry.ID = field(description="The rule.")
 
 
-def _subject(global_id: str) -> tuple[SubjectKind, UUID] | None:
+def _subject(global_id: str) -> tuple[SubjectKind, UUID]:
     for kind, name in SUBJECTS.items():
         key = ids.uuid_of(name, global_id)
         if key is not None:
-            return None if kind is SubjectKind.WORKSPACE else (kind, key)
+            return kind, key
     raise NotFound("key or app", path=("subjectId",))
 
 

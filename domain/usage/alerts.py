@@ -170,9 +170,11 @@ async def create(caller: Caller, new: NewRule) -> RuleView:
     window = _check_window(new.threshold.metric, new.window)
     emails = _check_emails(new.emails)
     try:
+        if kind is SubjectKind.WORKSPACE and subject_id != workspace_id:
+            raise NotFound("workspace")
         if kind is SubjectKind.KEY:
             await keys.find(replace(caller, scopes=caller.scopes | {Scope.KEYS_READ}), subject_id)
-        elif kind is SubjectKind.APP:
+        if kind is SubjectKind.APP:
             await registry.find(replace(caller, scopes=caller.scopes | {Scope.APPS_READ}), subject_id)
     except NotFound as unknown:
         raise NotFound(unknown.what, path=("subjectId",)) from None

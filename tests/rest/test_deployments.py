@@ -201,6 +201,17 @@ async def test_content_that_nobody_needs_is_collected(client: httpx2.AsyncClient
     assert await database.fetch_value("SELECT count(*) FROM blob WHERE app_id = $1 AND erased_at IS NULL", ids[kept]) == 4
 
 
+async def test_a_stranger_s_hand(client: httpx2.AsyncClient) -> None:
+    """Another workspace's deployment is not there to be finalized, stopped or gone back to, and waits on for its files."""
+    mine, other = await tenant(), await tenant()
+    slug = await make_app(client, mine)
+    begun = (await ask(client, mine, "S0_Deploy", id=await app_id_of(client, mine, slug), files=named({"a": b"x"})))["deploymentCreate"]
+    for name in ("S0_DeployFinalize", "DeployCancel", "S0_Rollback"):
+        refused = next(iter((await ask(client, other, name, id=begun["deployment"]["id"])).values()))
+        assert [error["code"] for error in refused["userErrors"]] == ["NOT_FOUND"], name
+    assert await database.fetch_value("SELECT status FROM deployment WHERE workspace_id = $1", mine.workspace_id) == "awaiting_upload"
+
+
 async def test_who_may_watch(client: httpx2.AsyncClient, gateway: Gateway) -> None:
     """Another workspace's deployment cannot be watched."""
     mine, other = await tenant(), await tenant()
