@@ -123,7 +123,7 @@ async def test_no_mutation_takes_what_is_another_s(served: Served, victim: Victi
     aliases = {f"a{number}": (what, foreign) for number, (what, foreign) in enumerate(victim.ids.items())}
     declared = ", ".join(f"${alias}: {kind.name}!" for alias in aliases)
     calls = " ".join(f"{alias}: {name}(input: ${alias}) {{ userErrors {{ code message }} }}" for alias in aliases)
-    variables = {alias: filled(kind, argument, foreign) for alias, (_, foreign) in aliases.items()}
+    variables: Any = {alias: filled(kind, argument, foreign) for alias, (_, foreign) in aliases.items()}
     answer = await served.ask(f"mutation ({declared}) {{ {calls} }}", credential=stranger.session, **variables)
     data = answer.body["data"]
     assert victim.canary.lower() not in str(answer.body).lower()
