@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -153,6 +154,24 @@ def _fits(schema: Any, body: object) -> bool:
 def test_every_operation_is_tried() -> None:
     """The table of scopes names every operation that is served, and no other."""
     assert set(NEEDS) == {f"{operation.method} {operation.path}" for document in PUBLISHED for operation in document.operations}
+
+
+async def test_every_route_of_the_served_description(client: httpx2.AsyncClient, victim: Tenant) -> None:
+    """What the description guards is what these tests try, all of it; what it leaves open tells nobody anything of the victim, and changes nothing."""
+    described = (await client.get("/openapi.json")).json()["paths"]
+    every = {f"{method.upper()} {path}": told for path, methods in described.items() for method, told in methods.items()}
+    guarded = {name for name, told in every.items() if told["security"]}
+    assert guarded == {re.sub(r":\w+}", "}", name) for name in NEEDS}
+    before = await digest(victim)
+    for name in every.keys() - guarded:
+        method, path = name.split(" ")
+        path = re.sub(r"{\w+}", app_of(victim), path)
+        for headers in ({}, (await tenant()).bearer):
+            answer = await client.request(method, path, headers=headers, json={} if method in ("POST", "PUT") else None)
+            assert answer.status_code < 500, name
+            for told in (str(victim.key.id), str(victim.owner.user_id), victim.owner_email, "Something to lose"):
+                assert told not in answer.text, name
+    assert await digest(victim) == before
 
 
 @pytest.mark.parametrize(("document", "operation"), OPERATIONS)
