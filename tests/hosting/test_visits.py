@@ -44,9 +44,15 @@ async def deployed(client: httpx2.AsyncClient, manifest: object = None) -> tuple
     return mine, slug
 
 
-async def test_files_and_their_types(client: httpx2.AsyncClient) -> None:
+@pytest.fixture(scope="module")
+async def slug(gateway: Gateway) -> str:
+    """The site, deployed once for all who only read it."""
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        return (await deployed(client))[1]
+
+
+async def test_files_and_their_types(client: httpx2.AsyncClient, slug: str) -> None:
     """Every file is served with its own type, never guessed by the browser, with a strict policy on pages and no cookie anywhere."""
-    _, slug = await deployed(client)
     for path, media_type, content in (
         ("/", "text/html; charset=utf-8", SITE["index.html"]),
         ("/index.html", "text/html; charset=utf-8", SITE["index.html"]),
@@ -77,9 +83,8 @@ async def test_files_and_their_types(client: httpx2.AsyncClient) -> None:
     assert (moved.status_code, moved.headers["location"]) == (308, "/docs/")
 
 
-async def test_what_is_not_there(client: httpx2.AsyncClient) -> None:
+async def test_what_is_not_there(client: httpx2.AsyncClient, slug: str) -> None:
     """A path without a file is 404 with the app's own page; so are other apps, other versions, and what no app can be called."""
-    _, slug = await deployed(client)
     lost = await visit(client, slug, "/nothing/here.html")
     assert (lost.status_code, lost.content) == (404, SITE["404.html"])
     for host in (f"no-{uuid4().hex[:8]}", f"{slug}--v2", f"{slug}--v0", f"{slug}--v01", f"a.{slug}", f"{slug}--v1--v1", f"{slug}-"):
@@ -103,9 +108,8 @@ async def test_the_api_is_not_on_an_app_s_origin(client: httpx2.AsyncClient) -> 
     assert (await client.get("/assets/app-1a2b3c4d.js")).status_code == 404
 
 
-async def test_what_browsers_keep(client: httpx2.AsyncClient) -> None:
+async def test_what_browsers_keep(client: httpx2.AsyncClient, slug: str) -> None:
     """A file named after its content is kept for a year, everything else is asked for again; what has not changed is 304."""
-    _, slug = await deployed(client)
     hashed = await visit(client, slug, "/assets/app-1a2b3c4d.js")
     assert hashed.headers["cache-control"] == "public, max-age=31536000, immutable"
     for path in ("/", "/plain.css", "/photo.png"):
@@ -134,9 +138,8 @@ async def test_what_browsers_keep(client: httpx2.AsyncClient) -> None:
         ("br;q=x", None),
     ],
 )
-async def test_compression_is_negotiated(client: httpx2.AsyncClient, accepted: str, encoding: str | None) -> None:
+async def test_compression_is_negotiated(client: httpx2.AsyncClient, slug: str, accepted: str, encoding: str | None) -> None:
     """The smallest encoding that the client takes is sent as it was made when it was deployed; each has a tag of its own."""
-    _, slug = await deployed(client)
     request = client.build_request("GET", "/assets/app-1a2b3c4d.js", headers={"Host": f"{slug}.localhost", "Accept-Encoding": accepted})
     answer = await client.send(request, stream=True)
     raw = b"".join([piece async for piece in answer.aiter_raw()])
@@ -165,9 +168,8 @@ async def test_compression_is_negotiated(client: httpx2.AsyncClient, accepted: s
         ("bytes=a-b", 200, 0, 10240),
     ],
 )
-async def test_a_part_of_a_file(client: httpx2.AsyncClient, asked: str, status: int, start: int, end: int) -> None:
+async def test_a_part_of_a_file(client: httpx2.AsyncClient, slug: str, asked: str, status: int, start: int, end: int) -> None:
     """Ranges are answered as RFC 9110 says; what is not understood gets the whole."""
-    _, slug = await deployed(client)
     answer = await visit(client, slug, "/photo.png", Range=asked)
     assert answer.status_code == status
     assert answer.content == SITE["photo.png"][start:end]
@@ -221,9 +223,8 @@ async def test_the_manifest_rules(client: httpx2.AsyncClient) -> None:
         *("/a\\b", "/%zz", "/%ff", "/./index.html", "/%0a"),
     ],
 )
-async def test_a_path_that_confuses(gateway: Gateway, client: httpx2.AsyncClient, path: str) -> None:
+async def test_a_path_that_confuses(gateway: Gateway, client: httpx2.AsyncClient, slug: str, path: str) -> None:
     """A path that another server could read another way is 400 or 404, and never a file."""
-    _, slug = await deployed(client)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {slug}.localhost\r\nConnection: close\r\n\r\n".encode())
     head = await reader.readline()
@@ -279,9 +280,8 @@ async def test_versions_rollback_kill_and_deletion_are_seen_at_once(client: http
     assert [(await visit(client, host)).status_code for host in (slug, f"{slug}--v1")] == [404, 404]
 
 
-async def test_what_was_answered_before_is_answered_again_alike(client: httpx2.AsyncClient, gateway: Gateway) -> None:
+async def test_what_was_answered_before_is_answered_again_alike(client: httpx2.AsyncClient, slug: str, gateway: Gateway) -> None:
     """The second answer to the same question, which leaves without a door, is the first but for its id; so for HEAD, 304, each coding, and pipelined."""
-    _, slug = await deployed(client)
     told = {}
     for path, headers in (
         ("/", {}),

@@ -14,7 +14,8 @@ from models.enums import Scope
 from tests.apps.deploying import SITE, deploy, fresh, make_app, tar_of, zip_of
 from tests.apps.hostile import HOSTILE
 from tests.conftest import Suite
-from tests.support.world import tenant
+from tests.support.gateway import Gateway
+from tests.support.world import Tenant, tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -109,11 +110,18 @@ async def test_answered_before_it_is_done(client: httpx2.AsyncClient) -> None:
         assert (await client.get(stranger, headers=mine.bearer)).status_code == 404
 
 
-@pytest.mark.parametrize("case", HOSTILE)
-async def test_a_hostile_archive_changes_nothing(client: httpx2.AsyncClient, case: str) -> None:
-    """Every hostile archive is 400 with a message, and leaves no deployment and no content (F39)."""
+@pytest.fixture(scope="module")
+async def target(gateway: Gateway) -> tuple[Tenant, str]:
+    """An app that nothing is ever deployed to, because all that it is sent is refused."""
     mine = await tenant()
-    slug = await make_app(client, mine)
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        return mine, await make_app(client, mine)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+async def test_a_hostile_archive_changes_nothing(client: httpx2.AsyncClient, target: tuple[Tenant, str], case: str) -> None:
+    """Every hostile archive is 400 with a message, and leaves no deployment and no content (F39)."""
+    mine, slug = target
     refused = await client.post(f"/v1/apps/{slug}/deploy", content=HOSTILE[case][0], headers=mine.bearer)
     assert (refused.status_code, set(refused.json())) == (400, {"error"})
     for words in HOSTILE[case][1]:
@@ -122,10 +130,9 @@ async def test_a_hostile_archive_changes_nothing(client: httpx2.AsyncClient, cas
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a\\b", "C:/x", "a//b", "./a", "a\tb", "a\u202eb", ""])
-async def test_a_part_with_a_hostile_name(client: httpx2.AsyncClient, path: str) -> None:
+async def test_a_part_with_a_hostile_name(client: httpx2.AsyncClient, target: tuple[Tenant, str], path: str) -> None:
     """Single files obey the rules of archives."""
-    mine = await tenant()
-    slug = await make_app(client, mine)
+    mine, slug = target
     boundary = "b" * 20
     body = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{path}"\r\n\r\nx\r\n--{boundary}--\r\n'.encode()
     headers = {**mine.bearer, "content-type": f"multipart/form-data; boundary={boundary}"}
@@ -148,10 +155,9 @@ async def test_a_part_with_a_hostile_name(client: httpx2.AsyncClient, path: str)
         (b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nhello', "multipart/form-data; boundary=x"),
     ],
 )
-async def test_a_body_that_is_no_upload(client: httpx2.AsyncClient, body: bytes, media_type: str) -> None:
+async def test_a_body_that_is_no_upload(client: httpx2.AsyncClient, target: tuple[Tenant, str], body: bytes, media_type: str) -> None:
     """A missing, empty or broken upload is 400 in the document's shape."""
-    mine = await tenant()
-    slug = await make_app(client, mine)
+    mine, slug = target
     refused = await client.post(f"/v1/apps/{slug}/deploy", content=body, headers={**mine.bearer, "content-type": media_type})
     assert (refused.status_code, set(refused.json())) == (400, {"error"})
     assert await counts(slug) == (0, 0)
