@@ -5,6 +5,7 @@ from uuid import UUID
 from domain import duties
 from domain.access import members
 from domain.duties import Duty
+from domain.usage import notices
 from runtime import Runtime
 
 
@@ -30,4 +31,27 @@ async def alert(runtime: Runtime, duty: Duty) -> None:
     """Tell an address of an alert; the mail may go out twice if the process dies between the mail and the mark."""
     payload = duty.payload
     await runtime.mail.send(payload["to"], f"Alert: {' '.join(payload['name'].split())}", payload["text"], duty_id=duty.id)
+    await duties.done(duty)
+
+
+async def low_balance(runtime: Runtime, duty: Duty) -> None:
+    """Tell the owners that little credit is left."""
+    await notices.low_balance(duty, runtime.settings.public_url.rstrip("/"))
+
+
+async def budget_reached(runtime: Runtime, duty: Duty) -> None:
+    """Tell the owners that a budget is nearly spent."""
+    await notices.budget_reached(duty, runtime.settings.public_url.rstrip("/"))
+
+
+async def auto_top_up_failed(runtime: Runtime, duty: Duty) -> None:
+    """Tell the owners that their card would not pay, and where to pay by hand."""
+    processor = runtime.payments.processor if runtime.payments else None
+    await notices.auto_top_up_failed(duty, processor, runtime.settings.public_url.rstrip("/"))
+
+
+async def notice(runtime: Runtime, duty: Duty) -> None:
+    """Send one owner a notice; the mail may go out twice if the process dies between the mail and the mark."""
+    payload = duty.payload
+    await runtime.mail.send(payload["to"], payload["subject"], payload["text"], duty_id=duty.id)
     await duties.done(duty)

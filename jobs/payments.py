@@ -1,5 +1,6 @@
 """Payments: what Stripe told of, and what it never told."""
 
+from domain import duties
 from domain.duties import Duty
 from domain.money import autotopup, entries, events, payments, renewals
 from domain.money.processor import PaymentsDisabled
@@ -11,6 +12,14 @@ async def stripe_event(runtime: Runtime, duty: Duty) -> None:
     if runtime.payments is None:
         raise PaymentsDisabled
     await events.apply(runtime.payments.processor, duty)
+
+
+async def auto_top_up(runtime: Runtime, duty: Duty) -> None:
+    """Buy credit for a workspace whose settlement left too little, if that is still so."""
+    assert duty.workspace_id is not None
+    if runtime.payments is not None:
+        await autotopup.trigger(runtime.payments.processor, duty.workspace_id)
+    await duties.done(duty)
 
 
 async def sweep(runtime: Runtime) -> None:

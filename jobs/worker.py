@@ -16,9 +16,11 @@ from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.apps import deployments
 from domain.duties import Duty
+from domain.money import autotopup
 from domain.money.events import STRIPE_EVENT
+from domain.money.payments import AUTO_TOP_UP_FAILED
 from domain.serving import reratings
-from domain.usage import alerts, exports
+from domain.usage import alerts, exports, notices
 from domain.webhooks import DELIVERY
 from jobs import books, deploys, mail, payments, rollups, webhooks
 from jobs import exports as export_jobs
@@ -32,6 +34,11 @@ HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     DELIVERY: webhooks.deliver,
     STRIPE_EVENT: payments.stripe_event,
     exports.DUTY: export_jobs.make,
+    autotopup.DUE: payments.auto_top_up,
+    AUTO_TOP_UP_FAILED: mail.auto_top_up_failed,
+    notices.LOW_BALANCE: mail.low_balance,
+    notices.BUDGET_REACHED: mail.budget_reached,
+    notices.MAIL: mail.notice,
     reratings.PREVIEW: rerating_jobs.preview,
     reratings.APPLY: rerating_jobs.post,
 }
@@ -69,12 +76,18 @@ async def run(ctx: dict[str, Any], job_id: str) -> None:
         await duties.failed(duty, f"{type(error).__name__}: {told}")
 
 
+async def nudge(ctx: dict[str, Any]) -> None:
+    """Nudge for what the database itself has owed: a settlement's duties are rows that no process has heard of."""
+    await duties.sweep()
+
+
 def build(runtime: Runtime, redis_url: str) -> Worker:
     """Return a worker in the running event loop; its owner handles signals."""
     return Worker(
         functions=[func(run, name=FUNCTION, keep_result=0, timeout=max(LONG_JOBS.values()) + JOB_SECONDS, max_tries=1_000)],
         cron_jobs=[
             cron(deploys.tidy_apps, name="tidy apps", minute=set(range(0, 60, 5)), second={40}, keep_result=0, timeout=JOB_SECONDS),
+            cron(nudge, name="nudge", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.close_usage, name="close", minute={11}, second={0}, keep_result=0, timeout=CLOSE_SECONDS),
             cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),

@@ -133,9 +133,20 @@ class AutoTopUp(Model):
     failure_message = fields.TextField(null=True)
     failure_retryable = fields.BooleanField(default=False)
     updated_at = fields.DatetimeField()
+    owed_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "auto_top_up"
+
+
+class BalanceWatch(Model):
+    """Whether a fall of what a workspace has left is still to be told."""
+
+    workspace_id = fields.UUIDField(primary_key=True)
+    armed = fields.BooleanField()
+
+    class Meta:
+        table = "balance_watch"
 
 
 class Invoice(Model):

@@ -1,23 +1,27 @@
 """Auto top-up: credit bought without asking, from a saved card: one at a time, at most so much a day, and not again at once after a try."""
 
 from dataclasses import dataclass
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid5
 
 import structlog
 
-from domain import audit
+from domain import audit, duties
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, OutOfRange, Required, Unavailable
 from domain.money import payments, topups
+from domain.money.payments import AUTO_TOP_UP_FAILED
 from domain.money.processor import Processor, ProcessorFailed
 from domain.money.topups import LARGEST_USD
 from models import database
-from models.enums import ActorKind, Scope
+from models.enums import ActorKind, Scope, TopUpStatus
 from models.ids import uuid7
 
 DEFAULT_COOLDOWN_SECONDS = 300
 SHORTEST_COOLDOWN_SECONDS, LONGEST_COOLDOWN_SECONDS = 60, 30 * 86400
 LARGEST_MICROUSD = 1_000_000 * 1_000_000
+DUE: Final = "auto_top_up"
+"""The duty that `watch_balance_1` owes when a settlement leaves too little."""
 AUTOMATIC = Actor(ActorKind.SYSTEM, None, "auto top-up")
 MOST_AT_ONCE = 20
 
@@ -203,10 +207,31 @@ async def trigger(processor: Processor, workspace_id: UUID) -> UUID | None:
 
 
 async def _note_without_card(workspace_id: UUID) -> None:
-    await database.fetch(
+    row = await database.fetch_row(
         """
-        UPDATE auto_top_up SET tried_at = clock_timestamp(), updated_at = clock_timestamp(), failure_code = 'no_payment_method',
-               failure_message = 'No card is saved at Stripe: buy credit once by hand.' WHERE workspace_id = $1
+        UPDATE auto_top_up a SET tried_at = clock_timestamp(), updated_at = clock_timestamp(), failure_code = 'no_payment_method',
+               failure_message = 'No card is saved at Stripe: buy credit once by hand.'
+          FROM (SELECT failure_code FROM auto_top_up WHERE workspace_id = $1) before WHERE a.workspace_id = $1
+        RETURNING before.failure_code AS before, a.updated_at
         """,
         workspace_id,
     )
+    if row is not None and row["before"] is None:
+        await duties.owe(AUTO_TOP_UP_FAILED, {"top_up_id": None}, workspace_id=workspace_id, at=row["updated_at"])
+
+
+async def page_instead(processor: Processor, workspace_id: UUID, failed_id: UUID, *, return_url: str) -> str | None:
+    """Return a page where a person pays what the saved card would not, made once for each failed top-up; None when it is over, or paid.
+
+    Raises ProcessorFailed.
+    """
+    page_id = uuid5(failed_id, "page")
+    async with database.transaction():
+        await database.fetch("SELECT FROM auto_top_up WHERE workspace_id = $1 FOR NO KEY UPDATE", workspace_id)
+        if not await topups.find_many(workspace_id, [page_id]):
+            failed = await topups.find(workspace_id, failed_id)
+            await topups.insert(workspace_id, page_id, failed.amount, AUTOMATIC, return_url=return_url)
+    page = await topups.find(workspace_id, page_id)
+    if page.status is not TopUpStatus.OPEN:
+        return None
+    return page.session_url or (await topups.open_session(processor, page)).url

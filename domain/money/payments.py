@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 import structlog
 
+from domain import duties
 from domain.access.callers import Actor
 from domain.errors import NotFound, Unavailable
 from domain.money import ledger, topups
@@ -17,6 +19,8 @@ from models.enums import ActorKind, DisputeStatus, LedgerAccountKind, RefundStat
 from models.ids import uuid7
 
 STRIPE = Actor(ActorKind.SYSTEM, None, "stripe")
+AUTO_TOP_UP_FAILED: Final = "auto_top_up_failed"
+"""The duty to tell a workspace's owners that their card was not charged."""
 MOST_RACES = 5
 KEYS_LIVE = timedelta(hours=20)
 """Stripe forgets an idempotency key after a day: later, a request of ours is not repeated."""
@@ -158,10 +162,12 @@ async def _apply(processor: Processor, seen: _Seen) -> bool:
         if payment is not None:
             await topups.enter(payment.id, "payment", workspace_id, top_up_id)
             await _book(workspace_id, top_up_id, payment)
-        status = _status(seen, payment, TopUpStatus(row["status"]))
+        before = TopUpStatus(row["status"])
+        status = _status(seen, payment, before)
         await _write(seen, payment, status)
         await _freeze(workspace_id)
-        await _release_automatic(workspace_id, top_up_id, status, payment)
+        paid_now = status is TopUpStatus.FULFILLED and before is not TopUpStatus.FULFILLED
+        await _release_automatic(workspace_id, top_up_id, status, paid_now=paid_now)
     return True
 
 
@@ -402,20 +408,29 @@ async def _freeze(workspace_id: UUID) -> None:
     )
 
 
-async def _release_automatic(workspace_id: UUID, top_up_id: UUID, status: TopUpStatus, payment: PaymentFact | None) -> None:
-    """Tell auto top-up how the one that it waits for has ended."""
+async def _release_automatic(workspace_id: UUID, top_up_id: UUID, status: TopUpStatus, *, paid_now: bool) -> None:
+    """Tell auto top-up how the one that it waits for has ended, and its owners when it failed, once until a payment arrives."""
     if status in (TopUpStatus.OPEN, TopUpStatus.PENDING):
         return
-    await database.fetch(
+    row = await database.fetch_row(
         """
         UPDATE auto_top_up a SET pending_id = NULL, updated_at = clock_timestamp(),
                failure_code = CASE WHEN t.status <> 'fulfilled' THEN coalesce(t.failure_code, 'payment_failed') END,
                failure_message = CASE WHEN t.status <> 'fulfilled' THEN coalesce(t.failure_message, 'The payment failed.') END
-          FROM top_up t WHERE a.workspace_id = $1 AND a.pending_id = $2 AND t.workspace_id = $1 AND t.id = $2
+          FROM top_up t, (SELECT failure_code FROM auto_top_up WHERE workspace_id = $1) before
+         WHERE a.workspace_id = $1 AND a.pending_id = $2 AND t.workspace_id = $1 AND t.id = $2
+        RETURNING a.failure_code AS after, before.failure_code AS before, a.updated_at
         """,
         workspace_id,
         top_up_id,
     )
+    if row is not None and row["after"] is not None and row["before"] is None:
+        await duties.owe(AUTO_TOP_UP_FAILED, {"top_up_id": str(top_up_id)}, workspace_id=workspace_id, at=row["updated_at"])
+    if paid_now:
+        await database.fetch(
+            "UPDATE auto_top_up SET failure_code = NULL, failure_message = NULL, updated_at = clock_timestamp() WHERE workspace_id = $1 AND failure_code IS NOT NULL",
+            workspace_id,
+        )
 
 
 async def find_top_up(processor: Processor, payment_id: str) -> tuple[UUID, UUID] | None:

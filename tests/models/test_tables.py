@@ -41,6 +41,8 @@ CONSTRAINTS = {
     ("audit_event", "PRIMARY KEY (workspace_id, id)"),
     ("books_check", "PRIMARY KEY (name)"),
     ("listed_entry", "PRIMARY KEY (id)"),
+    ("balance_watch", "PRIMARY KEY (workspace_id)"),
+    ("balance_watch", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
     ("blob", "PRIMARY KEY (workspace_id, id)"),
     ("blob", "FOREIGN KEY (workspace_id, app_id) REFERENCES app(workspace_id, id) ON UPDATE CASCADE"),
     ("blob", "CHECK (((sha256)::text ~ '^[0-9a-f]{64}$'::text))"),

@@ -1,0 +1,68 @@
+-- What a movement of money makes due is owed in its own transaction, whoever moved it: settlement, a correction, a dispute.
+--
+-- watch_balance_1(), after a spendable account's credits or debits changed: auto top-up where it is on and too little is left, and the low-balance
+-- mail, once for each fall below LOW: a balance that never was there cannot fall, and what lifts it again arms it anew.
+-- watch_budget_1(), after a window of a budget was spent from: once when it passes 80 percent, once when it is used up.
+-- The worker does what is owed; the sweep of auto top-up finds what holds alone have made due.
+CREATE OR REPLACE FUNCTION watch_balance_1() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  c_low CONSTANT bigint := 5000000;  -- domain.usage.notices.LOW_MICROUSD
+  v_now timestamptz := clock_timestamp();
+  v_balance bigint;
+  v_held bigint;
+  v_kind text;
+BEGIN
+  -- cash, and the grants that are open: an end user's wallet is not the workspace's to spend
+  SELECT coalesce(sum(x.credits - x.debits), 0), coalesce(sum(x.held), 0) INTO v_balance, v_held
+    FROM (SELECT a.credits, a.debits, a.held FROM account a WHERE a.workspace_id = NEW.workspace_id AND a.kind = 'cash'
+           UNION ALL
+          SELECT a.credits, a.debits, a.held FROM credit_grant g JOIN account a ON a.workspace_id = g.workspace_id AND a.id = g.id
+           WHERE g.workspace_id = NEW.workspace_id AND g.closed_at IS NULL) x;
+  IF NEW.debits > OLD.debits THEN
+    UPDATE auto_top_up t SET owed_at = v_now
+     WHERE t.workspace_id = (SELECT d.workspace_id FROM auto_top_up d
+                              WHERE d.workspace_id = NEW.workspace_id AND d.enabled AND d.pending_id IS NULL AND d.threshold_microusd > greatest(v_balance - v_held, 0)
+                                AND (d.tried_at IS NULL OR d.tried_at + make_interval(secs => d.cooldown_seconds) <= v_now)
+                                AND (d.owed_at IS NULL OR d.owed_at <= v_now - interval '30 seconds') FOR NO KEY UPDATE SKIP LOCKED);
+    IF FOUND THEN
+      v_kind := 'auto_top_up';
+      INSERT INTO job (id, workspace_id, kind, payload, status, tries, next_at, created_at) VALUES (uuidv7(), NEW.workspace_id, v_kind, '{}', 'queued', 0, v_now, v_now);
+    END IF;
+  END IF;
+  IF v_balance < c_low AND NEW.debits > OLD.debits THEN
+    UPDATE balance_watch w SET armed = false WHERE w.workspace_id = NEW.workspace_id AND w.armed;
+    IF FOUND THEN
+      v_kind := 'low_balance';
+      INSERT INTO job (id, workspace_id, kind, payload, status, tries, next_at, created_at) VALUES (uuidv7(), NEW.workspace_id, v_kind, '{}', 'queued', 0, v_now, v_now);
+    END IF;
+  ELSIF v_balance >= c_low AND NEW.credits > OLD.credits THEN
+    INSERT INTO balance_watch (workspace_id, armed) VALUES (NEW.workspace_id, true) ON CONFLICT (workspace_id) DO UPDATE SET armed = true WHERE NOT balance_watch.armed;
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION watch_budget_1() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  v_now timestamptz := clock_timestamp();
+  v_most bigint;
+  v_percent int;
+BEGIN
+  SELECT b.most INTO v_most FROM bound b
+   WHERE b.workspace_id = NEW.workspace_id AND b.id = NEW.bound_id AND b.measure = 'money' AND b.per = 'together' AND b.most > 0 AND b.removed_at IS NULL
+     AND b.subject_kind IN ('workspace', 'member', 'key', 'app');
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  FOREACH v_percent IN ARRAY ARRAY[100, 80] LOOP
+    IF NEW.spent::numeric * 100 >= v_most::numeric * v_percent AND OLD.spent::numeric * 100 < v_most::numeric * v_percent THEN
+      INSERT INTO job (id, workspace_id, kind, payload, status, tries, next_at, created_at)
+      VALUES (uuidv7(), NEW.workspace_id, 'budget_reached', jsonb_build_object('bound_id', NEW.bound_id, 'percent', v_percent), 'queued', 0, v_now, v_now);
+      EXIT;
+    END IF;
+  END LOOP;
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER watch_balance AFTER UPDATE ON account FOR EACH ROW
+  WHEN (NEW.kind IN ('cash', 'grant') AND (NEW.debits > OLD.debits OR NEW.credits > OLD.credits)) EXECUTE FUNCTION watch_balance_1();
+CREATE OR REPLACE TRIGGER watch_budget AFTER UPDATE ON bound_window FOR EACH ROW WHEN (NEW.spent > OLD.spent) EXECUTE FUNCTION watch_budget_1();
