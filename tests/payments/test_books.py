@@ -91,6 +91,8 @@ LIVES: dict[Callable[[Account, str], None], tuple[int, str, bool]] = {
     _expired: (0, "expired", False),
 }
 """Each life, and its end: cents of credit left, the top-up's status, whether spending is stopped."""
+WHOLE = (_refund_that_came_back, _disputed_and_won, _never_arrived)
+"""Lives that between them have every kind of event: these are told in more ways."""
 
 
 async def _live(till: Till, life: Callable[[Account, str], None], told: Callable[[list[Json]], Awaitable[None]]) -> Books:
@@ -110,7 +112,10 @@ async def _live(till: Till, life: Callable[[Account, str], None], told: Callable
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__.strip("_"))
 async def test_any_order_and_any_number_of_deliveries(till: Till, life: Callable[[Account, str], None]) -> None:
-    """F21, F23: in order, backwards, shuffled with repeats, one at a time, or not at all but for the sweep: the same final books, which are Stripe's."""
+    """F21, F23: in order, shuffled with repeats a few at a time, or not at all but for the sweep: the same final books, which are Stripe's.
+
+    The lives that have most kinds of events are also told backwards, one event at a time, by the last event alone, and found by catching up.
+    """
     cents, status, frozen = LIVES[life]
     random_ = random.Random(life.__name__)
     wanted = await _live(till, life, till.hear)
@@ -122,8 +127,10 @@ async def test_any_order_and_any_number_of_deliveries(till: Till, life: Callable
     async def shuffled(told: list[Json]) -> None:
         many = told * 2
         random_.shuffle(many)
-        for event in many:
-            await till.hear([event])
+        while many:
+            some = 1 if life in WHOLE else random_.randint(1, 4)
+            await till.hear(many[:some])
+            del many[:some]
 
     async def only_the_last(told: list[Json]) -> None:
         await till.hear(told[-1:])
@@ -138,7 +145,7 @@ async def test_any_order_and_any_number_of_deliveries(till: Till, life: Callable
         while await payments.sweep(till.client):
             pass
 
-    for told in (backwards, shuffled, shuffled, shuffled, only_the_last, caught_up, swept):
+    for told in (shuffled, swept, *((backwards, only_the_last, caught_up) if life in WHOLE else ())):
         assert await _live(till, life, told) == wanted, told.__name__
 
 
