@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from connections import CLIENT, Hosts, Proxies, guarded
+from console.billing import Billing
 from console.build import DIST
 from console.manual import routes as manual_routes
 from console.page import Page
@@ -60,12 +61,14 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         store=runtime.store,
         addresses=runtime.addresses,
     )
+    billing = Billing("Tallygate", simulated=runtime.payments is not None and runtime.payments.simulator is not None)
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))
     return [
         *graphql_routes(view),
         Route("/", _first_page),
         Route("/graphiql", page),
         Route("/graphiql/{path:path}", page),
+        Route("/billing", billing.show),
         *manual_routes(),
         *rest_routes(runtime, tuple(PRESETS)),
         *([Mount(SIMULATOR_PATH, runtime.payments.simulator)] if runtime.payments and runtime.payments.simulator else []),

@@ -19,6 +19,8 @@ button { font: inherit; padding: .5rem 1rem; margin: .25rem .5rem .25rem 0; bord
 button.first { background: #635bff; color: #fff } select { font: inherit; padding: .4rem }
 """
 NOTE = "<p class=note><strong>This is a simulator of Stripe.</strong> No card is asked for, nobody is charged, and no money moves.</p>"
+MOVES = {"month": (31, "A month later"), "week": (7, "A week later"), "day": (1, "A day later")}
+"""How many days the clock can be moved by, and what the button says."""
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     "cache-control": "no-store",
@@ -140,9 +142,22 @@ def routes(account: Account) -> list[BaseRoute]:
             for each in account.all("invoice", customer=session["customer"])
         )
         back = f"<p><a href='{escape(session['return_url'])}'>Go back</a>" if session["return_url"] else ""
-        return _page("Your subscriptions", f"<table>{''.join(rows)}</table><h1>Invoices</h1><table>{invoices}</table>{back}")
+        return _page("Your subscriptions", f"<table>{''.join(rows)}</table><h1>Invoices</h1><table>{invoices}</table><p><a href='../clock'>Let time pass</a>{back}")
+
+    async def clock(request: Request) -> Response:
+        if request.method == "POST":
+            action = parse_qs((await request.body()).decode(errors="replace")).get("action", [""])[0]
+            account.offset_seconds += MOVES.get(action, (0, ""))[0] * billing.DAY
+            billing.tick(account)
+            account.save()
+            return RedirectResponse("clock", 303)
+        moved = account.offset_seconds // billing.DAY
+        said = f"It is {_day(account.now())} at this Stripe, {moved} days ahead of the world." if moved else f"It is {_day(account.now())}, here as everywhere."
+        told = "<p>What is due by then happens at once: renewals, ends of trials, retries of cards, expiries. It cannot go back."
+        return _page("Stripe's clock", f"<p>{said}{told}<form method=post><p>{_buttons(*((name, text) for name, (_, text) in MOVES.items()))}</form>")
 
     return [
+        Route("/clock", clock, methods=["GET", "POST"]),
         Route("/checkout/{id}", checkout, methods=["GET", "POST"]),
         Route("/receipts/{id}", receipt, methods=["GET", "POST"]),
         Route("/invoices/{id}", invoice),
