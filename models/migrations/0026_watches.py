@@ -10,7 +10,7 @@ SELECT a.workspace_id, true FROM account a WHERE a.kind IN ('cash', 'grant') GRO
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0024_usage_spans')]
+    dependencies = [('models', '0025_kept_answers')]
 
     initial = False
 
