@@ -83,6 +83,7 @@ SCRIPTS: dict[DialectName, Script] = {
 }
 
 _STREAM_MODEL = re.compile(rb'"model":"bench-(\d+)x(\d+)"')
+_TOLD = re.compile(rb"^: tallygate \{[^\n]*\}\n\n", re.MULTILINE)
 _STAMPED = re.compile(rb" @\d{18}")
 
 
@@ -98,8 +99,8 @@ def asked_stream(body: bytes) -> tuple[int, int] | None:
 
 
 def unstamped(body: bytes) -> bytes:
-    """Return a stream with its stamps emptied, to be compared with `Script.whole`."""
-    return _STAMPED.sub(b" @" + STAMP, body)
+    """Return a stream with its stamps emptied, and without the comment that tells its charge, to be compared with `Script.whole`."""
+    return _STAMPED.sub(b" @" + STAMP, _TOLD.sub(b"", body, count=1))
 
 
 def request_body(dialect: DialectName, model: str, prompt_bytes: int, *, streamed: bool) -> bytes:

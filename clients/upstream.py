@@ -11,6 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from types import TracebackType
 from typing import cast
@@ -41,6 +42,20 @@ BUFFER_BYTES = 256 * 1024
 ONE_PIECE_BYTES = 64 * 1024
 
 Field = tuple[bytes, bytes]
+
+
+class Taken(IntEnum):
+    """What became of a piece of a body that was handed over."""
+
+    NOT = 0
+    """It waits to be read."""
+    GO_ON = 1
+    """It was taken, and the next may be handed over."""
+    STOP = 2
+    """It was taken; what follows waits to be read."""
+
+
+Sink = Callable[[bytes], Taken]
 
 
 class Broken(Exception):
@@ -121,6 +136,17 @@ class Response:
             size += len(part)
         return None
 
+    async def flow(self, sink: Sink) -> None:
+        """Hand each piece of the body over at the moment when it arrives, until one is not taken, or the last that is wanted was, or the body ends or breaks.
+
+        What was not taken is read as before; an end and a break are told to who reads on. `sink` must not wait, and what it raises is raised to the reader.
+        """
+        await self._connection.flow(sink)
+
+    async def more(self) -> bytes:
+        """Return the next piece of the body, empty at its end."""
+        return await self._connection.more()
+
     def __aiter__(self) -> "Response":
         return self
 
@@ -147,6 +173,7 @@ class _Connection(asyncio.Protocol):
         self.asked = False
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
 
     # A request.
 
@@ -219,6 +246,30 @@ class _Connection(asyncio.Protocol):
             finally:
                 self._waiter = None
 
+    async def flow(self, sink: Sink) -> None:
+        """Let what comes of the body go to a sink; return when there is something to read, or an end."""
+        if self._parts or self._done or self._error is not None:
+            return
+        self._sink, self._waiter = sink, self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._sink = self._waiter = None
+
+    def _hand_over(self, sink: Sink) -> None:
+        parts = self._parts
+        try:
+            taken = sink(parts[0] if len(parts) == 1 else b"".join(parts))
+        except Exception as error:
+            self._fail(error)
+            return
+        if taken is not Taken.NOT:
+            parts.clear()
+            self._size = 0
+        if taken is not Taken.GO_ON:
+            self._sink = None
+            self._wake()
+
     def leave(self) -> None:
         """End the request: a connection whose answer was whole is kept, any other is closed, and with it what the upstream still does."""
         self.asked = False
@@ -283,6 +334,8 @@ class _Connection(asyncio.Protocol):
         if self._unmeant > LARGEST_HEAD_BYTES and not self._done and self._error is None:
             self._fail(Broken("the upstream's header is too large"))
             return
+        if self._sink is not None and self._parts:
+            self._hand_over(self._sink)
         if self._size > BUFFER_BYTES and not self._paused and not self._done and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()

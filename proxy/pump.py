@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from clients.upstream import BROKEN, Response
+from clients.upstream import BROKEN, Response, Taken
 from domain import errors
 from domain.serving import kept_answers
 from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
@@ -20,6 +20,7 @@ from models.enums import UsageOutcome
 from proxy.admission import Arrival, LetIn, Spoken, let_in, translated
 from proxy.attempts import Outcome, Try, judge, request_of, trouble_of
 from proxy.dialects.base import Answer, BadRequest, Meter, Reading, Refusal, RefusalKind
+from proxy.dialects.counting import CHARACTERS_PER_TOKEN
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
 from proxy.idempotency import Keyed
 from proxy.presets.registry import ANSWER_HEADER
@@ -40,8 +41,8 @@ KEEP_ALIVE_SECONDS = 15.0
 LONGEST_SECONDS = 3600.0
 """How long a call may take in all: a provider that only ever says that it lives is not read for ever."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
-LOOK_BYTES = 4096
-"""How many bytes go by, at most, between two looks at whether the hold still covers the output; a token has at least one."""
+LOOK_BYTES = 8192
+"""How many bytes go by, at most, between two looks at whether the hold still covers the output, as it is counted: by characters."""
 SSE = b"text/event-stream"
 MODEL_HEADER = b"x-tallygate-model"
 ROUTE_HEADER = b"x-tallygate-route"
@@ -419,10 +420,31 @@ class Pump:
 
     async def _pass_on(self, response: Response, meter: Meter, head: list[tuple[bytes, bytes]]) -> bool:
         """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
-        progress = self._progress
+        progress, reply = self._progress, self._reply
         assert progress is not None
         looked = look_after = 0
-        async for chunk in response:
+
+        def sink(chunk: bytes) -> Taken:
+            """Let a piece through at the moment when it arrives: nearly every one."""
+            nonlocal looked
+            if looked + len(chunk) > look_after or reply.stalled:
+                return Taken.NOT
+            looked += len(chunk)
+            forward = meter.feed(chunk)
+            if progress.first_token_ms is None and meter.first_token_seen:
+                progress.first_token_ms = self._elapsed_ms()
+            if forward:
+                reply.add(forward)
+            return Taken.STOP if meter.ended else Taken.GO_ON
+
+        while True:
+            if reply.flows:
+                await response.flow(sink)
+                if meter.ended:
+                    break
+            chunk = await response.more()
+            if not chunk:
+                break
             going: list[bytes] = []  # leaves together, because it came together
             # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
             for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
@@ -436,7 +458,7 @@ class Pump:
                         await self._pass(going, head)
                         going = []
                     left = await progress.room(output_tokens)
-                    looked, look_after = 0, min(LOOK_BYTES, left)
+                    looked, look_after = 0, min(LOOK_BYTES, left * CHARACTERS_PER_TOKEN)
                     if not left and not meter.ended:
                         await self._pass([*going, forward], head)
                         return True

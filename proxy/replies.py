@@ -69,6 +69,22 @@ class Reply:
                     self.sending_since = None
                     self.sent_at = time.monotonic()
 
+    @property
+    def flows(self) -> bool:
+        """Whether parts of the body may go out by `add`."""
+        return self._wire is not None and self.started and self._recorded is None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client takes less than it is given: more has to wait."""
+        return self._wire is not None and self._wire.paused
+
+    def add(self, body: bytes) -> None:
+        """Send a part of the body at once, where it `flows`."""
+        if self.here and self._wire is not None:
+            self._wire.say(body)
+            self.sent_at = time.monotonic()
+
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a whole answer, with its length."""
         if self._wire is not None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from clients.upstream import BROKEN, BUFFER_BYTES, LARGEST_HEAD_BYTES, STALE_SECONDS, Broken, Response, Upstreams
+from clients.upstream import BROKEN, BUFFER_BYTES, LARGEST_HEAD_BYTES, STALE_SECONDS, Broken, Response, Taken, Upstreams
 from tests.support.peers import Peer, Server
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +134,73 @@ async def test_a_stream_is_given_piece_by_piece() -> None:
         assert await anext(response) == b"one"
         go.set()
         assert [piece async for piece in response] == [b"two"]
+
+
+async def test_pieces_are_handed_over_until_one_is_not_taken() -> None:
+    """Each piece goes to the sink when it comes; what it does not take, and what follows the one at which it stops, is read; an end and a break are told."""
+    steps = [asyncio.Event() for _ in range(5)]
+    said = [b"one", b"two", b"no!", b"end", b"off"]
+
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(START)
+        for step, piece in zip(steps, said, strict=True):
+            await step.wait()
+            await peer.say(b"3\r\n" + piece + b"\r\n")
+        await peer.say(b"zz" if broken else b"0\r\n\r\n")
+
+    taken: list[bytes] = []
+
+    def sink(piece: bytes) -> Taken:
+        if piece == b"no!":
+            return Taken.NOT
+        taken.append(piece)
+        if piece == b"end":
+            return Taken.STOP
+        steps[len(taken)].set()
+        return Taken.GO_ON
+
+    for broken in (False, True):
+        for step in steps:
+            step.clear()
+        taken.clear()
+        async with Server(serve).listening() as url, opened() as upstreams, upstreams.post(url, [], b"{}") as response:
+            steps[0].set()
+            await response.flow(sink)
+            assert (taken, await response.more()) == ([b"one", b"two"], b"no!")
+            steps[3].set()
+            await response.flow(sink)
+            assert taken == [b"one", b"two", b"end"]
+            steps[4].set()
+            assert await response.more() == b"off"
+            await response.flow(sink)
+            if broken:
+                with pytest.raises(Broken):
+                    await response.more()
+            else:
+                assert await response.more() == b""
+
+
+async def test_what_a_sink_raises_is_raised_to_the_reader() -> None:
+    """A bug in a sink ends the answer, and not the process's other connections."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(START)
+        await go.wait()
+        await peer.say(b"3\r\none\r\n")
+        await peer.gone()
+
+    def sink(piece: bytes) -> Taken:
+        raise LookupError(piece.decode())
+
+    go = asyncio.Event()
+    async with Server(serve).listening() as url, opened() as upstreams, upstreams.post(url, [], b"{}") as response:
+        asyncio.get_running_loop().call_soon(go.set)
+        await response.flow(sink)
+        assert await response.more() == b"one"
+        with pytest.raises(LookupError, match="one"):
+            await response.more()
 
 
 async def test_a_body_that_is_too_large_is_not_kept() -> None:
