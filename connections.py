@@ -491,15 +491,17 @@ class Connection(HttpToolsProtocol):
         """The client takes nothing any more."""
         super().pause_writing()
         self._stalled = True
+        if self._exchange is not None:
+            self._exchange.paused = True
         self._note()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
         self._stalled = False
+        if self._exchange is not None:
+            self._exchange.paused = False
         self._note()
-        if self._exchange is not None and self._exchange.on_resume is not None:
-            self._exchange.on_resume()
 
 
 def guarded(

@@ -57,13 +57,13 @@ class Exchange:
     """A request that came whole and its answer, without ASGI between connection and door: the answer is written as it is given.
 
     What is written after the client has gone goes nowhere. `paused` tells that the client takes less than it is given: whoever has more waits for
-    `drained`. `on_loss` is called when the client leaves before the answer's end, `on_resume` when it takes again what it had stopped to take, `over`
+    `drained`. `on_loss` is called when the client leaves before the answer's end, `over`
     once, with the answer's status, or None when there was none.
     """
 
     __slots__ = (
         *("_connection", "_status", "body", "disconnected", "door", "flow", "keep_alive", "message_event", "more_body"),
-        *("on_loss", "on_resume", "over", "response_complete", "response_started"),
+        *("on_loss", "over", "paused", "response_complete", "response_started", "write"),
     )
 
     def __init__(self, connection: Connection, flow: FlowControl, door: Door, *, keep_alive: bool) -> None:
@@ -71,20 +71,16 @@ class Exchange:
         self._status: int | None = None
         self.flow = flow
         self.door = door
+        self.write = connection.transport.write
         self.body = b""
         self.on_loss: Callable[[], None] | None = None
-        self.on_resume: Callable[[], None] | None = None
+        self.paused = flow.write_paused
         self.over: Callable[[int | None], None] | None = None
         # what uvicorn looks at
         self.keep_alive = keep_alive
         self.disconnected = self.response_started = self.response_complete = False
         self.more_body = True
         self.message_event = _DEAF
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client takes less than it is given."""
-        return self.flow.write_paused and not self.disconnected
 
     async def drained(self) -> None:
         """Wait until the client takes more, or is gone."""
@@ -93,23 +89,23 @@ class Exchange:
     def begin(self, status: int, fields: list[Field]) -> None:
         """Begin an answer whose length is not known."""
         if not self.disconnected:
-            self._connection.transport.write(self._head(status, fields, b"transfer-encoding: chunked\r\n\r\n"))
+            self.write(self._head(status, fields, b"transfer-encoding: chunked\r\n\r\n"))
 
     def say(self, data: bytes, *, last: bool = False) -> None:
         """Write a part of the body, or the last."""
         if self.disconnected or self.response_complete:
             return
         if data:
-            self._connection.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data))
+            self.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if last else b"%x\r\n%b\r\n" % (len(data), data))
         elif last:
-            self._connection.transport.write(b"0\r\n\r\n")
+            self.write(b"0\r\n\r\n")
         if last:
             self._end()
 
     def whole(self, status: int, fields: list[Field], body: bytes) -> None:
         """Write a whole answer."""
         if not self.disconnected:
-            self._connection.transport.write(self._head(status, fields, b"content-length: %d\r\n\r\n" % len(body)) + body)
+            self.write(self._head(status, fields, b"content-length: %d\r\n\r\n" % len(body)) + body)
             self._end()
 
     def _head(self, status: int, fields: list[Field], framing: bytes) -> bytes:
@@ -133,12 +129,12 @@ class Exchange:
 
     def lost(self) -> None:
         """Take note that the client is gone."""
-        self.disconnected = True
+        self.disconnected, self.paused = True, False
         if not self.response_complete and self.on_loss is not None:
             self.on_loss()
         self._leave()
 
     def _leave(self) -> None:
-        over, self.over, self.on_loss, self.on_resume = self.over, None, None, None
+        over, self.over, self.on_loss = self.over, None, None
         if over is not None:
             over(self._status)

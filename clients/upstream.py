@@ -55,6 +55,7 @@ class Taken(IntEnum):
     """It was taken; what follows waits to be read."""
 
 
+GO_ON = Taken.GO_ON
 Sink = Callable[[bytes], Taken]
 
 
@@ -256,17 +257,16 @@ class _Connection(asyncio.Protocol):
         finally:
             self._sink = self._waiter = None
 
-    def _hand_over(self, sink: Sink) -> None:
-        parts = self._parts
+    def _hand_over(self, sink: Sink, parts: list[bytes]) -> None:
         try:
             taken = sink(parts[0] if len(parts) == 1 else b"".join(parts))
         except Exception as error:
             self._fail(error)
             return
-        if taken is not Taken.NOT:
+        if taken:
             parts.clear()
             self._size = 0
-        if taken is not Taken.GO_ON:
+        if taken is not GO_ON:
             self._sink = None
             self._wake()
 
@@ -335,7 +335,7 @@ class _Connection(asyncio.Protocol):
             self._fail(Broken("the upstream's header is too large"))
             return
         if self._sink is not None and self._parts:
-            self._hand_over(self._sink)
+            self._hand_over(self._sink, self._parts)
         if self._size > BUFFER_BYTES and not self._paused and not self._done and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()

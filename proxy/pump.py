@@ -50,6 +50,7 @@ CHARGE_HEADER = b"x-tallygate-charge-microusd"
 BALANCE_HEADER = b"x-tallygate-balance-microusd"
 
 log = structlog.get_logger()
+NOT, GO_ON, STOP = Taken.NOT, Taken.GO_ON, Taken.STOP
 
 
 def _events(chunk: bytes) -> list[bytes]:
@@ -150,7 +151,7 @@ class Pump:
             if now - reply.sending_since >= SEND_SECONDS:
                 reply.here = False
                 self._interrupt("client_gone")
-        elif reply.started and self._progress is not None and self._progress.meter is not None and now - reply.sent_at >= KEEP_ALIVE_SECONDS:
+        elif reply.started and self._progress is not None and self._progress.meter is not None and now - reply.silent_since(now) >= KEEP_ALIVE_SECONDS:
             # aside: a client that reads nothing must not stop the beat
             self._whisper = asyncio.create_task(reply.say(self._progress.meter.keep_alive()))
 
@@ -422,23 +423,28 @@ class Pump:
         """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
         progress, reply = self._progress, self._reply
         assert progress is not None
+        feed = meter.feed
+        wire: Wire | None = None
         looked = look_after = 0
 
         def sink(chunk: bytes) -> Taken:
             """Let a piece through at the moment when it arrives: nearly every one."""
             nonlocal looked
-            if looked + len(chunk) > look_after or reply.stalled:
-                return Taken.NOT
-            looked += len(chunk)
-            forward = meter.feed(chunk)
+            size = looked + len(chunk)
+            if wire is None or wire.paused or size > look_after:
+                return NOT
+            looked = size
+            forward = feed(chunk)
             if progress.first_token_ms is None and meter.first_token_seen:
                 progress.first_token_ms = self._elapsed_ms()
-            if forward:
-                reply.add(forward)
-            return Taken.STOP if meter.ended else Taken.GO_ON
+            if forward and reply.here:
+                wire.say(forward)
+                reply.said = True
+            return STOP if meter.ended else GO_ON
 
         while True:
-            if reply.flows:
+            wire = reply.wire
+            if wire is not None:
                 await response.flow(sink)
                 if meter.ended:
                     break

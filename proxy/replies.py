@@ -37,6 +37,7 @@ class Reply:
         self.ended = False
         self.sending_since: float | None = None
         self.sent_at = time.monotonic()
+        self.said = False
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head: these fields, and ours."""
@@ -70,20 +71,15 @@ class Reply:
                     self.sent_at = time.monotonic()
 
     @property
-    def flows(self) -> bool:
-        """Whether parts of the body may go out by `add`."""
-        return self._wire is not None and self.started and self._recorded is None
+    def wire(self) -> Wire | None:
+        """Where parts of the body may go out at once while the client is `here`, once the answer has begun; `said` is then to be set."""
+        return self._wire if self.started and self._recorded is None else None
 
-    @property
-    def stalled(self) -> bool:
-        """Whether the client takes less than it is given: more has to wait."""
-        return self._wire is not None and self._wire.paused
-
-    def add(self, body: bytes) -> None:
-        """Send a part of the body at once, where it `flows`."""
-        if self.here and self._wire is not None:
-            self._wire.say(body)
-            self.sent_at = time.monotonic()
+    def silent_since(self, now: float) -> float:
+        """Return since when nothing was sent, as far as a look now and then can tell."""
+        if self.said:
+            self.said, self.sent_at = False, now
+        return self.sent_at
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a whole answer, with its length."""

@@ -21,16 +21,12 @@ class Wire(Protocol):
 
     on_loss: Callable[[], None] | None
     """Called when the client leaves before the answer's end."""
-    on_resume: Callable[[], None] | None
-    """Called when the client takes again what it had stopped to take."""
+    paused: bool
+    """Whether the client takes less than it is given."""
 
     @property
     def body(self) -> bytes:
         """The whole body of the request."""
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client takes less than it is given."""
 
     async def drained(self) -> None:
         """Wait until the client takes more, or is gone."""

@@ -65,8 +65,16 @@ class LineMeter(ABC):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent on now, the same object where nothing is held or changed."""
-        # Nearly every chunk is whole events with nothing odd before it.
+        # Nearly every chunk is whole events with nothing odd before it; most are one event of one line.
         if self._quick and chunk.endswith(b"\n\n"):
+            if not self._dropped and chunk.startswith(b"data: {") and chunk.find(b"\n") == len(chunk) - 2:
+                data = chunk[5:-2]
+                read = self._read_data(data)
+                if not self.ended:
+                    return chunk if read is data else b"" if read is None else b"data:" + read + b"\n\n"
+                self._hold(chunk)
+                self._quick = False
+                return b""
             passing, held = self._read(chunk)
             if passing is chunk:
                 return chunk

@@ -117,8 +117,15 @@ class OpenAIMeter(LineMeter):
             chunk = _CHUNK.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._read_odd(data)
-        if chunk.choices:
-            for choice in chunk.choices:
+        choices = chunk.choices
+        if choices:
+            choice = choices[0]
+            plain = choice.index == 0 and choice.finish_reason is None and chunk.usage is UNSET and chunk.error is None and 0 in self._seen
+            if plain and len(choices) == 1 and chunk.model == self._model and chunk.service_tier == self._tier and (delta := choice.delta) and delta.content:
+                self._text.add(delta.content)  # as nearly every one is: some text of the only answer
+                self.first_token_seen = True
+                return data
+            for choice in choices:
                 delta = choice.delta
                 if delta is not None:
                     self._read_delta(choice.index, delta)
