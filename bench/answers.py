@@ -20,6 +20,9 @@ STAMP_DIGITS = 18
 STAMP = b"0" * STAMP_DIGITS
 _TEXT = "All happy families are alike; each unhappy family is unhappy in its own way. " * 8
 
+TEXT = _TEXT.encode()
+"""What the whole answer says."""
+
 _OPENAI_WHOLE = (
     '{"id":"chatcmpl-bench","object":"chat.completion","created":1760000000,"model":"bench","choices":[{"index":0,"message":{"role":"assistant",'
     f'"content":"{_TEXT}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":{INPUT_TOKENS},"completion_tokens":{OUTPUT_TOKENS},'

@@ -20,6 +20,7 @@ SCENARIOS = (
 )
 GOAL_OF_NGINX = 12.0
 GOAL_METERING_OF_NGINX = 4.0
+GOAL_PARTS_OF_LITELLM = 50.0
 HEAD = ("leg", "gateway us", "postgres us", "both us", "x nginx", "x unmetered", "requests/s", "p50 ms", "p99 ms")
 
 
@@ -58,6 +59,11 @@ def goals(courses: dict[str, Course]) -> Iterator[str]:
         ("metering itself (metered less unmetered)", (metered - unmetered) / nginx, GOAL_METERING_OF_NGINX),
     ):
         yield f"{what}: {value:.1f} times nginx, goal at most {goal:.0f}: {'reached' if value <= goal else 'MISSED'}"
+
+    litellm = _cost(courses, "litellm")
+    if litellm is not None:
+        parts = litellm / metered
+        yield f"metered call: 1/{parts:.0f} of LiteLLM, goal at most 1/{GOAL_PARTS_OF_LITELLM:.0f}: {'reached' if parts >= GOAL_PARTS_OF_LITELLM else 'MISSED'}"
 
 
 def _lines(found: dict[str, dict[str, Course]]) -> Iterator[dict[str, Any]]:

@@ -79,13 +79,14 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One way to the mock: where to send, which processes stand between, and who pays."""
+    """One way to the mock: where to send, which processes stand between, who pays, and whether answers are written anew on the way."""
 
     name: str
     port: int
     pid: int
     database_pid: int | None = None
     tenant: Tenant | None = None
+    rewrites: bool = False
 
 
 def _started(command: Sequence[str | Path], folder: Path, name: str, port: int, path: str, env: dict[str, str] | None = None) -> Kept:
@@ -162,6 +163,32 @@ def unmetered(stage: Stage, upstream: int) -> Iterator[Leg]:
         kept = _started([sys.executable, "-m", "bench.passthrough", str(port), f"http://127.0.0.1:{upstream}"], stage.folder, "unmetered", port, "/")
     try:
         yield Leg("unmetered", port, kept.pid)
+    finally:
+        kept.stop()
+
+
+@contextlib.contextmanager
+def litellm(stage: Stage, upstream: int, models: Sequence[str]) -> Iterator[Leg | None]:
+    """Start LiteLLM's proxy with one worker, without a database, a log or a guard; None where it is not installed (docs/benchmarks.md)."""
+    here = ROOT / "bench" / ".litellm" / "bin" / "litellm"
+    program = str(here) if here.exists() else shutil.which("litellm")
+    if program is None:
+        print("LiteLLM is not installed: its leg is left out (docs/benchmarks.md says how to have it).", file=sys.stderr)
+        yield None
+        return
+    folder, port = stage.folder / "litellm", free_port()
+    folder.mkdir()
+    listed = "".join(
+        f"  - model_name: {name}\n    litellm_params: {{model: openai/{name}, api_base: 'http://127.0.0.1:{upstream}/v1', api_key: none}}\n" for name in models
+    )
+    (folder / "config.yaml").write_text(f"model_list:\n{listed}litellm_settings: {{telemetry: false, num_retries: 0, request_timeout: 600}}\n")
+    env = {name: value for name, value in os.environ.items() if name not in SERVERS and not name.startswith("TALLYGATE_")}
+    env |= {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    command: list[str | Path] = [program, "--config", folder / "config.yaml", "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    with on_cores(split_cores()[0]):
+        kept = _started(command, stage.folder, "litellm", port, "/health/liveliness", env)
+    try:
+        yield Leg("litellm", port, kept.pid, rewrites=True)
     finally:
         kept.stop()
 

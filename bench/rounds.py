@@ -77,7 +77,7 @@ class Field:
         """Run one leg once, and prove its books."""
         body = answers.request_body(dialect, scenario.model, scenario.prompt_bytes, streamed=scenario.stream is not None)
         request = load.http_request(leg.port, answers.PATHS[dialect], body, leg.tenant.secret if leg.tenant else None)
-        expected = load.Expected(dialect, scenario.stream[0] if scenario.stream else None)
+        expected = load.Expected(dialect, scenario.stream[0] if scenario.stream else None, leg.rewrites)
         before = cpu_microseconds(leg.pid), cpu_microseconds(leg.database_pid) if leg.database_pid else 0
         tally = await load.run(leg.port, request, expected, connections=scenario.connections, seconds=seconds)
         after = cpu_microseconds(leg.pid), cpu_microseconds(leg.database_pid) if leg.database_pid else 0
@@ -106,7 +106,7 @@ class Field:
 
 
 @contextlib.asynccontextmanager
-async def field_of(scenarios: Sequence[Scenario]) -> AsyncIterator[Field]:
+async def field_of(scenarios: Sequence[Scenario], dialect: DialectName) -> AsyncIterator[Field]:
     """Start every leg that the scenarios need, on a stage of their own."""
     models = sorted({scenario.model for scenario in scenarios})
     with contextlib.ExitStack() as stack:
@@ -123,15 +123,17 @@ async def field_of(scenarios: Sequence[Scenario]) -> AsyncIterator[Field]:
             direct = stack.enter_context(legs.mock(place))
             before = stack.enter_context(legs.nginx(place, direct.port))
             plain = stack.enter_context(legs.unmetered(place, direct.port))
+            # its own way of cutting streams cannot be told apart chunk by chunk, and it speaks the other dialect only in translation
+            other = stack.enter_context(legs.litellm(place, direct.port, models)) if dialect == "openai" and not any(scenario.stream for scenario in scenarios) else None
             real = stack.enter_context(legs.metered(place, direct.port, models, tenants))
             stack.enter_context(on_cores(split_cores()[1]))
-            yield Field([leg for leg in (direct, before, plain, *real) if leg is not None], price)
+            yield Field([leg for leg in (direct, before, plain, other, *real) if leg is not None], price)
 
 
 async def compare(scenarios: Sequence[Scenario], *, dialect: DialectName, seconds: float, rounds: int) -> dict[str, dict[str, Course]]:
     """Run every scenario on every leg, in rounds; raises WrongBooks, and RuntimeError when an answer was wrong or missing on any leg."""
     found: dict[str, dict[str, Course]] = {}
-    async with field_of(scenarios) as ground:
+    async with field_of(scenarios, dialect) as ground:
         for scenario in scenarios:
             courses = found[scenario.name] = {}
             running = [leg for leg in ground.legs if scenario.bounded or leg.name != "metered, 8 bounds"]

@@ -32,6 +32,9 @@ IN_FLIGHT = Gauge("tallygate_requests_in_flight", "Requests that are under way."
 class Counted:
     """An ASGI application whose requests are counted under `path`, which is a pattern and never what a client wrote."""
 
+    under_way = 0
+    """How many requests are under way in this process, through any of these."""
+
     def __init__(self, app: ASGIApp, path: str) -> None:
         self._app = app
         self._path = path
@@ -40,11 +43,11 @@ class Counted:
 
     def began(self, method: str) -> Callable[[int | None], None]:
         """Count a request that does not come through here; return what is told its status when it is over, None when its client left first."""
-        IN_FLIGHT.inc()
+        Counted.under_way += 1
         return self._of_post if method == "POST" else partial(self._ended, method)
 
     def _ended(self, method: str, status: int | None) -> None:
-        IN_FLIGHT.dec()
+        Counted.under_way -= 1
         self._count(method, UNANSWERED if status is None else str(status))
 
     def _count(self, method: str, status: str) -> None:
@@ -64,12 +67,15 @@ class Counted:
                 status = str(message["status"])
             return send(message)
 
-        IN_FLIGHT.inc()
+        Counted.under_way += 1
         try:
             await self._app(scope, receive, noting)
         finally:
-            IN_FLIGHT.dec()
+            Counted.under_way -= 1
             self._count(scope["method"], status)
+
+
+IN_FLIGHT.set_function(lambda: Counted.under_way)
 
 
 def document(runtime: Runtime) -> Document | None:

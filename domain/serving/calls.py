@@ -508,7 +508,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "price_id": ending.price.id,
         "model": ending.model,
         "provider": ending.provider,
-        "outcome": ending.outcome.value,
+        "outcome": ending.outcome,
         "http_status": ending.http_status,
         "error_code": ending.error_code,
         "tokens": sum([amounts[bucket] for bucket in amounts if bucket in _TOKENS]),
@@ -523,7 +523,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "lines": used.lines,
         "latency_ms": ending.latency_ms,
         "first_token_ms": used.first_token_ms,
-        "token_source": source.value,
+        "token_source": source,
         "needs_review": priced.needs_review,
         "attempts": [
             _attempt(attempt, cost, ending, rule, charged=not unseen and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
@@ -555,7 +555,7 @@ def _attempt(attempt: AttemptMade, cost: Quote, ending: Ending, rule: RuleView |
         "number": attempt.number,
         "upstream": attempt.upstream,
         "model": attempt.model,
-        "outcome": attempt.outcome.value,
+        "outcome": attempt.outcome,
         "http_status": attempt.http_status,
         "error_code": attempt.error_code,
         "reason": attempt.reason,
@@ -585,4 +585,4 @@ def admitted_of(row: Answer, opening: Opening) -> Admitted:
 
 def counted(quantities: Sequence[tuple[Bucket, int]]) -> dict[str, int]:
     """Return quantities as a consumption keeps them: by bucket's value, without zeros."""
-    return {bucket.value: quantity for bucket, quantity in quantities if quantity}
+    return {str(bucket): quantity for bucket, quantity in quantities if quantity}

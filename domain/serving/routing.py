@@ -136,6 +136,7 @@ class Routes:
         self.clock = clock
         self.upstreams = tuple(upstreams)
         self.routers = {AUTO.name: AUTO} | {router.name: router for router in routers}
+        self._known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], tuple[ModelView, list[Upstream]]] = {}
         self.health = {upstream.name: Health(upstream.requests_per_minute, upstream.tokens_per_minute) for upstream in self.upstreams}
 
     def plan(self, asked: Asked, now: datetime) -> Plan:
@@ -162,13 +163,21 @@ class Routes:
         return Plan(self._within_bounds(found, asked, at)[: self._tries], reason, routed=asked.model in self.routers)
 
     def _of_model(self, model: ModelView, asked: Asked, now: datetime, at: float) -> list[Candidate]:
-        serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(model)]
+        serving = self._serving_of(model, asked)
         if not serving:
             return []
         price = self._book.price(model.name, now)
         if price is None:
             raise Unpriced(f"The model `{model.name}` has no price here, so it is not sold. Its operator can enter one.")
         return self._in_order(model, serving, price, asked, at)
+
+    def _serving_of(self, model: ModelView, asked: Asked) -> list[Upstream]:
+        """Return the upstreams that answer a model for requests of a form, in the configuration's order; found once for each, and anew for a changed model."""
+        of = (model.name, asked.dialects, asked.forms)
+        known = self._known.get(of)
+        if known is None or known[0] is not model:
+            known = self._known[of] = (model, [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(model)])
+        return known[1]
 
     def _in_order(self, model: ModelView, serving: list[Upstream], price: PriceVersion, asked: Asked, at: float) -> list[Candidate]:
         if len(serving) == 1:
@@ -200,7 +209,7 @@ class Routes:
         lot = asked.stick() or asked.lot if router.choose == "weighted" else asked.lot
         chains = []
         for target in router.ordered(fitting, lambda target: score(lot, target.model.name, target.weight), asked.input_tokens):
-            serving = [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(target.model)]
+            serving = self._serving_of(target.model, asked)
             if serving:
                 chains.append(self._in_order(target.model, serving, target.price, asked, at))
         # a model whose every upstream is in trouble comes after those that can answer
