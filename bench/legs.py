@@ -184,6 +184,7 @@ def litellm(stage: Stage, upstream: int, models: Sequence[str]) -> Iterator[Leg 
     (folder / "config.yaml").write_text(f"model_list:\n{listed}litellm_settings: {{telemetry: false, num_retries: 0, request_timeout: 600}}\n")
     env = {name: value for name, value in os.environ.items() if name not in SERVERS and not name.startswith("TALLYGATE_")}
     env |= {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    env["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # on the loopback, for the length of this run
     command: list[str | Path] = [program, "--config", folder / "config.yaml", "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     with on_cores(split_cores()[0]):
         kept = _started(command, stage.folder, "litellm", port, "/health/liveliness", env)
