@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from rest import inference
 from rest.doors import WITH_BODY, Document, Operation
 from settings import VERSION
 
@@ -47,8 +48,8 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def describe(documents: Sequence[Document], public_url: str) -> Json:
-    """Return the description of every operation of `documents`, served at `public_url`."""
+def describe(documents: Sequence[Document], public_url: str, tools: Sequence[str]) -> Json:
+    """Return the description of every operation of `documents`, and of the inference road with its `tools`, served at `public_url`."""
     schema_of, components = _schemas(documents)
     paths: dict[str, Json] = {}
     for document in documents:
@@ -59,8 +60,8 @@ def describe(documents: Sequence[Document], public_url: str) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Tallygate", "version": VERSION, "description": "The documented REST paths; GraphQL at /graphql answers the same."},
         "servers": [{"url": public_url.rstrip("/")}],
-        "tags": [{"name": document.name} for document in documents],
-        "paths": paths,
+        "tags": [*({"name": document.name} for document in documents), {"name": inference.TAG}],
+        "paths": paths | inference.paths(tools),
         "components": {"schemas": components, "securitySchemes": {"bearer": BEARER, "apiKey": API_KEY}, "headers": {"RequestId": REQUEST_ID}},
     }
 

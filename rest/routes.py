@@ -23,7 +23,7 @@ def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
     `presets` are the slugs of the tools' roads, by which prices name what a tier opens.
     """
     described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, deploys.UPLOADS, health.document(runtime))
-    description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url))
+    description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url, presets))
 
     async def describe(ask: Ask[Nothing]) -> Reply:
         return Reply(200, description)

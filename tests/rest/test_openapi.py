@@ -9,6 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from models.enums import Scope
+from proxy.routes import COUNTS, ROADS
 from rest.routes import PUBLISHED
 from tests.apps.deploying import zip_of
 from tests.rest.test_aaas import ask_echo
@@ -58,6 +59,19 @@ async def test_it_is_complete(described: Json) -> None:
     operations = [operation for path in described["paths"].values() for operation in path.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert {"/healthz", "/readyz", "/version"} <= set(described["paths"])
+
+
+async def test_the_inference_road_is_in_it(described: Json) -> None:
+    """Every road of the process, in its plain form, and every way to count, each with its dialect's error and both ways to show a key; nothing else."""
+    told = {path for path, item in described["paths"].items() if item.get("post", {}).get("tags") == ["Gateway: inference"]}
+    counts = {path for path in COUNTS if path.count("v1") == 1}
+    assert told == {road.endpoint for road in ROADS.values()} | counts
+    for path in told:
+        operation = described["paths"][path]["post"]
+        assert operation["security"] == [{"bearer": []}, {"apiKey": []}]
+        error = "AnthropicError" if "messages" in path else "OpenAIError"
+        assert operation["responses"]["429"]["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{error}"}
+    assert "x-tallygate-preset" in {about["name"] for about in described["paths"]["/cline/v1/messages"]["post"]["parameters"]}
 
 
 async def test_parameters_and_bodies_are_described(described: Json) -> None:
