@@ -21,7 +21,7 @@ from domain.serving.refusals import refusal_of
 from models import database
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, TokenCountSource, UsageOutcome
-from models.ids import instant
+from models.ids import instant, uuid7
 
 SWEEP_AT_ONCE = 200
 _CALLS = (Bucket.CALLS,)
@@ -406,7 +406,7 @@ class Calls:
         """
         rows = await database.fetch(
             """
-            SELECT h.workspace_id, h.call_id, h.progress, c.model, c.upstream, c.price_id FROM hold h
+            SELECT h.workspace_id, h.call_id, h.progress, h.progress_at, c.model, c.upstream, c.price_id FROM hold h
               JOIN "call" c ON c.workspace_id = h.workspace_id AND c.id = h.call_id
              WHERE h.state = 'open' AND h.expires_at < clock_timestamp() ORDER BY h.expires_at LIMIT $1
             """,
@@ -427,6 +427,21 @@ class Calls:
         by = progress.get("by") or {"model": row["model"], "upstream": row["upstream"], "price_id": str(row["price_id"])}
         price = await self._price(by["price_id"])
         assert price is not None, "a call names a price version, and versions are never deleted"
+        failed = [await self._attempt(kept) for kept in progress.get("failed", ())]
+        began = failed[-1].finished_at if failed else instant(row["call_id"])
+        cut = AttemptMade(  # the try that was under way, as far as anybody knows: its upstream may have billed it
+            id=uuid7(),
+            number=len(failed) + 1,
+            upstream=by["upstream"],
+            model=by["model"],
+            outcome=UsageOutcome.FAILED,
+            http_status=None,
+            error_code="interrupted",
+            started_at=began,
+            first_byte_at=None,
+            finished_at=max(row["progress_at"] or began, began),
+            reason="fallback" if failed else "first",
+        )
         ending = Ending(
             workspace_id=row["workspace_id"],
             call_id=row["call_id"],
@@ -438,7 +453,7 @@ class Calls:
             http_status=None,
             error_code="interrupted",
             latency_ms=None,
-            attempts=tuple([await self._attempt(kept) for kept in progress.get("failed", ())]),
+            attempts=(*failed, cut),
         )
         answer = await self._settlements.submit(_settlement(ending, self._book, by="sweep"))
         return bool(answer["result"] == "settled")
@@ -491,7 +506,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
     source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
     costs = [_cost(book, made, ending, priced) for made in ending.attempts]
     upstream_cost_picousd = sum([cost.picousd for cost in costs])
-    unseen = by == "sweep" or not ending.attempts
+    unseen = not ending.attempts
     if unseen and used.cost_picousd is not None:
         upstream_cost_picousd += min(used.cost_picousd, LARGEST_CHARGE_PICOUSD)
     elif unseen:  # nobody saw how its last try went
@@ -526,7 +541,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "token_source": source,
         "needs_review": priced.needs_review,
         "attempts": [
-            _attempt(attempt, cost, ending, rule, charged=not unseen and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
+            _attempt(attempt, cost, ending, rule, charged=by == "settle" and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)
         ],
     }
 

@@ -21,6 +21,9 @@ from models.enums import ActorKind, ApiKeyMode, Bucket, HoldState, LedgerAccount
 TOLD_WITHIN = timedelta(seconds=10)
 """How long the last byte of an answer waits for its settlement while the database is away."""
 
+INTERRUPTED = "interrupted"
+"""How a call ended, and the try that was under way, when its process went without a word."""
+
 
 class CallState(StrEnum):
     """Where a call stands. One that admission refused leaves no trace but its answer."""
@@ -260,8 +263,9 @@ def used_of(usage: Mapping[str, Any]) -> Used:
 def _receipt(row: asyncpg.Record, book: Book) -> Receipt:
     settled = row["closed_at"] is not None
     tries = [(entry, used_of(msgspec.json.decode(entry[7]))) for entry in row["attempts"] or ()]
-    # a call that was swept has rows of the tries before its last one, whose end nobody saw
-    used = tries[-1][1] if tries and row["error_code"] != "interrupted" else used_of(msgspec.json.decode(row["progress"]) if row["progress"] else {})
+    # nobody saw the end of a swept call's last try; where its settlement came late, that try's own row stands beside the sweep's
+    ended = [mine for entry, mine in tries if entry[6] != INTERRUPTED]
+    used = ended[-1] if ended and row["error_code"] != INTERRUPTED else used_of(msgspec.json.decode(row["progress"]) if row["progress"] else {})
     price = book.price_by_id(row["price_id"]) if row["price_id"] else None
     attempts = tuple(_attempt(row, entry, mine.quantities) for entry, mine in tries)
     moved = [_moved(entry) for entry in row["transfers"] or ()]
@@ -319,7 +323,7 @@ def _attempt(row: asyncpg.Record, entry: asyncpg.Record, quantities: Mapping[Buc
         http_status=entry[5],
         error_code=entry[6],
         quantities=quantities,
-        source=TokenCountSource(row["token_source"]) if entry[14] else TokenCountSource.PROVIDER,
+        source=TokenCountSource(row["token_source"]) if entry[14] or entry[6] == INTERRUPTED else TokenCountSource.PROVIDER,
         charged=entry[14],
         cost_picousd=entry[8],
         price_id=entry[13],

@@ -83,4 +83,7 @@ async def test_a_fallback_that_is_killed_in_mid_stream_is_charged_at_its_own_pri
         assert (receipt.model, receipt.price.model, receipt.upstream_cost_microusd) == ("claude-opus-5-5", "claude-opus-5-5", CLAUDE.price(25, 3))
         assert sum(each.line.picousd for each in receipt.lines) == CLAUDE.price(25, 3) * 10**6
         tried = [(made.number, made.model, made.http_status, made.error_code, made.charged, made.cost_picousd) for made in receipt.attempts]
-        assert tried == [(1, "claude-haiku-5-5", 404, "upstream_404", False, 0)]
+        assert tried == [
+            (1, "claude-haiku-5-5", 404, "upstream_404", False, 0),
+            (2, "claude-opus-5-5", None, "interrupted", False, CLAUDE.price(25, 3) * 10**6),
+        ]

@@ -15,7 +15,7 @@ from domain.serving import receipts
 from domain.serving.calls import AttemptMade, Consumption
 from domain.serving.receipts import CallState, ClampReason, FundingSource, Receipt
 from models import database
-from models.enums import Bucket, HoldState, Measure, Role, Scope, TransferKind, UsageOutcome
+from models.enums import Bucket, HoldState, Measure, Role, Scope, TokenCountSource, TransferKind, UsageOutcome
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, sign, used
@@ -99,7 +99,7 @@ def test_a_released_call_is_abandoned_and_has_moved_nothing(own: OwnBooks) -> No
 
 
 def test_a_swept_call_shows_what_its_last_progress_said(own: OwnBooks) -> None:
-    """Nobody settled it: no attempt is known, the lines are the progress's, the charge 10 + 2 x 4, and it says `interrupted`."""
+    """F17: nobody settled it: its try says `interrupted`, with what it used and cost as far as is known, and so does the call; the charge is 10 + 2 x 4."""
 
     async def work() -> None:
         mine, price = await tenant(credit_microusd=1000), listed(own.book, "echo")
@@ -111,7 +111,11 @@ def test_a_swept_call_shows_what_its_last_progress_said(own: OwnBooks) -> None:
         await calls(own.book).sweep()
         receipt = await receipts.find(mine.caller(), asked.id, own.book)
         assert (receipt.state, receipt.outcome, receipt.error_code) == (CallState.SETTLED, UsageOutcome.FAILED, "interrupted")
-        assert (receipt.attempts, receipt.charge_microusd) == ((), 18)
+        (cut,) = receipt.attempts
+        assert (cut.number, cut.upstream, cut.outcome, cut.http_status, cut.error_code, cut.charged) == (1, "echo", UsageOutcome.FAILED, None, "interrupted", False)
+        assert (cut.quantities, cut.source) == ({Bucket.UNCACHED_INPUT: 10, Bucket.OUTPUT: 4}, TokenCountSource.ESTIMATE)
+        assert cut.cost_picousd == receipt.upstream_cost_picousd == 18 * 10**6
+        assert receipt.charge_microusd == 18
         assert {line.line.bucket: line.line.quantity for line in receipt.lines} == {Bucket.UNCACHED_INPUT: 10, Bucket.OUTPUT: 4}
         await _equal_to_the_ledger(receipt)
 
