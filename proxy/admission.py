@@ -183,6 +183,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         markup=runtime.book.markup.dearest({first.price.model, *(price.model for price in plan.fallback_prices)}, now),
         route_reason=plan.why,
         besides=ask.besides,
+        fast=ask.fast,
         idempotent=head.idempotency_key is not None,
         token=head.token,
         streamed=ask.streamed,

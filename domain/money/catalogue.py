@@ -31,6 +31,8 @@ DEAREST_USD = 100
 INPUT_BUCKETS = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.AUDIO_INPUT)
 TOKEN_BUCKETS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
 BUCKETS = tuple(Bucket)
+FAST_TIER = "fast"
+"""The service tier of Anthropic's fast mode: only who asks for it is served in it, at twice the price."""
 STANDARD_TIERS = (None, "", "standard", "default", "auto")
 STANDARD_PLACES = (None, "", "global", "not_available")
 
@@ -94,17 +96,21 @@ class PriceVersion:
             (row for row in self.rows if row.bucket is bucket and row.above_input_tokens is None and row.service_tier is None and row.geography is None), None
         )
 
-    def dearest(self, buckets: tuple[Bucket, ...], *, prompt_tokens: int) -> int:
+    def dearest(self, buckets: tuple[Bucket, ...], *, prompt_tokens: int, fast: bool = False) -> int:
         """Return the most that a unit of any of these buckets may cost, in picodollars, for a prompt of about this length.
 
         A prompt is counted by a heuristic before the call, so a long-context row counts when the prompt might reach it. Where a call will be
-        served is not known before, and costs a tenth more at most: rows of a place do not count.
+        served is not known before, and costs a tenth more at most: rows of a place do not count. Rows of the fast mode count for a call that asks for it.
         """
         reach = prompt_tokens + prompt_tokens // 2
-        asked = (buckets, bisect_left(self.levels, reach))
+        asked = (buckets, bisect_left(self.levels, reach), fast)
         dearest: int | None = self.found.get(asked)
         if dearest is None:
-            fitting = (row for row in self.rows if row.geography is None and (row.above_input_tokens is None or reach > row.above_input_tokens))
+            fitting = (
+                row
+                for row in self.rows
+                if row.geography is None and (fast or row.service_tier != FAST_TIER) and (row.above_input_tokens is None or reach > row.above_input_tokens)
+            )
             dearest = self.found[asked] = max((row.picousd for row in fitting if row.bucket in buckets), default=0)
         return dearest
 

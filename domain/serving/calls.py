@@ -76,13 +76,14 @@ class Opening(msgspec.Struct, frozen=True):
     idempotent: bool = False
     token: Claims | None = None
     markup: Fraction = LIST
+    fast: bool = False
 
     @property
     def input_picousd(self) -> int:
         """The most that the counted input, and what is used besides, may cost at any candidate."""
         tokens, dearest = self.input_tokens, 0
         for price in (self.price, *self.fallbacks):
-            amount = tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=tokens) + price.dearest(_CALLS, prompt_tokens=tokens)
+            amount = tokens * price.dearest(INPUT_BUCKETS, prompt_tokens=tokens, fast=self.fast) + price.dearest(_CALLS, prompt_tokens=tokens)
             for bucket, besides in self.besides.items():
                 amount += besides * price.dearest((bucket,), prompt_tokens=tokens)
             dearest = max(dearest, amount)
@@ -92,7 +93,7 @@ class Opening(msgspec.Struct, frozen=True):
     def output_picousd(self) -> int:
         """The most that a token of output may cost at any candidate."""
         tokens = self.input_tokens
-        return most(max([price.dearest(_OUTPUT, prompt_tokens=tokens) for price in (self.price, *self.fallbacks)]), self.markup)
+        return most(max([price.dearest(_OUTPUT, prompt_tokens=tokens, fast=self.fast) for price in (self.price, *self.fallbacks)]), self.markup)
 
 
 class Admitted(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ class Ask(msgspec.Struct, frozen=True):
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
     `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
     of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `kept` whether the
-    provider keeps this one's for later calls.
+    provider keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its own.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Ask(msgspec.Struct, frozen=True):
     namespaces: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     continues: str | None = None
     kept: bool = False
+    fast: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):

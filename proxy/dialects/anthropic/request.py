@@ -39,6 +39,7 @@ def parse(body: bytes) -> Ask:
         conversation=conversation,
         spans=read.spans,
         aliases=aliases(read.raw(("tools",))),
+        fast=read.value("speed") == "fast",
     )
 
 

@@ -61,9 +61,11 @@ MESSAGES = [
     Case("both", {"input_tokens": 10, "output_tokens": 1, "inference_geo": "us", "service_tier": "batch"}, 22 + 11),
     Case("nobody knows where", {"input_tokens": 3, "output_tokens": 1, "inference_geo": "not_available"}, 12 + 20),
     Case("a place without a row", {"input_tokens": 3, "output_tokens": 1, "inference_geo": "eu"}, 12 + 20, review=True),
-    # Dearest rows: in 4.4, the one of the United States; out 22.
-    Case("a tier without a row", {"input_tokens": 3, "output_tokens": 1, "service_tier": "priority"}, 3 * 4.4 + 22, review=True),
-    Case("fast mode without rows", {"input_tokens": 3, "output_tokens": 1, "speed": "fast"}, 3 * 4.4 + 22, review=True),
+    # Dearest rows: in 8.8, those of the fast mode in the United States; out 44.
+    Case("a tier without a row", {"input_tokens": 3, "output_tokens": 1, "service_tier": "priority"}, 3 * 8.8 + 44, review=True),
+    Case("fast mode", {"input_tokens": 3, "output_tokens": 1, "cache_read_input_tokens": 10, "speed": "fast"}, 3 * 8 + 4 + 40),
+    Case("fast mode in a place", {"input_tokens": 3, "output_tokens": 1, "speed": "fast", "inference_geo": "us"}, 3 * 8.8 + 44),
+    Case("fast mode without rows", {"input_tokens": 3, "output_tokens": 1, "speed": "fast"}, 3 * 2.2 + 11, price="claude-sonnet-5-5", review=True),
     Case("fast mode with rows", {"input_tokens": 3, "output_tokens": 1, "speed": "fast", "service_tier": "standard"}, 3 * 24 + 120, price="fast"),
     Case("a short prompt of Haiku", {"input_tokens": 100_000, "output_tokens": 10}, 100_000 * 0.1 + 5, price="claude-haiku-5-5"),
     Case("a long prompt of Haiku", {"input_tokens": 100_001, "output_tokens": 10}, 100_001 * 0.5 + 25, price="claude-haiku-5-5"),
@@ -111,6 +113,14 @@ def test_messages(case: Case) -> None:
     early: dict[str, object] = {"type": "message_delta", "delta": {}, "usage": {**final, "output_tokens": 1}}
     meter.feed(events(start({**case.report, "output_tokens": 1}), *text_block("x"), early, *finish(final)))
     assert cost(meter.usage, price) == (round(case.microusd * MICRO), case.review)
+
+
+def test_only_who_asks_for_the_fast_mode_is_held_for_it() -> None:
+    """F12: what a call may cost at most counts the rows of the fast mode where its body asks for that, and not otherwise."""
+    price, body = shipped("claude-opus-5-5"), {"model": "claude-opus-5-5", "max_tokens": 5, "messages": []}
+    for more, microusd in (({}, 20), ({"speed": "standard"}, 20), ({"speed": "fast"}, 40)):
+        ask = anthropic.parse(json.dumps(body | more).encode())
+        assert price.dearest((Bucket.OUTPUT,), prompt_tokens=10, fast=ask.fast) == microusd * MICRO
 
 
 def test_an_advisor_and_a_fallback_are_priced_as_their_own_models() -> None:
