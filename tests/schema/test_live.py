@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from domain.access import keys
 from models.enums import Scope
-from tests.schema.serving import Served
+from tests.schema.serving import Owner, Served
 from tests.schema.test_socket import hear, opened
 from tests.schema.test_usage_records import operation
 from tests.usage.events import Event, write
@@ -49,10 +49,32 @@ async def test_over_a_websocket(served: Served) -> None:
 
 
 async def test_over_server_sent_events(served: Served) -> None:
-    """The same stream as `text/event-stream`, narrowed by a filter."""
+    """The same stream as `text/event-stream`: narrowed by a filter, and Console_LiveTail as it is written, every field of it."""
     owner = await served.owner()
     headers = {"accept": "text/event-stream", "authorization": f"Bearer {owner.session}"}
     body = {"query": DOCUMENT, "variables": {"filter": {"minimumCost": 7}}}
+    record, written = await first_over_events(served, owner, headers, body)
+    assert record["requestId"] in written
+    assert record["cost"] == {"microUsd": 7}
+    record, _ = await first_over_events(served, owner, headers, {"query": operation("Console_LiveTail")})
+    assert abs(datetime.fromisoformat(record.pop("createdAt")) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert record.pop("id")
+    assert record == {
+        "requestedModel": "atlas",
+        "model": None,
+        "apiKey": None,
+        "app": None,
+        "outcome": "SUCCEEDED",
+        "httpStatus": 200,
+        "tokens": None,
+        "cost": {"usd": "0.000007"},
+        "latencyMs": None,
+        "timeToFirstTokenMs": None,
+    }
+
+
+async def first_over_events(served: Served, owner: Owner, headers: dict[str, str], body: dict[str, Any]) -> tuple[Any, set[str]]:
+    """Follow records as server-sent events; return the first that was heard, and the ids of those that were written meanwhile."""
     async with served.http.stream("POST", "/graphql", json=body, headers=headers, timeout=60) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.aiter_lines()
@@ -65,9 +87,7 @@ async def test_over_server_sent_events(served: Served) -> None:
 
         heard = asyncio.ensure_future(first())
         written = await write_until(owner.workspace.id, heard)
-        record = heard.result()["data"]["usageRecordCreated"]
-        assert record["requestId"] in written
-        assert record["cost"] == {"microUsd": 7}
+        return heard.result()["data"]["usageRecordCreated"], written
 
 
 async def test_without_the_scope(served: Served) -> None:
