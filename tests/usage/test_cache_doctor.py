@@ -5,15 +5,20 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
 import redis.asyncio
 
+from domain.access.callers import Caller
+from domain.errors import MissingScope, OutOfRange
 from domain.usage import cache_misses
+from domain.usage.metrics import UsageFilter
 from domain.usage.prompts import FIRST_MARKS, LAST_MARKS, Finding, Prompt, Reply, Strand, compare, strand_of, woven
+from domain.usage.windows import Between, resolve
 from models import database
-from models.enums import CacheMissReason, PromptPart
+from models.enums import CacheMissReason, PromptPart, Scope
 from models.ids import uuid7
 from proxy.dialects import anthropic, openai, responses
 from proxy.prompts import read
@@ -24,6 +29,7 @@ from tests.support.calling import CLAUDE, bearer, session, until
 from tests.support.gateway import Gateway
 from tests.support.upstream import Upstream
 from tests.support.world import Tenant, tenant
+from tests.usage.events import Event, write
 
 pytestmark = pytest.mark.anyio
 
@@ -255,6 +261,35 @@ async def test_cache_doctor_answers_with_what_calls_missed(gateway: Gateway, pro
     for text in (json.dumps(system[0]).encode(), json.dumps(TALK[0]).encode(), TALK[0]["content"].encode()):
         for digest in (hashlib.sha256(text).digest(), hashlib.blake2b(text, digest_size=8).digest(), hashlib.sha256(b"\1%d:" % len(text) + text).digest()):
             assert digest[:8] not in everything
+
+
+async def test_who_sees_which_misses(books: Suite) -> None:
+    """A workspace its own, narrowed as any report is; an operator all of them, dearest first; a member without the scope only those of the own keys."""
+    mine, other = await tenant(), await tenant()
+    provider, now = f"p-{uuid4().hex}", datetime.now(UTC)
+    calls = {of: [Event(at=now, provider=provider, model="atlas"), Event(at=now, provider=provider, model="boreas")] for of in (mine, other)}
+    for place, (of, events) in enumerate(calls.items()):
+        await write(of.workspace_id, events)
+        found = Finding(CacheMissReason.EXPIRED, None, None, 5, 5)
+        await cache_misses.keep(of.workspace_id, events[1].id, events[0].id, now, found, 10 + place)
+    window = resolve(Between(now - timedelta(minutes=1), now + timedelta(minutes=1)), "UTC", now)
+
+    async def seen(by: Caller, **narrowed: Any) -> list[tuple[UUID, int]]:
+        misses = await cache_misses.dearest(by, window, UsageFilter(providers=(provider,), **narrowed), 5)
+        return [(miss.record.id, miss.cost_microusd) for miss in misses]
+
+    (_, my_miss), (_, their_miss) = calls.values()
+    assert await seen(mine.caller()) == [(my_miss.id, 10)]
+    assert await seen(mine.caller(), models=("boreas",)) == [(my_miss.id, 10)]
+    assert await seen(mine.caller(), models=("atlas",)) == []
+    assert await seen(mine.caller(Scope.OPERATOR), everywhere=True) == [(their_miss.id, 11), (my_miss.id, 10)]
+    narrow = replace(mine.caller(), scopes=frozenset({Scope.USAGE_READ}))
+    assert await seen(narrow) == []
+    with pytest.raises(MissingScope):
+        await seen(mine.caller(), everywhere=True)
+    for first in (0, 101):
+        with pytest.raises(OutOfRange):
+            await cache_misses.dearest(mine.caller(), window, UsageFilter(), first)
 
 
 async def test_misses_are_forgotten_with_their_calls(books: Suite) -> None:
