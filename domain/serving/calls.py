@@ -430,19 +430,9 @@ class Calls:
         assert price is not None, "a call names a price version, and versions are never deleted"
         failed = [await self._attempt(kept) for kept in progress.get("failed", ())]
         began = failed[-1].finished_at if failed else instant(row["call_id"])
-        cut = AttemptMade(  # the try that was under way, as far as anybody knows: its upstream may have billed it
-            id=uuid7(),
-            number=len(failed) + 1,
-            upstream=by["upstream"],
-            model=by["model"],
-            outcome=UsageOutcome.FAILED,
-            http_status=None,
-            error_code="interrupted",
-            started_at=began,
-            first_byte_at=None,
-            finished_at=max(row["progress_at"] or began, began),
-            reason="fallback" if failed else "first",
-        )
+        # the try that was under way, as far as anybody knows: its upstream may have billed it
+        number, reason, finished = len(failed) + 1, "fallback" if failed else "first", max(row["progress_at"] or began, began)
+        cut = AttemptMade(uuid7(), number, by["upstream"], by["model"], UsageOutcome.FAILED, None, "interrupted", began, None, finished, reason=reason)
         ending = Ending(
             workspace_id=row["workspace_id"],
             call_id=row["call_id"],
