@@ -26,6 +26,8 @@ UNREAD_SECONDS: Final = 150.0
 MOST_HEADERS: Final = 100
 LARGEST_HEAD_BYTES: Final = 32 * 1024
 LARGEST_TARGET_BYTES: Final = 8 * 1024
+LARGEST_JOINED_BYTES: Final = 64 * 1024
+"""The largest body that is copied behind its head: writing two pieces costs more."""
 LARGEST_STRAIGHT_BODY_BYTES: Final = 64 * 1024
 """The largest body that is taken in for a door before it hears of the request: as much as is taken from anybody without proof."""
 MOST_WAITING_OF_AN_ADDRESS: Final = 256
@@ -408,7 +410,11 @@ class Connection(HttpToolsProtocol):
         if found is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
         head, body = found
-        self.transport.writelines([head, *(b"%b: %b\r\n" % field for field in self.server_state.default_headers), b"\r\n", body])
+        head = b"".join((head, *(b"%b: %b\r\n" % field for field in self.server_state.default_headers), b"\r\n"))
+        if len(body) <= LARGEST_JOINED_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
         self._answered = True
         return True
 
