@@ -282,7 +282,6 @@ async def test_versions_rollback_kill_and_deletion_are_seen_at_once(client: http
 
 async def test_what_was_answered_before_is_answered_again_alike(client: httpx2.AsyncClient, slug: str, gateway: Gateway) -> None:
     """The second answer to the same question, which leaves without a door, is the first but for its id; so for HEAD, 304, each coding, and pipelined."""
-    told = {}
     for path, headers in (
         ("/", {}),
         ("/assets/app-1a2b3c4d.js", {"Accept_Encoding": "br"}),
@@ -296,7 +295,6 @@ async def test_what_was_answered_before_is_answered_again_alike(client: httpx2.A
         assert after == before
         assert second.headers["x-request-id"] != first.headers["x-request-id"]
         assert UUID(second.headers["x-request-id"]).version == 7
-        told[path, str(headers)] = second
         head = await visit(client, slug, path, "HEAD", **headers)
         assert (head.status_code, head.content, head.headers["etag"]) == (first.status_code, b"", first.headers["etag"])
         part = await visit(client, slug, path, Range="bytes=0-0", **headers)
