@@ -16,6 +16,7 @@ import asyncpg
 import click
 
 from domain.sql import install
+from domain.usage import rollups
 from domain.usage.metrics import COLUMNS as SUMMED
 from embedded.postgres import Postgres
 from embedded.provision import APPLICATION, DATABASE, OWNER, provision
@@ -29,7 +30,7 @@ WORKSPACES = 1_000
 LARGEST_SHARE = 0.15
 AT_ONCE = 20_000
 SEED = 7
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "work_mem": "64MB", "maintenance_work_mem": "512MB"}
+SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "2GB", "work_mem": "64MB", "maintenance_work_mem": "512MB"}
 COLUMNS = (
     *("workspace_id", "id", "record_id", "kind", "mode", "at", "created_at", "key_id", "user_id", "app_id", "end_user", "conversation", "language", "tags"),
     *("api_name", "endpoint", "preset", "requested_model", "model", "provider", "streamed", "outcome", "http_status", "requests", "errors", "units"),
@@ -52,10 +53,26 @@ SELECT d.workspace_id, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {s
   FROM usage_delta_4 d WHERE d.workspace_id = ANY ($1) GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 PEOPLE = """
-INSERT INTO usage_person (workspace_id, kind, used_on, app_id, person)
-SELECT DISTINCT e.workspace_id, p.kind, (e.at AT TIME ZONE 'UTC')::date, coalesce(e.app_id, '00000000-0000-0000-0000-000000000000'), person_1(e.workspace_id, p.name)
-  FROM usage_event e CROSS JOIN LATERAL (VALUES (0::smallint, e.end_user), (1::smallint, e.conversation)) AS p (kind, name)
- WHERE e.workspace_id = ANY ($1) AND e.mode = 'live' AND p.name IS NOT NULL
+WITH seen AS MATERIALIZED (
+  SELECT DISTINCT e.workspace_id, p.kind, (e.at AT TIME ZONE 'UTC')::date AS used_on, coalesce(e.app_id, '00000000-0000-0000-0000-000000000000') AS app_id,
+         person_1(e.workspace_id, p.name) AS person
+    FROM usage_event e CROSS JOIN LATERAL (VALUES (0::smallint, e.end_user), (1::smallint, e.conversation)) AS p (kind, name)
+   WHERE e.workspace_id = ANY ($1) AND e.mode = 'live' AND p.name IS NOT NULL
+), named AS (
+  INSERT INTO usage_name (workspace_id, kind, person, number)
+  SELECT x.workspace_id, x.kind, x.person, row_number() OVER (PARTITION BY x.workspace_id, x.kind ORDER BY x.first_on, x.person) - 1
+    FROM (SELECT s.workspace_id, s.kind, s.person, min(s.used_on) AS first_on FROM seen s GROUP BY 1, 2, 3) x
+  RETURNING workspace_id, kind, person, number
+), counted AS (
+  INSERT INTO usage_name_count (workspace_id, kind, names) SELECT n.workspace_id, n.kind, count(*) FROM named n GROUP BY 1, 2
+)
+INSERT INTO usage_people (workspace_id, kind, used_on, app_id, part, people)
+SELECT s.workspace_id, s.kind, s.used_on, s.app_id, n.number >> 15, bit_or(person_bit_1(n.number))
+  FROM seen s JOIN named n ON n.workspace_id = s.workspace_id AND n.kind = s.kind AND n.person = s.person GROUP BY 1, 2, 3, 4, 5
+"""
+CLOSINGS = """
+INSERT INTO usage_closing (workspace_id, days_until, hours_until, looked_until)
+SELECT w, '1970-01-01Z', '1970-01-01Z', '1970-01-01Z' FROM unnest($1::uuid[]) w ON CONFLICT DO NOTHING
 """
 """What the fold does for each event, for whole workspaces at once: `rollups.compare` says afterwards that it is the same."""
 
@@ -142,18 +159,22 @@ async def opened(folder: Path) -> AsyncIterator[Postgres]:
 
 
 async def fill(postgres: Postgres, calls: int, workspaces: int) -> None:
-    """Write calls by COPY, showing progress, and fold them; an installation that has calls already is left as it is."""
+    """Write calls by COPY and fold them, showing progress; calls that are there already stay, and what of them is in no cell yet is folded."""
     if await database.fetch_value("SELECT EXISTS (SELECT FROM usage_event)"):
-        click.echo("it has calls already: nothing is written")
-        return
+        click.echo("it has calls already: none is written")
+    else:
+        await write(postgres, calls, workspaces)
+    await fold(postgres)
+
+
+async def write(postgres: Postgres, calls: int, workspaces: int) -> None:
+    """Write calls, workspace by workspace."""
     chance, until = random.Random(SEED), datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     owner = await asyncpg.connect(postgres.dsn(OWNER, DATABASE))
     await owner.execute("SELECT partitions_1($1, $2)", until - timedelta(days=DAYS + 31), math.ceil(DAYS / 30) + 3)
     started, done, took = time.monotonic(), 0, 0.0
-    everyone = []
     for size in sizes(calls, workspaces):
         who = habits(chance, size)
-        everyone.append(who.workspace_id)
         await owner.execute("INSERT INTO workspace (id, name, default_timezone, created_at) VALUES ($1, $2, 'UTC', now())", who.workspace_id, f"{size} calls")
         await owner.execute(
             """
@@ -174,16 +195,29 @@ async def fill(postgres: Postgres, calls: int, workspaces: int) -> None:
                 click.echo(f"\r{done:>11,} of {calls:,} calls, {share:4.0%}, {elapsed:5.0f} s, {elapsed / share - elapsed:5.0f} s to go", nl=False)
     click.echo(f"\nCOPY took {took:.0f} s: {done / took:,.0f} rows a second with both indexes and the key")
     await owner.execute("ANALYZE usage_event")
+    await owner.close()
+
+
+async def fold(postgres: Postgres) -> None:
+    """Fold what is in no cell, the largest workspace alone and the others by fifties, and close the days that are over, as the worker does."""
+    owner = await asyncpg.connect(postgres.dsn(OWNER, DATABASE))
+    rows = await owner.fetch("SELECT id FROM workspace WHERE id NOT IN (SELECT workspace_id FROM usage_closing) ORDER BY split_part(name, ' ', 1)::bigint DESC")
+    everyone = [row["id"] for row in rows]
     names = [name for name in COLUMNS if name in SUMMED]
     cells = CELLS.format(columns=", ".join(names), sums=", ".join(f"sum(d.{name})" for name in names))
     started = time.monotonic()
-    groups = [everyone[:1], *(everyone[first : first + 50] for first in range(1, len(everyone), 50))]
+    groups = [some for some in (everyone[:1], *(everyone[first : first + 50] for first in range(1, len(everyone), 50))) if some]
     for number, some in enumerate(groups, 1):
-        await owner.execute(cells, some)
-        await owner.execute(PEOPLE, some)
+        async with owner.transaction():
+            await owner.execute(cells, some)
+            await owner.execute(PEOPLE, some)
+            await owner.execute(CLOSINGS, some)
         click.echo(f"\rfolded {number} of {len(groups)} groups of workspaces, {time.monotonic() - started:5.0f} s", nl=False)
-    click.echo("")
-    await owner.execute("VACUUM ANALYZE")
+    started = time.monotonic()
+    spans = await rollups.close_all(datetime.now(UTC))
+    click.echo(f"\n{spans:,} spans of days and hours, {time.monotonic() - started:5.0f} s")
+    if everyone:
+        await owner.execute("VACUUM ANALYZE")
     await owner.close()
 
 

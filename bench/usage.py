@@ -165,18 +165,27 @@ class Duck:
     async def load(self, owner: asyncpg.Connection, folder: Path) -> int:
         """Take all calls over, and return how many there are."""
         path = folder / "calls.csv"
-        columns = ", ".join(EXPORTED)
-        with path.open("wb") as file:
-            await owner.copy_from_query(f"SELECT {columns} FROM usage_event ORDER BY workspace_id, at", output=file, format="csv", header=True)
+        columns, types = ", ".join(EXPORTED), ", ".join(f"'{name}': '{_type(name)}'" for name in EXPORTED)
         self.connection.execute("SET timezone = 'UTC'")
-        types = ", ".join(f"'{name}': '{_type(name)}'" for name in EXPORTED)
-        self.connection.execute(f"CREATE TABLE calls AS SELECT * FROM read_csv('{path}', header = true, columns = {{{types}}})")
-        path.unlink()
+        self.connection.execute("CREATE TABLE calls (" + ", ".join(f'"{name}" {_type(name)}' for name in EXPORTED) + ")")
+        for name, _ in await partitions(owner):  # one at a time: all of it as text would take as much of the disk as the database
+            with path.open("wb") as file:
+                await owner.copy_from_query(f"SELECT {columns} FROM {name} ORDER BY workspace_id, at", output=file, format="csv", header=True)
+            self.connection.execute(f"INSERT INTO calls SELECT * FROM read_csv('{path}', header = true, columns = {{{types}}})")
+            path.unlink()
         return int(self.connection.execute("SELECT count(*) FROM calls").fetchone()[0])
 
     async def ask(self, sql: str) -> Any:
         """Run one query and return all its rows."""
         return self.connection.execute(sql).fetchall()
+
+
+async def partitions(owner: asyncpg.Connection) -> list[tuple[str, int]]:
+    """Return the partitions of usage events in order of their months, with their bytes."""
+    rows = await owner.fetch(
+        "SELECT inhrelid::regclass::text AS name, pg_relation_size(inhrelid) AS size FROM pg_inherits WHERE inhparent = 'usage_event'::regclass ORDER BY 1"
+    )
+    return [(row["name"], row["size"]) for row in rows if row["size"]]
 
 
 def _type(name: str) -> str:
@@ -232,7 +241,7 @@ async def sizes(owner: asyncpg.Connection) -> list[tuple[str, float]]:
         """
         SELECT coalesce(nullif(split_part(regexp_replace(c.relname, '_(y[0-9]+m[0-9]+|default)$', ''), '.', 1), ''), c.relname) AS name,
                sum(pg_table_size(c.oid)) AS own, sum(pg_indexes_size(c.oid)) AS indexes
-          FROM pg_class c WHERE c.relkind = 'r' AND c.relname ~ '^usage_(event|cell|person)' GROUP BY 1 ORDER BY 1
+          FROM pg_class c WHERE c.relkind = 'r' AND c.relname ~ '^usage_(event|cell|span|people|name)' GROUP BY 1 ORDER BY 1
         """
     )
     return [(f"{row['name']} {part}", row[column] / count) for row in rows for part, column in (("rows", "own"), ("indexes", "indexes"))]

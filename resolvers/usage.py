@@ -74,9 +74,9 @@ async def record_void(asking: Asking, record_id: UUID, reason: str) -> RecordVie
     return await corrections.void(asking.known, record_id, reason)
 
 
-async def log(asking: Asking, wanted: Page, filter_: RecordFilter, *, ascending: bool) -> PageOf[RecordView]:
+async def log(asking: Asking, wanted: Page, filter_: RecordFilter, order: records.Order, *, ascending: bool) -> PageOf[RecordView]:
     """A page of the request log."""
-    return await records.page(asking.known, wanted, filter_, ascending=ascending)
+    return await records.page(asking.known, wanted, filter_, ascending=ascending, order=order)
 
 
 async def log_count(asking: Asking, filter_: RecordFilter) -> int:

@@ -26,6 +26,7 @@ ProcessCollector(registry=REGISTRY)
 REQUESTS = Counter("tallygate_requests", "Requests that are over; status `none` when the client left first.", ("method", "path", "status"), registry=REGISTRY)
 BOOKS = Gauge("tallygate_books_broken", "Rows that break a check of the books, as the last nightly look found; alarm on any above 0.", ("check",), registry=REGISTRY)
 BOOKS_CHECKED = Gauge("tallygate_books_checked_timestamp_seconds", "When the books were last looked at; alarm when it is older than two days.", registry=REGISTRY)
+COMPARED = Gauge("tallygate_usage_compared_timestamp_seconds", "When cells were last compared with events; alarm when it is older than two days.", registry=REGISTRY)
 IN_FLIGHT = Gauge("tallygate_requests_in_flight", "Requests that are under way.", registry=REGISTRY)
 
 
@@ -90,7 +91,7 @@ def document(runtime: Runtime) -> Document | None:
             raise Unauthenticated
         for check in await books.kept():
             BOOKS.labels(check.name).set(check.broken)
-            BOOKS_CHECKED.set(check.checked_at.timestamp())
+            (COMPARED if check.name == books.COMPARISON else BOOKS_CHECKED).set(check.checked_at.timestamp())
         return Reply(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST.encode())
 
     return Document(

@@ -9,7 +9,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 from domain.apps import registry
 from domain.money import grants
 from domain.serving import receipts
-from domain.usage import activity, metrics, windows
+from domain.usage import activity, metrics, records, windows
 from models import enums
 
 Kind = TypeVar("Kind", bound=type[enum.Enum])
@@ -39,13 +39,6 @@ class LogLevel(enum.Enum):
     INFO = strawberry.enum_value("info", description="For the record.")
     WARNING = strawberry.enum_value("warning", description="Worth a look.")
     ERROR = strawberry.enum_value("error", description="Something failed.")
-
-
-@strawberry.enum(description="What the request log can be sorted by.")
-class UsageRecordOrderField(enum.Enum):
-    """UsageRecordOrderField, as the contract has it."""
-
-    CREATED_AT = strawberry.enum_value("created_at", description="When the call began.")
 
 
 @strawberry.enum(description="Why a mutation did not do what was asked. New values may be added; treat an unknown one as INVALID.")
@@ -314,6 +307,12 @@ _describe(
         "FAILED": "It ended with an error.",
         "CANCELLED": "It was stopped.",
     },
+)
+_describe(
+    records.Order,
+    "What the request log can be sorted by.",
+    {"CREATED_AT": "When the call began.", "COST": "The charge.", "LATENCY": "Time to the last byte."},
+    name="UsageRecordOrderField",
 )
 _describe(
     registry.Order,

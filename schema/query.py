@@ -135,7 +135,7 @@ class Query(
         """Read a page of them."""
         wanted = await filter.wanted(info) if filter else RecordFilter()
         page = pages.page_of("UsageRecord", first, after, last, before)
-        found = await usage_resolvers.log(info.context, page, wanted, ascending=order_by.direction is SortDirection.ASC)
+        found = await usage_resolvers.log(info.context, page, wanted, order_by.field, ascending=order_by.direction is SortDirection.ASC)
         return UsageRecordConnection(page=found, filter_=wanted)
 
     @resolved(

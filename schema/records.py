@@ -10,6 +10,7 @@ from strawberry import field
 from domain.pages import PageOf
 from domain.usage.metrics import UsageFilter as Narrowing
 from domain.usage.records import Adjustment, RecordFilter, RecordView, Tokens
+from domain.usage.records import Order as Sorting
 from models import enums
 from models.enums import Scope
 from resolvers import usage as resolvers
@@ -23,7 +24,7 @@ from schema.client_tokens import ClientToken
 from schema.context import Info
 from schema.directives import Cost
 from schema.end_users import EndUser
-from schema.enums import SortDirection, UsageRecordOrderField
+from schema.enums import SortDirection
 from schema.fields import resolved
 from schema.keys import ApiKey
 from schema.ledger import Transfer
@@ -313,11 +314,11 @@ class UsageRecordFilter:
 class UsageRecordOrder:
     """As the contract has it."""
 
-    field: UsageRecordOrderField = strawberry.field(description="By what.")
+    field: Sorting = strawberry.field(description="By what.")
     direction: SortDirection = strawberry.field(description="Which way.")
 
 
-NEWEST_FIRST = UsageRecordOrder(field=UsageRecordOrderField.CREATED_AT, direction=SortDirection.DESC)
+NEWEST_FIRST = UsageRecordOrder(field=Sorting.CREATED_AT, direction=SortDirection.DESC)
 
 Filter = Annotated[UsageRecordFilter | None, strawberry.argument(description="Only the records that match.")]
 Order = Annotated[UsageRecordOrder, strawberry.argument(description="The order.")]

@@ -40,6 +40,8 @@ CHECKS: Final = {
     "stripe's entries are not read": ("stripe_entries_are_read", "Stripe's balance transactions were read when there was a payment."),
 }
 """What the view says of a broken row, and the check's stable name and promise."""
+COMPARISON: Final = "usage_cells_equal_events"
+"""The check that reads every event, and is made by a job of its own at night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,14 @@ async def check() -> Report:
 
 
 async def report(caller: Caller) -> Report:
-    """Look at the books now; operators only."""
+    """Look at the books now, and tell what the last comparison of cells with events found; operators only."""
     caller.require(Scope.OPERATOR)
-    return await check()
+    found = await check()
+    row = await database.fetch_row("SELECT broken, difference, checked_at FROM books_check WHERE name = $1", COMPARISON)
+    if row is None:
+        return found
+    promise = f"Cells, spans and people are what all events add up to, as compared at {row['checked_at']:%Y-%m-%dT%H:%M:%SZ}."
+    return Report(found.checked_at, (*found.checks, Check(COMPARISON, promise, row["broken"], row["difference"], ())))
 
 
 async def keep(found: Report) -> None:

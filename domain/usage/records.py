@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -220,14 +221,41 @@ _ATTRIBUTES = {
 }
 
 
-async def page(caller: Caller, page: Page, wanted: RecordFilter | None = None, *, ascending: bool = False) -> PageOf[RecordView]:
-    """Return a page of records that the caller may see, newest first unless `ascending`.
+class Order(StrEnum):
+    """What the request log can be sorted by; a record without a latency stands before all that have one."""
 
-    Needs USAGE_READ; without USAGE_READ_ALL a person sees calls of the own keys, and a key its own. Raises MissingScope, InvalidInput.
+    CREATED_AT = "created_at"
+    COST = "cost"
+    LATENCY = "latency"
+
+
+_RANKS = {Order.COST: f"({_summed('charge_microusd')})", Order.LATENCY: f"coalesce({_ended('latency_ms')}, -1)"}
+
+
+async def page(
+    caller: Caller, page: Page, wanted: RecordFilter | None = None, *, ascending: bool = False, order: Order = Order.CREATED_AT
+) -> PageOf[RecordView]:
+    """Return a page of records that the caller may see, newest, dearest or slowest first unless `ascending`; records that are equal, by id.
+
+    A record stands where what it costs now puts it, corrections included. By cost and latency all records that match are looked at: narrow them by
+    a window. Needs USAGE_READ; without USAGE_READ_ALL a person sees calls of the own keys, and a key its own. Raises MissingScope, InvalidInput.
     """
     where, arguments = _where(caller, wanted or RecordFilter())
+    if order is not Order.CREATED_AT:
+        return await _ranked(page, _RANKS[order], where, arguments, ascending=ascending)
     keyset = (oldest_first if ascending else newest_first)(page, column="f.id", offset=len(arguments))
     rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_EACH} {where} {keyset.where} {keyset.order}", *arguments, *keyset.arguments)
+    return cut([_view(row) for row in rows], page)
+
+
+async def _ranked(page: Page, rank: str, where: str, arguments: list[Any], *, ascending: bool) -> PageOf[RecordView]:
+    clauses = ""
+    for bound, past in ((page.after, ">" if ascending else "<"), (page.before, "<" if ascending else ">")):
+        if bound is not None:
+            arguments.append(bound)
+            clauses += f" AND ({rank}, f.id) {past} (SELECT {rank}, f.id {_FROM_EACH} WHERE f.workspace_id = $1 AND f.id = ${len(arguments)})"
+    way = "ASC" if ascending != page.backwards else "DESC"
+    rows = await database.fetch(f"SELECT {_COLUMNS} {_FROM_ALL} {where}{clauses} ORDER BY {rank} {way}, f.id {way} LIMIT {page.size + 1}", *arguments)
     return cut([_view(row) for row in rows], page)
 
 

@@ -2,9 +2,10 @@
 that proves it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from domain.money.books import COMPARISON
 from domain.usage.metrics import COLUMNS
 from models import database
 
@@ -93,6 +94,44 @@ async def compare(start: datetime | None = None, end: datetime | None = None) ->
         )
         for row in rows
     ]
+
+
+async def strays(start: date | None = None) -> int:
+    """Recompute the people of each day, from `start` on, from the events that are folded, and return how many sets differ; a sound installation has none."""
+    async with database.transaction():
+        await database.fetch("SET LOCAL statement_timeout = '30min'")
+        return int(await database.fetch_value(_STRAYS, start))
+
+
+async def look(at: datetime) -> tuple[list[Drift], int]:
+    """Compare everything, and remember what was found for `/metrics` and `/health/books`: differing cells and spans, and sets of people."""
+    drifts, people = await compare(), await strays()
+    await database.fetch(
+        """
+        INSERT INTO books_check (name, broken, difference, checked_at) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (name) DO UPDATE SET broken = excluded.broken, difference = excluded.difference, checked_at = excluded.checked_at
+        """,
+        COMPARISON,
+        len(drifts) + people,
+        sum(abs(drift.difference.get("charge_microusd", 0)) for drift in drifts),
+        at,
+    )
+    return drifts, people
+
+
+_STRAYS = """
+    SELECT count(*) FROM (
+      SELECT s.workspace_id, s.kind, s.used_on, s.app_id, n.number >> 15 AS part, bit_or(person_bit_1(n.number)) AS people
+        FROM (SELECT DISTINCT e.workspace_id, p.kind, (e.at AT TIME ZONE 'UTC')::date AS used_on, coalesce(e.app_id, '00000000-0000-0000-0000-000000000000') AS app_id,
+                     person_1(e.workspace_id, p.name) AS person
+                FROM usage_event e CROSS JOIN LATERAL (VALUES (0::smallint, e.end_user), (1::smallint, e.conversation)) AS p (kind, name)
+               WHERE e.mode = 'live' AND p.name IS NOT NULL AND ($1::date IS NULL OR e.at >= $1::timestamp AT TIME ZONE 'UTC')
+                 AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = e.workspace_id AND q.event_id = e.id)) s
+        LEFT JOIN usage_name n ON n.workspace_id = s.workspace_id AND n.kind = s.kind AND n.person = s.person
+       GROUP BY 1, 2, 3, 4, 5) x
+      FULL JOIN (SELECT * FROM usage_people u WHERE $1::date IS NULL OR u.used_on >= $1) u USING (workspace_id, kind, used_on, app_id, part)
+     WHERE x.people IS DISTINCT FROM u.people
+"""
 
 
 def _differing(there: str, should: str) -> str:

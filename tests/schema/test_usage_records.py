@@ -11,7 +11,7 @@ from graphql import FragmentDefinitionNode, OperationDefinitionNode, parse, prin
 
 from schema import ids
 from tests.schema.serving import Owner, Served
-from tests.usage.events import Event, write
+from tests.usage.events import Event, backdated, write
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +62,22 @@ async def test_the_contract_s_create(served: Served, owner: Owner) -> None:
     assert (listed["totalCount"], [node["id"] for node in listed["nodes"]]) == (1, [record["id"]])
     mine = (await served.ask(operation("S3_ByUser"), credential=owner.session, user=record["user"]["id"])).data["usageRecords"]
     assert mine == {"nodes": [{"id": record["id"]}]}
+
+
+async def test_the_log_in_every_order(served: Served, owner: Owner) -> None:
+    """`orderBy` sorts by when a call began, by cost and by latency, both ways, with cursors that go on where a page ended."""
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    facts = [(at + timedelta(seconds=place), cost, ms) for place, (cost, ms) in enumerate(((30, 100), (10, 300), (20, 200)))]
+    await write(owner.workspace.id, [Event(when, id=backdated(when), charge_microusd=cost, latency_ms=ms) for when, cost, ms in facts])
+    document = """query Q($order: UsageRecordOrder!, $after: String) { usageRecords(first: 2, after: $after, orderBy: $order) {
+      nodes { cost { microUsd } } pageInfo { endCursor hasNextPage } } }"""
+    for field, costs in (("CREATED_AT", [30, 10, 20]), ("COST", [10, 20, 30]), ("LATENCY", [30, 20, 10])):
+        for direction, wanted in (("ASC", costs), ("DESC", costs[::-1])):
+            order = {"field": field, "direction": direction}
+            first = (await served.ask(document, credential=owner.session, order=order)).data["usageRecords"]
+            rest = (await served.ask(document, credential=owner.session, order=order, after=first["pageInfo"]["endCursor"])).data["usageRecords"]
+            assert [node["cost"]["microUsd"] for node in (*first["nodes"], *rest["nodes"])] == wanted
+            assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
 
 
 async def test_a_correction_and_a_void(served: Served, owner: Owner) -> None:

@@ -146,6 +146,35 @@ async def test_pages_meet_without_gap_while_records_are_added() -> None:
     assert [one.id for one in upwards.items] == newest[:-5:-1]
 
 
+async def test_the_log_by_cost_and_by_latency() -> None:
+    """F40: By cost and by latency, both ways, in pages of any size, each record stands once and where what it costs after its corrections puts it; equal
+    ones by id, and those without a latency before all others."""
+    workspace = uuid4()
+    me = caller(workspace)
+    facts = [(5, 300), (9, None), (5, 100), (0, 300), (7, 0), (5, 200), (9, 50)]
+    calls = [call(len(facts) - place, charge_microusd=charge, latency_ms=latency) for place, (charge, latency) in enumerate(facts)]
+    await write(workspace, calls)
+    await write(workspace, [Event(calls[4].at, record_id=calls[4].id, kind="correction", requests=0, charge_microusd=-6, reason="too much", actor_name="O")])
+    await write(workspace, [Event(calls[3].at, record_id=calls[3].id, kind="late", requests=0, charge_microusd=6, latency_ms=120)])
+    by_cost, by_latency = [4, 0, 2, 5, 3, 1, 6], [1, 4, 6, 2, 3, 5, 0]
+    for order, places in ((records.Order.COST, by_cost), (records.Order.LATENCY, by_latency)):
+        wanted = [calls[place].id for place in places]
+        for ascending in (True, False):
+            shown = wanted if ascending else wanted[::-1]
+            for size in (1, 2, 3, 7):
+                found: list[UUID] = []
+                page = await records.page(me, Page(size=size), order=order, ascending=ascending)
+                while True:
+                    found += [one.id for one in page.items]
+                    assert page.has_next == (len(found) < len(shown))
+                    if not page.has_next:
+                        break
+                    page = await records.page(me, Page(size=size, after=found[-1]), order=order, ascending=ascending)
+                assert found == shown
+            back = await records.page(me, Page(size=3, before=shown[5], backwards=True), order=order, ascending=ascending)
+            assert [one.id for one in back.items] == shown[2:5]
+
+
 async def test_filters() -> None:
     """Each filter matches exactly its records; test calls are listed; what is no request id matches nothing."""
     workspace, key, app = uuid4(), uuid4(), uuid4()

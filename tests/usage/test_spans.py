@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from domain.money import books
+from domain.money.books import COMPARISON
 from domain.usage import measure, rollups
 from domain.usage.metrics import Detail, Dimension, Question
 from domain.usage.windows import Between, Days, Granularity, Window, resolve
+from jobs.rollups import compare_usage
 from models import database as db
 from tests.support.servers import Servers
 from tests.usage.events import APPS, Event, caller, write
@@ -110,7 +113,10 @@ async def test_people_are_counted_once_across_days_and_edges() -> None:
         assert line.totals.end_users == 5
     await rollups.fold_all()
     assert await db.fetch_value("SELECT count(DISTINCT part) FROM usage_people WHERE workspace_id = $1", workspace) == 2
-    assert await rollups.compare() == []
+    assert (await rollups.compare(), await rollups.strays()) == ([], 0)
+    await db.fetch("UPDATE usage_people SET people = ~people WHERE workspace_id = $1 AND kind = 0 AND used_on = $2", workspace, START.date())
+    assert await rollups.strays() == 2
+    assert await rollups.strays(START.date() + DAY) == 0
 
 
 async def test_comparing_finds_spans_that_are_not_their_cells(database: str, servers: Servers) -> None:
@@ -128,6 +134,22 @@ async def test_comparing_finds_spans_that_are_not_their_cells(database: str, ser
         (1, 1, START + DAY, {"requests": -1, "charge_microusd": -1, "succeeded": -1}),
         (24, 0, START, {"charge_microusd": 1}),
     ]
+
+
+@pytest.mark.usefixtures("database")
+async def test_the_comparison_is_remembered() -> None:
+    """What the nightly job found stands where `/metrics` and `/health/books` look: how many cells, spans and sets differ, by how much, and when it looked."""
+    workspace = uuid4()
+    operator = caller(workspace)
+    assert COMPARISON not in {check.name for check in (await books.report(operator)).checks}
+    await write(workspace, [Event(START, charge_microusd=10, end_user="ann")])
+    await rollups.fold_all()
+    await compare_usage({})
+    assert [(check.name, check.broken) for check in await books.kept()] == [(COMPARISON, 0)]
+    await db.fetch("UPDATE usage_cell SET charge_microusd = 3 WHERE workspace_id = $1 AND level = 1", workspace)
+    await compare_usage({})
+    (last,) = [check for check in (await books.report(operator)).checks if check.name == COMPARISON]
+    assert (last.broken, last.difference_microusd, last.sound) == (1, 7, False)
 
 
 FOLDER = """
