@@ -1,4 +1,4 @@
-"""End users: listed, blocked, bounded; their wallets."""
+"""End users: listed, blocked, bounded and forgotten; their wallets."""
 
 from uuid import UUID
 
@@ -7,6 +7,7 @@ from domain.access.end_users import EndUserChanges, EndUserView
 from domain.apps import wallets
 from domain.money.ledger import TransferView
 from domain.pages import Page, PageOf
+from domain.usage import erasure
 from resolvers.asking import Asking, offered_names
 
 
@@ -30,3 +31,8 @@ async def adjust_wallet(
 ) -> tuple[EndUserView, TransferView]:
     """Move credit between the workspace's cash and an end user's wallet."""
     return await wallets.adjust(asking.known, app_id, name, amount_microusd, reason, idempotency_key)
+
+
+async def erase(asking: Asking, end_user_id: UUID) -> None:
+    """Forget an end user."""
+    await erasure.erase(asking.known, end_user_id)

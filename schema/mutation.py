@@ -17,6 +17,7 @@ from schema.billing_roots import BillingMutations
 from schema.client_tokens_roots import ClientTokenMutations
 from schema.context import Info
 from schema.end_users_roots import EndUserMutations
+from schema.erasure_roots import ErasureMutations
 from schema.exports_roots import ExportMutations
 from schema.fields import resolved
 from schema.keys import ApiKey, ApiKeyCreateInput, ApiKeyRevokeInput, ApiKeyRotateInput, ApiKeyUpdateInput
@@ -74,6 +75,7 @@ class Mutation(
     ExportMutations,
     OperatorMutations,
     ReratingMutations,
+    ErasureMutations,
 ):
     """Fields run one after another."""
 

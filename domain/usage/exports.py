@@ -280,8 +280,10 @@ async def make(duty: Duty, files: Files, store: Store, *, at: datetime) -> None:
             return
         await database.fetch(
             """
-            UPDATE export SET status = 'succeeded', progress = 1, rows = $3, bytes = $4, object = $5, finished_at = clock_timestamp(), expires_at = $6,
-                   failure_code = NULL, failure = NULL WHERE workspace_id = $1 AND id = $2
+            UPDATE export SET status = CASE status WHEN 'running' THEN 'succeeded' ELSE status END, progress = 1, rows = $3, bytes = $4, object = $5,
+                   finished_at = clock_timestamp(), expires_at = CASE status WHEN 'running' THEN $6 ELSE clock_timestamp() END,
+                   failure_code = CASE status WHEN 'running' THEN NULL ELSE failure_code END, failure = CASE status WHEN 'running' THEN NULL ELSE failure END
+             WHERE workspace_id = $1 AND id = $2  -- one that was ended meanwhile, because somebody in it was erased, is deleted by the next sweep
             """,
             duty.workspace_id,
             export_id,

@@ -185,3 +185,30 @@ async def test_an_end_user_is_bounded_blocked_and_let_in_again(served: Served) -
     assert (await update(blocked=False))["endUser"]["blockedAt"] is None
     events = """query { auditEvents(first: 10, filter: { actions: ["endUser.update"] }) { nodes { subject { ... on EndUser { externalId } } } } }"""
     assert len((await served.ask(events, credential=owner.session)).data["auditEvents"]["nodes"]) == 5
+
+
+async def test_an_end_user_is_forgotten(served: Served) -> None:
+    """EndUserErase: the ID answers nothing any more, its tokens are over and its calls carry another name, with the app's numbers as they were; erasing
+    again changes nothing, and a stranger's or a wrong ID is NOT_FOUND."""
+    owner, other = await served.owner(), await served.owner()
+    app_id, slug = await make(served, owner)
+    erase = documents()["EndUserErase"]
+    name = "jane.doe@example.test"
+    end_user = (await minted(served, owner, app_id, name))["endUser"]["id"]
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    await write(owner.workspace.id, [Event(at, end_user=name, app_id=ids.uuid_of("App", app_id), charge_microusd=7)])
+    numbers = "query ($slug: Slug!) { app(slug: $slug) { usage { totals { requests cost { microUsd } uniqueEndUsers } } } }"
+    before = (await served.ask(numbers, credential=owner.session, slug=slug)).data
+    for asking, wrong in ((other, end_user), (owner, app_id)):
+        refused = (await served.ask(erase, credential=asking.session, id=wrong)).data["endUserErase"]
+        assert (refused["erasedEndUserId"], [error["code"] for error in refused["userErrors"]]) == (None, ["NOT_FOUND"])
+    for _ in range(2):
+        answer = (await served.ask(erase, credential=owner.session, id=end_user)).data["endUserErase"]
+        assert answer == {"erasedEndUserId": end_user, "userErrors": []}
+    assert (await served.ask("query ($id: ID!) { node(id: $id) { id } }", credential=owner.session, id=end_user)).data == {"node": None}
+    assert (await served.ask(numbers, credential=owner.session, slug=slug)).data == before
+    (left,) = [edge["node"] for edge in (await listed(served, owner, slug))["edges"]]
+    assert left["externalId"].startswith("erased-")
+    assert left["blockedAt"] is not None
+    revoked = (await served.ask(REVOKE, credential=owner.session, id=left["id"])).data["clientTokenRevoke"]
+    assert revoked["revokedCount"] == 0
