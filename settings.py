@@ -97,6 +97,15 @@ class Settings(BaseSettings):
             description="The domain below which every app has its origin; its own registrable domain in production. See docs/apps/hosting.md.",
         ),
     ] = "localhost"
+    calls_kept_days: Annotated[
+        int | None,
+        Field(
+            alias="TALLYGATE_CALLS_KEPT_DAYS",
+            ge=31,
+            le=3650,
+            description="For how many days single calls are kept, by whole months; reports stay. Without it, for ever. A workspace may keep its own for less.",
+        ),
+    ] = None
     metrics_token: Annotated[
         SecretStr | None, Field(alias="TALLYGATE_METRICS_TOKEN", description="The bearer token of /metrics; without it, /metrics does not exist.")
     ] = None

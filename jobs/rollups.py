@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from domain.usage import partitions, rollups
+from runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -35,3 +36,11 @@ async def make_partitions(ctx: dict[str, Any]) -> None:
     made = await partitions.make_ahead(datetime.now(UTC))
     if made:
         log.info("partitions made ahead", made=made)
+
+
+async def retire_calls(ctx: dict[str, Any]) -> None:
+    """Let calls go that are kept long enough; to run once a night, in any number of processes."""
+    runtime: Runtime = ctx["runtime"]
+    gone = await partitions.retire(datetime.now(UTC), runtime.settings.calls_kept_days)
+    if gone:
+        log.info("calls let go", months_and_events=gone)

@@ -91,6 +91,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
             cron(rollups.fold_usage, name="fold", second=set(range(60)), keep_result=0, timeout=JOB_SECONDS),
             cron(rollups.close_usage, name="close", minute={11}, second={0}, keep_result=0, timeout=CLOSE_SECONDS),
             cron(rollups.make_partitions, name="partitions", minute={23}, second={0}, keep_result=0, timeout=JOB_SECONDS),
+            cron(rollups.retire_calls, name="retire", hour={2}, minute={41}, second={0}, keep_result=0, timeout=COMPARE_SECONDS),
             cron(books.check_books, name="books", hour={3}, minute={37}, second={0}, keep_result=0, timeout=BOOKS_SECONDS),
             cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=COMPARE_SECONDS),
         ],

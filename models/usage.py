@@ -207,6 +207,29 @@ class UsagePeople(Model):
         table = "usage_people"
 
 
+class UsageRetired(Model):
+    """Until when a workspace's single calls are gone, and what the events that are gone add up to, by mode; no row while all are there."""
+
+    workspace_id = fields.UUIDField(primary_key=True)
+    mode = fields.CharEnumField(ApiKeyMode, max_length=8)
+    before = fields.DatetimeField()
+    events = fields.BigIntField()
+    requests = fields.BigIntField()
+    input_tokens = fields.BigIntField()
+    output_tokens = fields.BigIntField()
+    cache_read_tokens = fields.BigIntField()
+    cache_write_5m_tokens = fields.BigIntField()
+    cache_write_1h_tokens = fields.BigIntField()
+    charge_microusd = fields.BigIntField()
+    list_microusd = fields.BigIntField()
+    charge_picousd = fields.DecimalField(max_digits=38, decimal_places=0)
+    list_picousd = fields.DecimalField(max_digits=38, decimal_places=0)
+    wallet_microusd = fields.BigIntField()
+
+    class Meta:
+        table = "usage_retired"
+
+
 class UsagePerson(Model):
     """What `usage_people` replaced; empty, and here for the functions of the version before."""
 

@@ -119,17 +119,21 @@ async def look(at: datetime) -> tuple[list[Drift], int]:
     return drifts, people
 
 
-_STRAYS = """
+_KEPT = "NOT EXISTS (SELECT FROM usage_retired r WHERE r.workspace_id = {0} AND {1} < r.before)"
+"""What can be compared: of days whose calls are gone there is nothing to compare with."""
+_STRAYS = f"""
     SELECT count(*) FROM (
       SELECT s.workspace_id, s.kind, s.used_on, s.app_id, n.number >> 15 AS part, bit_or(person_bit_1(n.number)) AS people
         FROM (SELECT DISTINCT e.workspace_id, p.kind, (e.at AT TIME ZONE 'UTC')::date AS used_on, coalesce(e.app_id, '00000000-0000-0000-0000-000000000000') AS app_id,
                      person_1(e.workspace_id, p.name) AS person
                 FROM usage_event e CROSS JOIN LATERAL (VALUES (0::smallint, e.end_user), (1::smallint, e.conversation)) AS p (kind, name)
                WHERE e.mode = 'live' AND p.name IS NOT NULL AND ($1::date IS NULL OR e.at >= $1::timestamp AT TIME ZONE 'UTC')
-                 AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = e.workspace_id AND q.event_id = e.id)) s
+                 AND NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = e.workspace_id AND q.event_id = e.id)
+                 AND {_KEPT.format("e.workspace_id", "e.at")}) s
         LEFT JOIN usage_name n ON n.workspace_id = s.workspace_id AND n.kind = s.kind AND n.person = s.person
        GROUP BY 1, 2, 3, 4, 5) x
-      FULL JOIN (SELECT * FROM usage_people u WHERE $1::date IS NULL OR u.used_on >= $1) u USING (workspace_id, kind, used_on, app_id, part)
+      FULL JOIN (SELECT * FROM usage_people u WHERE ($1::date IS NULL OR u.used_on >= $1)
+                    AND {_KEPT.format("u.workspace_id", "(u.used_on::timestamp AT TIME ZONE 'UTC')")}) u USING (workspace_id, kind, used_on, app_id, part)
      WHERE x.people IS DISTINCT FROM u.people
 """
 
@@ -150,10 +154,11 @@ def _differing(there: str, should: str) -> str:
 
 _ADDED = ", ".join(f"sum(d.{name}) AS {name}" for name in SUMS)
 _CELLS = _differing(
-    f"(SELECT {QUARTERS} AS hours, q.* FROM usage_cell q) c",
+    f"(SELECT {QUARTERS} AS hours, q.* FROM usage_cell q WHERE {_KEPT.format('q.workspace_id', 'q.at')}) c",
     f"""SELECT d.workspace_id, {QUARTERS} AS hours, d.level, d.at, d.model, d.app_id, d.key_id, d.outcome, {_ADDED},
                {", ".join(f"sketch_of_1(array_agg(sketch_bucket_1(d.{name}_ms)) FILTER (WHERE d.{name}_ms IS NOT NULL)) AS {name}" for name in SKETCHES)}
-          FROM usage_delta_4 d WHERE NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = d.workspace_id AND q.event_id = d.event_id)""",
+          FROM usage_delta_4 d WHERE NOT EXISTS (SELECT FROM usage_pending q WHERE q.workspace_id = d.workspace_id AND q.event_id = d.event_id)
+           AND {_KEPT.format("d.workspace_id", "d.at")}""",
 )
 _SPANS = _differing(
     "usage_span c",

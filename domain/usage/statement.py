@@ -124,6 +124,8 @@ class Statement:
         parts = Parts([], [], [], asked) if level is None else Parts.of(asked)
         picks = [*self._sums(parts), *self._queued(parts.stored)]
         picks += [self._single("usage_event e", run) for run in runs(parts.edges)]
+        if level is not None and parts.edges:
+            picks.append(self._single(_QUEUED, parts.edges, owner="q", at="date_bin('15 minutes', e.at, 'epoch')", condition=f"e.at < {self._gone('e')}"))
         if question.wants(Detail.RUNS):
             picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
         apart = self._carried()
@@ -197,7 +199,9 @@ class Statement:
 
     def _stored(self, parts: Parts, columns: str, *, of: str = "", groups: str = "1, 2") -> list[str]:
         """Return what spans and cells say: closed days and hours, the cells of those that are not closed, and quarters."""
-        picks = []
+        picks: list[str] = []
+        if self.question.level is None:
+            return picks
         level = f"c.level = {self.question.level}"
         for hours, until, asked in ((24, "days_until", parts.days), (1, "hours_until", parts.hours)):
             if asked:
@@ -206,7 +210,13 @@ class Statement:
                 picks.append(self._scan("usage_cell c", f"{level} AND c.at >= coalesce({closed}, 'epoch')", asked, columns, of, groups))
         if parts.quarters:
             picks.append(self._scan("usage_cell c", level, parts.quarters, columns, of, groups))
+        if parts.edges:  # of time whose calls are gone, a quarter counts where it begins
+            picks.append(self._scan("usage_cell c", f"{level} AND c.at < {self._gone('c')}", parts.edges, columns, of, groups))
         return picks
+
+    def _gone(self, alias: str) -> str:
+        """Return until when single calls are gone: from then on they are read, before it their cells are."""
+        return f"coalesce((SELECT max(r.before) FROM usage_retired r WHERE r.workspace_id = {self.workspace or f'{alias}.workspace_id'}), 'epoch')"
 
     def _scan(self, source: str, condition: str, asked: Sequence[Asked], columns: str, of: str, groups: str) -> str:
         """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap."""
@@ -225,13 +235,14 @@ class Statement:
     def _queued(self, asked: Sequence[Asked]) -> list[str]:
         return [self._single(_QUEUED, asked, owner="q")] if asked else []
 
-    def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e") -> str:
-        join, inside, place = self._slots("e.at", asked)
+    def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "") -> str:
+        join, inside, place = self._slots(at, asked)
+        there = condition or ("true" if owner == "q" else f"e.at >= {self._gone('e')}")
         columns = ", ".join(f"e.{column}" for column in COLUMNS)
         ended = ", ".join(f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in STANDS[:2])
         return f"""SELECT {place}, {self._key("e")}, {columns}, {ended}, 0, 0{self._apart("e")}
   FROM {source} {join}
- WHERE {self._of(owner)} AND {inside} AND e.mode = 'live'{self._matches("e")}"""
+ WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live'{self._matches("e")}"""
 
     def _open_calls(self, asked: Sequence[Asked]) -> str:
         join, inside, place = self._slots("k.created_at", asked)
@@ -249,16 +260,18 @@ class Statement:
 
     def _from_events(self, source: str, asked: Sequence[Asked], columns: str, condition: str, *, owner: str = "e") -> str:
         join, inside, place = self._slots("e.at", asked)
+        there = f"e.at >= {self._gone('e')}" if owner == "e" else "true"
         return f"""SELECT {place} AS n, {self._key("e")} AS key, {columns} FROM {source} {join}
- WHERE {self._of(owner)} AND {inside} AND e.mode = 'live' AND {condition}{self._matches("e")}"""
+ WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live' AND {condition}{self._matches("e")}"""
 
     def _durations(self, detail: Detail, cells: str, events: str, asked: list[Asked]) -> str:
         """Return a part of the statement: the sketch of a duration in each stretch of each line."""
         parts = Parts([], [], [], asked) if self.question.level is None else Parts.of(asked)
         columns, condition = f"sketch_bucket_1(e.{events}) AS bucket, 1::bigint AS quantity", f"e.{events} IS NOT NULL"
         picks = [self._from_events("usage_event e", run, columns, condition) for run in runs(parts.edges)]
-        if parts.stored:
-            picks.append(self._from_events(_QUEUED, parts.stored, columns, condition, owner="q"))
+        if self.question.level is not None:
+            if parts.stored:
+                picks.append(self._from_events(_QUEUED, parts.stored, columns, condition, owner="q"))
             told = "s.e >> 40 AS bucket, sum(s.e & 1099511627775)::bigint AS quantity"
             picks += self._stored(parts, told, of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", groups="1, 2, 3")
         return f"""{detail.value}_sketch AS (
@@ -279,12 +292,9 @@ class Statement:
             singles += [self._from_events("usage_event e", run, columns, condition) for run in runs(edges)]
             if whole:
                 singles.append(self._from_events(_QUEUED, whole, columns, condition, owner="q"))
-                days = [self._parameter(day.date(), "date") for day in (whole[0][1], whole[-1][2])]
-                join, inside, place = self._slots("(u.used_on::timestamp AT TIME ZONE 'UTC')", whole)
-                sets.append(
-                    f"""SELECT {place} AS n, {self._key("u")} AS key, u.workspace_id, u.part, u.people FROM usage_people u {join}
- WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on < {days[1]} AND {inside}{self._matches("u")}"""
-                )
+                sets.append(self._set(kind, whole, "true"))
+            if edges and self.question.people_by_day:  # of time whose calls are gone, a day's people count where it begins
+                sets.append(self._set(kind, edges, f"(u.used_on::timestamp AT TIME ZONE 'UTC') < {self._gone('u')}"))
         name, folded = detail.value, f"least(q.place, {self.first} + 1) AS place"
         if not sets:
             return f"""{name}_count AS (
@@ -301,6 +311,12 @@ class Statement:
     SELECT i.n, i.place, 1 FROM {name}_single i LEFT JOIN usage_name m ON m.workspace_id = i.workspace_id AND m.kind = {kind} AND m.person = i.person
       LEFT JOIN {name}_set t ON t.n = i.n AND t.place = i.place AND t.workspace_id = i.workspace_id AND t.part = m.number >> 15
      WHERE t.people IS NULL OR get_bit(t.people, m.number & 32767) = 0) x GROUP BY 1, 2)"""
+
+    def _set(self, kind: int, asked: Sequence[Asked], condition: str) -> str:
+        days = [self._parameter(day, "date") for day in (asked[0][1].date(), asked[-1][2].date())]
+        join, inside, place = self._slots("(u.used_on::timestamp AT TIME ZONE 'UTC')", asked)
+        return f"""SELECT {place} AS n, {self._key("u")} AS key, u.workspace_id, u.part, u.people FROM usage_people u {join}
+ WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on <= {days[1]} AND {inside} AND {condition}{self._matches("u")}"""
 
     def _others(self) -> str:
         return f"""other_buckets_sum AS (

@@ -171,6 +171,7 @@ CONSTRAINTS = {
     ("usage_people", "PRIMARY KEY (workspace_id, kind, used_on, app_id, part)"),
     ("usage_person", "PRIMARY KEY (workspace_id, kind, used_on, app_id, person)"),
     ("usage_pending", "PRIMARY KEY (workspace_id, event_id)"),
+    ("usage_retired", "PRIMARY KEY (workspace_id, mode)"),
     ("usage_span", "PRIMARY KEY (workspace_id, hours, level, at, model, app_id, key_id, outcome)"),
     ("usage_span", "CHECK ((hours = ANY (ARRAY[1, 24])))"),
     ("usage_span", "CHECK (((level >= 0) AND (level <= 2)))"),
