@@ -113,6 +113,7 @@ async def test_people_are_counted_once_across_days_and_edges() -> None:
         assert line.totals.end_users == 5
     await rollups.fold_all()
     assert await db.fetch_value("SELECT count(DISTINCT part) FROM usage_people WHERE workspace_id = $1", workspace) == 2
+    assert await db.fetch_value("SELECT max(pg_column_size(people)) FROM usage_people") < 200  # a thin set is compressed
     assert (await rollups.compare(), await rollups.strays()) == ([], 0)
     await db.fetch("UPDATE usage_people SET people = ~people WHERE workspace_id = $1 AND kind = 0 AND used_on = $2", workspace, START.date())
     assert await rollups.strays() == 2
