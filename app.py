@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from connections import CLIENT, Hosts, Proxies, guarded
 from console.billing import Billing
 from console.build import DIST
+from console.client import routes as client_routes
 from console.manual import routes as manual_routes
 from console.page import Page
 from exchanges import Door, Exchange, Field
@@ -25,6 +26,7 @@ from jobs.sweeps import sweeping
 from jobs.worker import working
 from models.ids import uuid7
 from proxy.counts import CountTokens
+from proxy.origins import Preflights
 from proxy.paths import BASES, Courteous, greet, plain
 from proxy.presets.registry import shown
 from proxy.relay import Relay
@@ -70,6 +72,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         Route("/graphiql/{path:path}", page),
         Route("/billing", billing.show),
         *manual_routes(),
+        *client_routes(),
         *rest_routes(runtime, tuple(PRESETS)),
         *([Mount(SIMULATOR_PATH, runtime.payments.simulator)] if runtime.payments and runtime.payments.simulator else []),
     ]
@@ -97,7 +100,12 @@ class Application:
 
     def __init__(self, runtime: Runtime, relay: Relay) -> None:
         self.inferring = Inference(relay)
-        doors = ((ROADS, Courteous(self.inferring)), (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting))), (BASES, Courteous(greet, "GET")))
+        preflights, secret = Preflights(runtime.addresses), runtime.settings.secret.get_secret_value()
+        doors = (
+            (ROADS, Courteous(self.inferring, preflights=preflights)),
+            (COUNTS, Courteous(CountTokens(PRESETS, runtime.counting, secret), preflights=preflights)),
+            (BASES, Courteous(greet, "GET")),
+        )
         self.inference = {path: Counted(door, path) for paths, door in doors for path in paths}
         self.hosting = hosting(runtime)
         self.covers = runtime.addresses.covers
@@ -194,7 +202,7 @@ async def application(settings: Settings) -> AsyncIterator[tuple[Application, Re
 def hosting(runtime: Runtime) -> Hosting:
     """Return what serves apps."""
     public = urlsplit(runtime.settings.public_url)
-    return Hosting(runtime.store, runtime.addresses, f"{public.scheme}://{public.netloc}")
+    return Hosting(runtime.store, runtime.addresses, f"{public.scheme}://{public.netloc}", runtime.settings.public_url.rstrip("/"))
 
 
 async def serve_apps(settings: Settings) -> None:

@@ -49,6 +49,8 @@ SIMULATOR_PATH = "/stripe-simulator"
 SIMULATOR_KEY = "sk_test_simulator"
 COUNTS_EASE = 10
 """How many times more often than it calls a key may count tokens: tools count a whole conversation at once, and it costs nobody anything."""
+PUBLIC_TOKENS = Rate(0.2, 30)
+"""Tokens that an app hands to one address without knowing who is there: thirty at once, then one in five seconds."""
 WEBHOOK_PATH = "/webhooks/stripe"
 
 
@@ -76,6 +78,7 @@ class Runtime:
     webhooks: Webhooks
     smoothing: Smoother
     counting: Smoother
+    minting: Smoother
     store: Storage
     files: Files
     compressor: Compressor
@@ -234,7 +237,8 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
         rate = Rate(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
         smoothing = Smoother("requests", rate, shared)
         counting = Smoother("counts", None if rate is None else Rate(rate.per_second * COUNTS_EASE, rate.burst * COUNTS_EASE), shared)
-        for smoother in (smoothing, counting):
+        minting = Smoother("tokens", PUBLIC_TOKENS, shared, refusal="Too many tokens for one address; try again in a moment.")
+        for smoother in (smoothing, counting, minting):
             stack.push_async_callback(smoother.close)
         calls = Calls(book, batch=settings.batch, hold_seconds=settings.hold_seconds)
         stack.push_async_callback(calls.close)
@@ -257,6 +261,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             payments=payments,
             smoothing=smoothing,
             counting=counting,
+            minting=minting,
             store=_storage(settings),
             files=Files(),
             compressor=Compressor(),

@@ -48,7 +48,7 @@ class Rates:
         """Count what was taken, grant what fits; one round trip. Raises what redis raises, and never asks twice, because a repeat would count twice."""
         before_calling("the rates")
         amounts = [amount for demand in demands for amount in (demand.taken, demand.asked)]
-        told = await self._script(keys=[PREFIX + demand.name for demand in demands], args=[1_000_000 // rate.per_second, rate.burst, *amounts])
+        told = await self._script(keys=[PREFIX + demand.name for demand in demands], args=[int(1_000_000 / rate.per_second), rate.burst, *amounts])
         return [Stand(granted, left, wait / 1_000_000) for granted, left, wait in told]
 
     async def close(self) -> None:

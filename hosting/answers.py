@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from domain.apps import content_types
 from domain.apps.blobs import Blob
+from domain.apps.manifest import PUBLIC_TOKENS
 from domain.apps.sites import SiteFile
 
 Fields = list[tuple[bytes, bytes]]
@@ -18,6 +21,7 @@ DEFAULT_CSP = (
     "connect-src 'self' {api}; worker-src 'self' blob:; frame-ancestors 'self'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 """What a page may load until its maker's manifest says otherwise: its own files, and calls to this gateway."""
+ABOUT = "/.well-known/tallygate.json"
 FOREVER = b"public, max-age=31536000, immutable"
 ALWAYS_ASK = b"public, max-age=0, must-revalidate"
 LARGEST_IN_MEMORY_BYTES = 2 * 1024 * 1024
@@ -39,9 +43,11 @@ class Answer:
 
 
 class Rules:
-    """A manifest, made ready for many requests."""
+    """A manifest, made ready for many requests; `about` is what is answered at ABOUT, so that a page needs no address of the gateway built into it."""
 
-    def __init__(self, manifest: Mapping[str, Any], api: str) -> None:
+    def __init__(self, slug: str, manifest: Mapping[str, Any], api: str, base_url: str) -> None:
+        tokens = f"{base_url}/v1/apps/{slug}/tokens" if manifest.get(PUBLIC_TOKENS) is True else None
+        self.about = msgspec.json.encode({"appId": slug, "baseUrl": base_url, "tokens": tokens})
         self.entry = str(manifest.get("entry", "index.html"))
         self.spa = manifest.get("spaFallback", False) is True
         self.not_found = str(manifest.get("notFound", "404.html"))

@@ -93,16 +93,17 @@ class Question:
 
 
 class Hosting:
-    """The ASGI application; `api` is the origin of the gateway, which pages may call."""
+    """The ASGI application; `api` is the origin of the gateway, which pages may call, and `base_url` its address."""
 
-    def __init__(self, store: Store, addresses: Addresses, api: str) -> None:
+    def __init__(self, store: Store, addresses: Addresses, api: str, base_url: str) -> None:
         self._store = store
         self._addresses = addresses
         self._api = api
+        self._base_url = base_url
         self._sites = Sites()
         self._tables: Lately[UUID, dict[str, SiteFile]] = Lately(MOST_TABLES, MOST_FILES)
         self._content: Lately[tuple[UUID, str | None], bytes] = Lately(100_000, CACHE_BYTES)
-        self._rules: Lately[str, Rules] = Lately(MOST_RULES, 1 << 62)
+        self._rules: Lately[tuple[str, str], Rules] = Lately(MOST_RULES, 1 << 62)
         self._ready: Lately[tuple[bytes, bytes, bytes | None, bytes | None], Ready] = Lately(MOST_READY, READY_BYTES)
         self._always: Fields = [(b"strict-transport-security", b"max-age=31536000")] if addresses.scheme == "https" else []
 
@@ -197,10 +198,10 @@ class Hosting:
         path = answers.path_of(raw.partition(b"?")[0])
         if path is None:
             return _plain(400, "This path is malformed.")
-        rules = self._rules.get(served.manifest)
+        rules = self._rules.get((served.slug, served.manifest))
         if rules is None:
-            rules = Rules(sites.manifest_of(served), self._api)
-            self._rules.put(served.manifest, rules, 1)
+            rules = Rules(served.slug, sites.manifest_of(served), self._api, self._base_url)
+            self._rules.put((served.slug, served.manifest), rules, 1)
         moved = rules.redirect(path, scope["query_string"])
         if moved is not None:
             return moved
@@ -209,6 +210,9 @@ class Hosting:
             files = await sites.files_of(served)
             self._tables.put(deployment_id, files, len(files))
         file, status, place = answers.choose(files, rules, path)
+        if status == 404 and path == answers.ABOUT:
+            fields = [*rules.fields(path, document=False), (b"content-type", b"application/json"), (b"cache-control", b"no-cache")]
+            return Answer(200, fields, text=rules.about)
         if place is not None:
             return Answer(status, [(b"location", place.encode()), (b"cache-control", b"no-cache"), (b"x-content-type-options", b"nosniff")])
         if status == 404 and site.version is None and answers.is_hashed(path):

@@ -40,6 +40,9 @@ class App(Model):
     created_at = fields.DatetimeField()
     updated_at = fields.DatetimeField()
     deleted_at = fields.DatetimeField(null=True)
+    minter_kind = fields.CharEnumField(ActorKind, max_length=16, null=True)
+    minter_id = fields.UUIDField(null=True)
+    minter_name = fields.CharField(max_length=200, null=True)
 
     class Meta:
         table = "app"

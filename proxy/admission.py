@@ -290,7 +290,7 @@ async def prove(secret: str, whence: Whence | None = None) -> None:
     """
     try:
         claims = client_tokens.claims_of(secret)
-        await (callers.prove_key(secret, whence) if claims is None else client_tokens.prove(claims))
+        await (callers.prove_key(secret, whence) if claims is None else client_tokens.prove(claims, whence))
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
 

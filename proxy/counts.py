@@ -14,6 +14,7 @@ from proxy.admission import PARSE_ASIDE_BYTES, choose, prove, translated
 from proxy.dialects import anthropic
 from proxy.dialects.base import Answer, BadRequest, Dialect, Refusal, RefusalKind
 from proxy.dialects.headers import credentials
+from proxy.origins import answered
 from proxy.presets.insertion import added_tokens
 from proxy.presets.registry import ANSWER_HEADER, Presets, Version, choice, chosen
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, read_body, whence
@@ -34,12 +35,14 @@ def counted(dialect: Dialect, body: bytes, version: Version | None) -> int:
 class CountTokens:
     """Answers POST on paths that end in /messages/count_tokens, generic and of the tools, in the shape of the Messages API.
 
-    Any key that works may ask from where it may be used, whatever its kind, scopes, bounds and balance. A path's first segment names the preset that counts.
+    Any key or client token that works may ask from where it may be used, whatever its kind, scopes, bounds and balance. A path's first segment
+    names the preset that counts. `signing_secret` is what client tokens are signed with; without it there are none.
     """
 
-    def __init__(self, presets: Presets, smoother: Smoother | None = None) -> None:
+    def __init__(self, presets: Presets, smoother: Smoother | None = None, signing_secret: str | None = None) -> None:
         self.presets = presets
         self.smoother = smoother
+        self.signing_secret = signing_secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; `scope["path"]` decides, never a rebuilt URL."""
@@ -71,14 +74,17 @@ class CountTokens:
         return anthropic.refuse(refusal)
 
     async def _count(self, scope: Scope, receive: Receive, send: Telling, request_id: str) -> Answer:
+        headers = scope["headers"]
+        here = whence(scope)
+        if here.origin is not None and self.signing_secret is not None:
+            send.open(answered(headers, here.origin, self.signing_secret))
         if scope["method"] != "POST":
             return anthropic.refuse(Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id))
-        headers = scope["headers"]
-        secret = await choose(credentials(headers))
+        secret = await choose(credentials(headers), self.signing_secret)
         if self.smoother is not None:
             await send.smooth(self.smoother, secret)
         # Before anything is told, and before more than a little is taken in; a second look would cost what the first one did.
-        await prove(secret, whence(scope))
+        await prove(secret, here)
         body = await read_body(scope, receive, _proved)
         slug = scope["path"].split("/")[1]
         version = chosen(self.presets, slug, choice(headers)) if slug in self.presets else None

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from models.ids import uuid7
+from proxy.origins import Preflights
 from proxy.requests import Receive, Scope, Send
 from proxy.routes import COUNTS, PRESETS, ROADS
 
@@ -28,11 +29,16 @@ def plain(path: str) -> str:
 
 
 class Courteous:
-    """Answers HEAD and OPTIONS in front of an application: nothing is told but that somebody is there, and nobody needs a key for that."""
+    """Answers HEAD and OPTIONS in front of an application: nothing is told but that somebody is there, and nobody needs a key for that.
 
-    def __init__(self, app: App, allow: str = "POST") -> None:
+    With `preflights`, browsers are told whether pages of an origin may call.
+    """
+
+    def __init__(self, app: App, allow: str = "POST", preflights: Preflights | None = None) -> None:
         self._app = app
+        self._method = allow.encode()
         self._allow = f"{allow}, HEAD, OPTIONS".encode()
+        self._preflights = preflights
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -40,7 +46,14 @@ class Courteous:
             await self._app(scope, receive, send)
             return
         headers = [(b"allow", self._allow), (b"x-request-id", str(uuid7()).encode())]
-        await send({"type": "http.response.start", "status": 200 if scope["method"] == "HEAD" else 204, "headers": headers})
+        status = 200 if scope["method"] == "HEAD" else 204
+        if scope["method"] == "OPTIONS" and self._preflights is not None:
+            answer = await self._preflights.answer(scope["headers"], self._method)
+            if answer is not None:
+                status, headers = answer[0], [*headers, *answer[1]]
+        if status >= 400:
+            headers.append((b"content-length", b"0"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
 

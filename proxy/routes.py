@@ -20,6 +20,7 @@ from proxy.dialects.multipart import checked
 from proxy.dry_runs import HEADER as DRY_RUN
 from proxy.dry_runs import price, wanted
 from proxy.idempotency import HEADER as IDEMPOTENCY
+from proxy.origins import answered
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
 from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, Wire, gone, read_body
@@ -98,7 +99,7 @@ class Inference:
         if len(shown) != 1 or not secrets.well_formed(shown[0]) or road.endpoint in SHAPED:
             return None
         found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language", IDEMPOTENCY, DRY_RUN)}
-        if IDEMPOTENCY in found or DRY_RUN in found:
+        if IDEMPOTENCY in found or DRY_RUN in found or b"origin" in found:
             return None
         try:
             preset = chosen(PRESETS, road.tool, choice(headers)) if road.tool else None
@@ -110,7 +111,7 @@ class Inference:
             shown[0],
             headers,
             preset,
-            origin=found.get(b"origin"),
+            origin=None,
             address=address.partition("%")[0],
             language=language if LANGUAGE.fullmatch(language) else None,
             idempotency_key=None,
@@ -124,6 +125,10 @@ class Inference:
     async def _serve(self, road: Road, scope: Scope, receive: Receive, send: Telling, call_id: UUID) -> Refusal | None:
         request_id = str(call_id)
         headers = scope["headers"]
+        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language", IDEMPOTENCY)}
+        origin = found.get(b"origin")
+        if origin is not None:
+            send.open(answered(headers, origin, self.relay.runtime.settings.secret.get_secret_value()))
         if scope["method"] != "POST":
             return Refusal(RefusalKind.NOT_ALLOWED, f"{scope['method'][:20]} is not answered here; send POST.", request_id)
         try:
@@ -131,7 +136,6 @@ class Inference:
             dry = any(name == DRY_RUN and wanted(value) for name, value in headers)
         except BadRequest as bad:
             return Refusal(RefusalKind.BAD_REQUEST, bad.message, request_id, param=bad.param)
-        found = {name: value.decode("latin-1") for name, value in headers if name in (b"origin", b"x-language", IDEMPOTENCY)}
         language = found.get(b"x-language", "")
         idempotency_key = found.get(IDEMPOTENCY)
         if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
@@ -158,7 +162,7 @@ class Inference:
             secret,
             headers,
             preset,
-            origin=found.get(b"origin"),
+            origin=origin,
             address=client[0].partition("%")[0] if client else None,  # a link-local address comes with its interface, which is no part of it
             language=language if LANGUAGE.fullmatch(language) else None,
             idempotency_key=idempotency_key,

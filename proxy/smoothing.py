@@ -25,12 +25,13 @@ async def count(smoother: Smoother, fingerprint: str, own: list[tuple[bytes, byt
 
 
 class Telling:
-    """A `send` that puts RateLimit fields on the answer, once the request was counted."""
+    """A `send` that puts RateLimit fields on the answer, once the request was counted, and those of CORS."""
 
-    __slots__ = ("_fields", "_send")
+    __slots__ = ("_fields", "_opened", "_send")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._opened: Sequence[tuple[bytes, bytes]] = ()
         self._fields: Sequence[tuple[bytes, bytes]] = ()
 
     def __call__(self, message: Message) -> Awaitable[None]:
@@ -38,6 +39,10 @@ class Telling:
         if self._fields and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], *self._fields]}
         return self._send(message)
+
+    def open(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put these fields on the answer besides: whose pages may read it."""
+        self._opened = self._fields = fields
 
     async def smooth(self, smoother: Smoother, secret: str) -> None:
         """Count a request with a key; raises BoundReached when it comes too soon. What cannot be a key is not counted: it is refused anyway."""
@@ -47,4 +52,4 @@ class Telling:
         try:
             await count(smoother, secrets.fingerprint(secret), fields)
         finally:
-            self._fields = fields
+            self._fields = [*self._opened, *fields]

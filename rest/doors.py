@@ -29,7 +29,7 @@ log = structlog.get_logger()
 class Ask(Generic[Given]):
     """One request to an operation; `who` is None on a public one only, `path` holds the parts of the path that vary.
 
-    `receive` gives the body to an operation that `takes` one as it comes.
+    `receive` gives the body to an operation that `takes` one as it comes; `address` is the client's, where it is known.
     """
 
     runtime: Runtime
@@ -39,6 +39,7 @@ class Ask(Generic[Given]):
     headers: Headers
     request_id: str
     receive: Receive | None = None
+    address: str | None = None
 
     @property
     def caller(self) -> Caller:
@@ -142,7 +143,8 @@ class Door:
         body = await bodies.read(scope, receive) if method in WITH_BODY and not operation.takes else None
         try:
             given = bodies.from_query(operation.given, scope["query_string"]) if body is None else bodies.from_body(operation.given, body)
-            told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id, receive))
+            address = callers.whence(headers, scope.get("client")).address
+            told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id, receive, address))
         except errors.InvalidInput as refusal:
             if self._document.shape(headers).located:
                 refusal.path = ("query" if body is None else "body", *(refusal.path or ()))

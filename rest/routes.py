@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from rest import aaas, apps, billing, books, deploys, exports, health, metrics, models, openapi, pricing, receipts, records, tenant, workspace
+from rest import aaas, apps, billing, books, deploys, exports, health, metrics, models, openapi, pricing, public_tokens, receipts, records, tenant, workspace
 from rest.doors import Ask, Document, Operation, Reply
 from rest.fields import Nothing
 from rest.metrics import Counted
@@ -22,7 +22,7 @@ def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
 
     `presets` are the slugs of the tools' roads, by which prices name what a tier opens.
     """
-    described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, deploys.UPLOADS, health.document(runtime))
+    described = (*PUBLISHED, pricing.document(presets), apps.SCHEMAS, public_tokens.DOCUMENT, deploys.UPLOADS, health.document(runtime))
     description = msgspec.json.encode(openapi.describe(described, runtime.settings.public_url, presets))
 
     async def describe(ask: Ask[Nothing]) -> Reply:
@@ -38,5 +38,9 @@ def routes(runtime: Runtime, presets: tuple[str, ...]) -> list[BaseRoute]:
     shown = metrics.document(runtime)
     documents = (*described, itself) if shown is None else (*described, itself, shown)
     told = Route(WEBHOOK_PATH, Counted(StripeWebhook(runtime), WEBHOOK_PATH))
-    doors = [Route(path, Counted(door, path)) for document in documents for path, door in document.doors(runtime).items()]
+    doors = [
+        Route(path, Counted(public_tokens.Shared(runtime, door) if document is public_tokens.DOCUMENT else door, path))
+        for document in documents
+        for path, door in document.doors(runtime).items()
+    ]
     return [told, *doors, *exports.routes(runtime)]

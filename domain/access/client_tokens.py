@@ -1,5 +1,6 @@
 """Client tokens: what a browser may hold instead of a key. Short-lived, bound to origins, models and caps, and never wider than who made it."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Collection, Sequence
@@ -13,11 +14,11 @@ import jwt
 
 from domain import audit
 from domain.access import end_users, keys
-from domain.access.callers import Actor, Caller
+from domain.access.callers import Actor, Caller, Whence
 from domain.apps import registry
 from domain.apps.addresses import Addresses
 from domain.apps.registry import AppView
-from domain.errors import NotFound, OutOfRange, Unauthenticated, WiderThanCaller
+from domain.errors import Forbidden, NotFound, OutOfRange, Unauthenticated, WiderThanCaller
 from domain.money import catalogue
 from domain.money.amounts import LARGEST_MICROUSD
 from domain.pages import Page, PageOf, cut, newest_first
@@ -31,6 +32,8 @@ MOST_ORIGINS = 100
 SUBJECT = "client_token"
 """How the table of bounds names a token."""
 ISSUER, AUDIENCE, ALGORITHM = "tallygate", "tallygate-inference", "HS256"
+ORIGINS = "origins"
+"""The claim that says whose pages may read an answer, so that even a refusal without the database is readable; what is let in its row decides."""
 _NAMED = "client token "
 _PURPOSE = b"tallygate client token 1"
 
@@ -131,11 +134,28 @@ def claims_of(name: str) -> Claims | None:
     return Claims(UUID(token_id), UUID(workspace_id))
 
 
-async def prove(claims: Claims) -> None:
-    """Raise Unauthenticated when a token does not work now: one indexed look-up."""
-    statement = f"SELECT EXISTS (SELECT FROM client_token t WHERE t.workspace_id = $1 AND t.id = $2 AND {_WORKS})"
-    if not await database.fetch_value(statement, claims.workspace_id, claims.id):
+async def prove(claims: Claims, whence: Whence | None = None) -> None:
+    """Raise Unauthenticated when a token does not work now: one indexed look-up.
+
+    With `whence`, Forbidden when it may not be used from that origin, or its app is switched off.
+    """
+    row = await database.fetch_row(
+        f"""
+        SELECT t.allowed_origins, p.suspended_at FROM client_token t
+          LEFT JOIN app p ON p.workspace_id = t.workspace_id AND p.id = t.app_id AND p.deleted_at IS NULL
+         WHERE t.workspace_id = $1 AND t.id = $2 AND (t.app_id IS NULL OR p.id IS NOT NULL) AND {_WORKS}
+        """,
+        claims.workspace_id,
+        claims.id,
+    )
+    if row is None:
         raise Unauthenticated("This client token is unknown, revoked or expired.")
+    if whence is None:
+        return
+    if row["suspended_at"] is not None:
+        raise Forbidden("The app of this client token is switched off by its owner.")
+    if row["allowed_origins"] is not None and whence.origin not in row["allowed_origins"]:
+        raise Forbidden("This client token may not be used from this origin.")
 
 
 async def models_of(claims: Claims) -> frozenset[str] | None:
@@ -150,7 +170,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def sign(secret: str, token: TokenView) -> str:
-    """Return what the browser holds: a JWT (RFC 7519) that names the row and the instant at which it ends."""
+    """Return what the browser holds: a JWT (RFC 7519) that names the row, the instant at which it ends, and digests of its origins."""
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -158,6 +178,7 @@ def sign(secret: str, token: TokenView) -> str:
         "sub": str(token.workspace_id),
         "iat": int(token.created_at.timestamp()),
         "exp": int(token.expires_at.timestamp()),
+        **({} if token.allowed_origins is None else {ORIGINS: [_digest(origin) for origin in token.allowed_origins]}),
     }
     return jwt.encode(claims, signing_key(secret), algorithm=ALGORITHM)
 
@@ -165,14 +186,7 @@ def sign(secret: str, token: TokenView) -> str:
 def read(secret: str, token: str, at: datetime) -> Claims:
     """Return what a token says; raises Unauthenticated for one that is not ours, is over, or would live longer than any of ours."""
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            signing_key(secret),
-            algorithms=[ALGORITHM],
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            options={"require": ["exp", "iat", "jti", "sub"], "verify_exp": False, "verify_iat": False},
-        )
+        claims = _decoded(secret, token)
         made, ends = claims["iat"], claims["exp"]
         if type(made) is not int or type(ends) is not int or not 0 < ends - made <= LONGEST_SECONDS or ends <= at.timestamp():
             raise Unauthenticated("This client token is over.")
@@ -181,11 +195,38 @@ def read(secret: str, token: str, at: datetime) -> Claims:
         raise Unauthenticated("This client token is unknown, revoked or expired.") from None
 
 
-async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered: Collection[str] = ()) -> TokenView:
+def opens_to(secret: str, token: str, origin: str) -> bool:
+    """Tell whether pages of an origin may read what a token is answered: it is one of ours, over or not, and bound to this origin or to none."""
+    try:
+        origins = _decoded(secret, token).get(ORIGINS)
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, AttributeError):
+        return False
+    return origins is None or _digest(origin) in origins
+
+
+def _decoded(secret: str, token: str) -> dict[str, Any]:
+    """Return the claims of a token that we signed, in time or not; raises what PyJWT raises."""
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        signing_key(secret),
+        algorithms=[ALGORITHM],
+        audience=AUDIENCE,
+        issuer=ISSUER,
+        options={"require": ["exp", "iat", "jti", "sub"], "verify_exp": False, "verify_iat": False},
+    )
+    return claims
+
+
+def _digest(origin: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(origin.encode()).digest()[:12]).decode()
+
+
+async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered: Collection[str] = (), audited: bool = True) -> TokenView:
     """Make a token. A key's own restrictions and bounds hold for every token it makes, and the token stops with the key.
 
     Without origins, models or caps of its own it has those of the app's manifest, the app's own origin among them. Raises NotFound for an
-    app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and OutOfRange.
+    app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and OutOfRange. One that is not `audited`
+    leaves no line in the audit log: visitors of an app are no callers.
     """
     workspace_id = caller.require(Scope.CLIENT_TOKENS_WRITE)
     _check(new)
@@ -249,27 +290,36 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
         # Those of tokens that are over leave the list that admission looks through.
         await database.fetch(
             f"""
-            UPDATE bound b SET removed_at = $2 FROM client_token t
-             WHERE b.workspace_id = $1 AND b.subject_kind = '{SUBJECT}' AND b.removed_at IS NULL
-               AND t.workspace_id = b.workspace_id AND t.id = b.subject_id AND t.expires_at < $2
+            UPDATE bound SET removed_at = $2 WHERE workspace_id = $1 AND id IN (
+              SELECT b.id FROM bound b JOIN client_token t ON t.workspace_id = b.workspace_id AND t.id = b.subject_id AND t.expires_at < $2
+               WHERE b.workspace_id = $1 AND b.subject_kind = '{SUBJECT}' AND b.removed_at IS NULL FOR NO KEY UPDATE OF b SKIP LOCKED)
             """,
             workspace_id,
             caller.at,
         )
         made = await _again(workspace_id, token_id)
-        told: dict[str, object] = {
-            "appId": made.app_id,
-            "endUserId": made.end_user,
-            "allowedOrigins": made.allowed_origins,
-            "allowedModels": made.allowed_models,
-            "spendCap": made.spend_cap_microusd,
-            "requestCap": made.request_cap,
-            "expiresAt": made.expires_at,
-        }
-        await audit.note(
-            caller.actor, "clientToken.create", ("ClientToken", token_id), audit.difference(None, told), workspace_id=workspace_id, at=caller.at
-        )
+        if audited:
+            await audit.note(
+                caller.actor,
+                "clientToken.create",
+                ("ClientToken", token_id),
+                audit.difference(None, _told(made)),
+                workspace_id=workspace_id,
+                at=caller.at,
+            )
     return made
+
+
+def _told(made: TokenView) -> dict[str, object]:
+    return {
+        "appId": made.app_id,
+        "endUserId": made.end_user,
+        "allowedOrigins": made.allowed_origins,
+        "allowedModels": made.allowed_models,
+        "spendCap": made.spend_cap_microusd,
+        "requestCap": made.request_cap,
+        "expiresAt": made.expires_at,
+    }
 
 
 async def revoke_one(caller: Caller, token_id: UUID) -> int:

@@ -31,6 +31,11 @@ class Addresses:
         """Return the browser origin of an app's live version."""
         return self.url(slug)[:-1]
 
+    def slug_at(self, origin: str) -> str | None:
+        """Return the app whose live version has this browser origin; None for any other origin."""
+        site = self.site(origin.partition("://")[2])
+        return site.slug if site is not None and site.version is None and self.origin(site.slug) == origin else None
+
     def covers(self, host: str) -> bool:
         """Tell whether a `Host` field names something below the domain of apps, whatever it is."""
         return _name(host).endswith(f".{self.domain}")

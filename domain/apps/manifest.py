@@ -10,6 +10,8 @@ from domain.errors import InvalidInput, OutOfRange
 
 PATH = "/schemas/app-manifest.json"
 """Where the schema is published."""
+PUBLIC_TOKENS = "publicTokens"
+"""The key that lets visitors have tokens without a back end."""
 LARGEST_BYTES = 32 * 1024
 DEEPEST = 32
 HEADERS_OF_OURS = (
@@ -90,6 +92,11 @@ SCHEMA: dict[str, Any] = {
             "type": "array",
             "maxItems": 50,
             "items": {"type": "string", "pattern": r"^https?://[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?$", "maxLength": 200},
+        },
+        PUBLIC_TOKENS: {
+            "description": "Whether pages of its own origin and of allowedOrigins get tokens without a back end, a few from each address, within the caps below.",
+            "type": "boolean",
+            "default": False,
         },
         "models": {
             "description": "Models that its tokens may call; all when absent.",

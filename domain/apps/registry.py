@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from domain import audit
-from domain.access import limits, workspaces
+from domain.access import keys, limits, workspaces
 from domain.access.callers import Actor, Caller
 from domain.access.keys import COUNTS, UNSET, Unset
 from domain.access.limits import BoundInput
@@ -177,14 +177,12 @@ async def named(caller: Caller, slug: str, *scopes: Scope) -> AppView:
     take one learns as much.
     """
     workspace_id = caller.require(*(scopes or (Scope.APPS_READ,)))
-    row = await database.fetch_row(
-        f"SELECT {_COLUMNS} FROM app_name n JOIN app a ON a.workspace_id = n.workspace_id AND a.id = n.app_id WHERE n.slug = $1 AND a.deleted_at IS NULL", slug
-    )
-    if row is None:
+    found = await shown(slug)
+    if found is None:
         raise NotFound("app", path=("appId",))
-    if row["workspace_id"] != workspace_id:
+    if found.workspace_id != workspace_id:
         raise Forbidden("This app belongs to another workspace.")
-    return _view(row)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +197,14 @@ async def labels(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, AppLabel]:
     """Return slug and name of the workspace's apps that have these ids, deleted ones too: their usage stays."""
     rows = await database.fetch("SELECT id, slug, name FROM app WHERE workspace_id = $1 AND id = ANY ($2)", caller.workspace(), list(ids))
     return {row["id"]: AppLabel(row["slug"], row["name"]) for row in rows}
+
+
+async def shown(slug: str) -> AppView | None:
+    """Return the app of a name to its visitors, who see none of it but what their tokens may do; None when nobody has it."""
+    row = await database.fetch_row(
+        f"SELECT {_COLUMNS} FROM app_name n JOIN app a ON a.workspace_id = n.workspace_id AND a.id = n.app_id WHERE n.slug = $1 AND a.deleted_at IS NULL", slug
+    )
+    return None if row is None else _view(row)
 
 
 async def id_of(caller: Caller, slug: str) -> UUID:
@@ -272,6 +278,7 @@ async def update(caller: Caller, app_id: UUID, changes: AppChanges) -> AppView:
     if not isinstance(changes.manifest, Unset):
         wanted = manifests.check({} if changes.manifest is None else changes.manifest)
         asked["manifest"] = msgspec.json.encode(wanted).decode()
+        asked |= await _minter(caller, public_tokens=wanted.get(manifests.PUBLIC_TOKENS) is True)
     if not isinstance(changes.wallet_markup, Unset):
         asked["wallet_markup"] = _check_markup(changes.wallet_markup)
     for field, bounds in (("budgets", changes.budgets), ("limits", changes.limits)):
@@ -340,11 +347,18 @@ async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
         await plans.make_room_for_app(to, at=caller.at)
         await plans.make_room_for_site(to, app_id, at=caller.at)
         moved = await database.fetch_row(
-            "UPDATE app SET workspace_id = $3, updated_at = greatest(updated_at, $4) WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING slug",
+            """
+            UPDATE app SET workspace_id = $3, updated_at = greatest(updated_at, $4),
+                   minter_id = CASE WHEN minter_id IS NOT NULL THEN $5::uuid END, minter_kind = CASE WHEN minter_id IS NOT NULL THEN 'user' END,
+                   minter_name = CASE WHEN minter_id IS NOT NULL THEN $6::text END
+             WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING slug
+            """,
             workspace_id,
             app_id,
             to,
             caller.at,
+            person,  # whoever gives the app away stands for what it hands out, there as well
+            caller.name[:200],
         )
         if moved is None:
             raise NotFound("app", path=("id",))
@@ -362,6 +376,18 @@ async def transfer(caller: Caller, app_id: UUID, to: UUID) -> AppView:
             told = {"workspaceId": (workspace_id, to)}
             await audit.note(caller.actor, "app.transfer", ("App", app_id), told, workspace_id=place, at=caller.at)
     return await _again(to, app_id)
+
+
+async def _minter(caller: Caller, *, public_tokens: bool) -> dict[str, object]:
+    """Who stands for the tokens that an app hands to its visitors: whoever switched them on, and nobody else."""
+    if not public_tokens:
+        return {"minter_kind": None, "minter_id": None, "minter_name": None}
+    caller.require(Scope.CLIENT_TOKENS_WRITE)
+    if caller.key_id is None:
+        return {"minter_kind": ActorKind.USER.value, "minter_id": caller.person(), "minter_name": caller.name[:200]}
+    if await keys.own(caller) is None:
+        raise Forbidden("A key of another workspace cannot switch public tokens on: they would stand on nobody here.")
+    return {"minter_kind": ActorKind.API_KEY.value, "minter_id": caller.key_id, "minter_name": caller.name[:200]}
 
 
 async def _told(workspace_id: UUID, app_id: UUID) -> dict[str, object]:

@@ -6,6 +6,7 @@ Without that server each process decides by itself, so that a limit is then for 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ TELL_SECONDS = 0.1
 """How long a request that was decided here may be untold to the others."""
 AWAY_SECONDS = 1.0
 """How long the shared server is not asked again after it failed."""
+TOO_FAST = "Too many requests a second with this key; slow down, and try again in a moment."
 MOST_KEYS = 50_000
 """How many keys a process remembers; beyond that, those go that are at rest."""
 
@@ -28,15 +30,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests a second, after a burst."""
+    """So many requests a second, or parts of one, after a burst."""
 
-    per_second: int
+    per_second: float
     burst: int
 
     @property
     def window_seconds(self) -> int:
         """How long a whole burst takes to refill, in whole seconds, at least 1."""
-        return max(1, -(-self.burst // self.per_second))
+        return max(1, math.ceil(self.burst / self.per_second))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,10 @@ class _Key:
 
 
 class Smoother:
-    """One rate for many keys, in one process; `kind` keeps its counts apart from others' on the shared server."""
+    """One rate for many keys, in one process; `kind` keeps its counts apart from others' on the shared server, `refusal` is what is said to who is too fast."""
 
-    def __init__(self, kind: str, rate: Rate | None, shared: Shared, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kind: str, rate: Rate | None, shared: Shared, *, refusal: str = TOO_FAST, clock: Callable[[], float] = time.monotonic) -> None:
+        self._refusal = refusal
         self.rate = rate
         self._kind = kind
         self._shared = shared
@@ -116,7 +119,7 @@ class Smoother:
         else:
             self._refuse((1 - key.left) / rate.per_second)
         left = max(0, int(key.left))
-        return Standing(left, -(-(rate.burst - left) // rate.per_second))
+        return Standing(left, math.ceil((rate.burst - left) / rate.per_second))
 
     def fields(self, standing: Standing) -> list[tuple[bytes, bytes]]:
         """Return the header fields that tell where a key stands (draft-ietf-httpapi-ratelimit-headers-10)."""
@@ -134,7 +137,7 @@ class Smoother:
 
     def _refuse(self, wait_seconds: float) -> None:
         resets_at = datetime.now(UTC) + timedelta(seconds=wait_seconds)
-        raise BoundReached("Too many requests a second with this key; slow down, and try again in a moment.", bound=self._kind, resets_at=resets_at)
+        raise BoundReached(self._refusal, bound=self._kind, resets_at=resets_at)
 
     def _key(self, name: str, now: float) -> _Key:
         assert self.rate is not None

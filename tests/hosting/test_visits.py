@@ -316,3 +316,16 @@ async def test_an_address_that_was_answered_is_not_answered_for_another_host(cli
         assert (await visit(client, other)).content == b"other"
         assert (await visit(client, f"{slug}--v1")).headers["x-robots-tag"] == "noindex"
         assert (await client.get("/", follow_redirects=False)).status_code == 303
+
+
+async def test_a_page_is_told_where_the_gateway_is(client: httpx2.AsyncClient) -> None:
+    """`/.well-known/tallygate.json` says id, base address and where tokens are had, null unless the manifest has them public; a file of the app's own wins."""
+    base = str(client.base_url).rstrip("/")
+    for manifest in ({}, {"publicTokens": True}):
+        mine, slug = await deployed(client, manifest)
+        tokens = f"{base}/v1/apps/{slug}/tokens" if manifest else None
+        answer = await visit(client, slug, "/.well-known/tallygate.json")
+        assert (answer.status_code, answer.json()) == (200, {"appId": slug, "baseUrl": base, "tokens": tokens})
+        assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/json", "no-cache")
+    assert (await deploy(client, mine, slug, {"index.html": b"x", ".well-known/tallygate.json": b"{}"})).status_code == 200
+    assert (await visit(client, slug, "/.well-known/tallygate.json")).content == b"{}"

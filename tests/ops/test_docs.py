@@ -31,9 +31,10 @@ SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 # What demo.env and the compose file name besides settings.
 OTHER_VARIABLES = {
     *("TALLYGATE_BASE_URL", "TALLYGATE_API_KEY", "TALLYGATE_OPERATOR_KEY"),
+    *("TALLYGATE_BROWSER", "TALLYGATE_BROWSER_REQUIRED"),
     *("TALLYGATE_LISTEN", "TALLYGATE_OWNER_PASSWORD", "TALLYGATE_APP_PASSWORD"),
 }
-CONTROL_PATHS = {"/metrics", "/docs", "/llms.txt", "/llms-full.txt", "/graphql", "/graphiql", "/openapi.json"}
+CONTROL_PATHS = {"/metrics", "/docs", "/llms.txt", "/llms-full.txt", "/client/tallygate.js", "/graphql", "/graphiql", "/openapi.json"}
 METHODS = r"GET|POST|PUT|PATCH|DELETE"
 
 
