@@ -135,7 +135,7 @@ def migrate(*, check: bool) -> None:
 @main.command()
 @click.option("--renew", is_flag=True, help="Make new keys although there is a demo workspace.")
 def demo(*, renew: bool) -> None:
-    """Make the demo workspace and print its keys as one line of JSON; prints {} when it is there already."""
+    """Make the demo workspace and its chat, and print one line of JSON: where the chat is, and the keys unless they were made before."""
     from operations import demo as demo_workspace
 
     async def make(settings: Settings) -> None:

@@ -38,8 +38,8 @@ SERVERS = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL")  # of the user
 class Commands:
     """The commands that a run starts, each in the repository's root; `console` is None when there is nothing to build.
 
-    `demo` prints one JSON object as its last line: `api_key` and `operator_key` when it made them, nothing when they exist; with
-    `--renew` it makes new ones. `serve` answers GET /readyz on HOST and PORT.
+    `demo` prints one JSON object as its last line: `api_key` and `operator_key` when it made them, not when they exist; with
+    `--renew` it makes new ones; `chat_url` when there is an example to open. `serve` answers GET /readyz on HOST and PORT.
     """
 
     migrate: Sequence[str] = (*MANAGE, "migrate")
@@ -109,7 +109,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack, check: C
     _write_private(data / "server.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in owner.items()))
 
     _child(commands.migrate, owner, check)
-    keys = _demo_keys(data / "demo.env", base_url, commands.demo, settings, check)
+    keys, chat_url = _demo(data / "demo.env", base_url, commands.demo, settings, check)
     check()
 
     server = Kept(commands.serve, steps=STOP_CHILD, env=_environment(settings), cwd=ROOT)
@@ -129,7 +129,7 @@ def _serve(data: Path, port: int, commands: Commands, stack: ExitStack, check: C
             _say(f"The server runs but is not ready: GET {base_url}/readyz gets {answer}.")
         time.sleep(LOOK_SECONDS)
     _refuse_dead(parts)
-    _say(_greeting(base_url, keys["TALLYGATE_API_KEY"], data))
+    _say(_greeting(base_url, keys["TALLYGATE_API_KEY"], data, chat_url))
 
     console = _start_console(commands.console, data / "console.log", stack)
     while True:
@@ -235,21 +235,21 @@ def _child(command: Sequence[str], settings: Mapping[str, str], check: Callable[
     return written
 
 
-def _demo_keys(
+def _demo(
     path: Path, base_url: str, command: Sequence[str], settings: Mapping[str, str], check: Callable[[], None]
-) -> dict[str, str]:
-    """The assignments of demo.env, brought up to date: keys are shown once, so the file that holds them is their only copy."""
+) -> tuple[dict[str, str], str | None]:
+    """The assignments of demo.env, brought up to date, and where the example is: keys are shown once, so the file that holds them is their only copy."""
     names = {"api_key": "TALLYGATE_API_KEY", "operator_key": "TALLYGATE_OPERATOR_KEY"}
     kept = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line) if path.exists() else {}
     made = _last_object(_child(command, settings, check))
-    if not made and not all(kept.get(name) for name in names.values()):
+    if not names.keys() <= made.keys() and not all(kept.get(name) for name in names.values()):
         made = _last_object(_child((*command, "--renew"), settings, check))
     keys = {name: str(made[field]) if field in made else kept.get(name, "") for field, name in names.items()}
     if not all(keys.values()):
         raise EmbeddedError(f"`{' '.join(_named(command))}` made no keys.")
     keys = {"TALLYGATE_BASE_URL": base_url, **keys}
     _write_private(path, "".join(f"{name}={value}\n" for name, value in keys.items()))
-    return keys
+    return keys, str(made["chat_url"]) if "chat_url" in made else None
 
 
 def _last_object(text: str) -> dict[str, object]:
@@ -290,14 +290,15 @@ def _refuse_dead(parts: Mapping[str, Callable[[], int | None]]) -> None:
             raise EmbeddedError(f"{name} has ended by itself: everything else is stopped.")
 
 
-def _greeting(base_url: str, key: str, data: Path) -> str:
+def _greeting(base_url: str, key: str, data: Path, chat_url: str | None) -> str:
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "Hello"}]})
     headers = f"-H 'authorization: Bearer {key}' -H 'content-type: application/json'"
     return (
         f"\nTallygate serves.\n"
         f"  Base URL   {base_url}\n"
         f"  GraphQL    {base_url}/graphiql\n"
-        f"  Key        {key}\n"
+        + (f"  Chat       {chat_url}\n" if chat_url else "")
+        + f"  Key        {key}\n"
         f"  Keys are kept in {data / 'demo.env'}; the settings for `manage.py` in {data / 'server.env'}.\n\n"
         f"curl {base_url}/v1/chat/completions {headers} -d '{body}'\n\n"
         f"Ctrl-C stops it.\n"

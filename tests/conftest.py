@@ -1,22 +1,26 @@
 """The servers of a whole run: one Postgres, one Valkey, one database, and one gateway process that every door's test talks to."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models import database
 from operations.database import migrate
 from settings import Settings
-from tests.support import s3
+from tests.support import chromium, s3
 from tests.support import upstream as scripted
 from tests.support.gateway import Gateway
 from tests.support.s3 import FrontDoor
 from tests.support.servers import Servers
 from tests.support.upstream import Upstream
 
+STORIES = Path(__file__).parent / "browser"
+NOT_RUN = pytest.StashKey[bool]()
 SECRET = "tests-only-" + "s" * 40
 SUITE = "suite"
 TEMPLATE = "template_suite"
@@ -134,6 +138,38 @@ async def bucket(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fron
         yield opened
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The search for canaries comes last: it looks at what everything else left behind."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Where browser stories are required, a run without a browser does not begin."""
+    if os.environ.get(chromium.REQUIRED) and chromium.find() is None:
+        raise pytest.UsageError(f"Browser stories are required here ({chromium.REQUIRED}), and there is no browser: {chromium.VARIABLE} may name one.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave browser stories out where there is no browser. The search for canaries comes last: it looks at what everything else left behind."""
+    stories = [item for item in items if item.path.is_relative_to(STORIES)]
+    if stories and chromium.find() is None:
+        items[:] = [item for item in items if not item.path.is_relative_to(STORIES)]
+        config.hook.pytest_deselected(items=stories)
+        config.stash[NOT_RUN] = True
     items.sort(key=lambda item: "test_canary" in item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist tells its controller whether it left stories out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["stories not run"] = session.config.stash.get(NOT_RUN, False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The controller hears it."""
+    if getattr(node, "workeroutput", {}).get("stories not run"):
+        node.config.stash[NOT_RUN] = True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of a run that left browser stories out says so."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if config.stash.get(NOT_RUN, False) and reporter is not None and not hasattr(config, "workerinput"):
+        reporter.write_line(f"Browser stories were not run: there is no browser on the path, and {chromium.VARIABLE} names none.")

@@ -16,6 +16,8 @@ import asyncpg
 
 from embedded.first_run import Commands, run
 
+CHAT = "http://chat.localhost/"
+
 
 async def ask(url: str, statement: str, *values: object) -> list[asyncpg.Record]:
     """Run one statement."""
@@ -36,11 +38,11 @@ def demo(renew: bool) -> None:
     """Print keys when there are none yet or new ones are wanted, each key with its number in the table."""
     there = asyncio.run(ask("DATABASE_URL", "SELECT id FROM demo"))
     if there and not renew:
-        print("{}")
+        print(json.dumps({"chat_url": CHAT}))
         return
     number = asyncio.run(ask("DATABASE_URL", "INSERT INTO demo DEFAULT VALUES RETURNING id"))[0]["id"]
     print("making the demo workspace")
-    print(json.dumps({"api_key": f"tg_live_{number}", "operator_key": f"tg_operator_{number}", "workspace_id": "w"}))
+    print(json.dumps({"api_key": f"tg_live_{number}", "operator_key": f"tg_operator_{number}", "workspace_id": "w", "chat_url": CHAT}))
 
 
 class Ready(BaseHTTPRequestHandler):

@@ -101,7 +101,7 @@ def test_first_and_second_run(home: Path) -> None:
         "TALLYGATE_OPERATOR_KEY": "tg_operator_1",
     }
     assert f"  Base URL   {base_url}\n" in said
-    assert f"  GraphQL    {base_url}/graphiql\n" in said
+    assert f"  GraphQL    {base_url}/graphiql\n  Chat       http://chat.localhost/\n" in said
     assert "  Key        tg_live_1\n" in said
     body = '{"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}'
     headers = "-H 'authorization: Bearer tg_live_1' -H 'content-type: application/json'"

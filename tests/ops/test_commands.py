@@ -201,10 +201,10 @@ def test_the_first_operator_is_made_by_command(environment: dict[str, str]) -> N
 
 
 def test_demo_is_made_once_and_renewed_when_asked(environment: dict[str, str]) -> None:
-    """The demo's keys are printed once; a second run prints {}, `--renew` prints new ones, and the demo credit is given once."""
+    """The demo's keys are printed once, and where its chat is always; `--renew` prints new ones, and the demo credit is given once."""
     first = json.loads(manage(environment, "demo"))
-    assert set(first) == {"api_key", "operator_key", "workspace_id"}
-    assert json.loads(manage(environment, "demo")) == {}
+    assert set(first) == {"api_key", "operator_key", "workspace_id", "chat_url"}
+    assert json.loads(manage(environment, "demo")) == {"chat_url": first["chat_url"]}
     renewed = json.loads(manage(environment, "demo", "--renew"))
     assert renewed["workspace_id"] == first["workspace_id"]
     assert renewed["api_key"] != first["api_key"]

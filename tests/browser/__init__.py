@@ -1,0 +1,1 @@
+"""Stories in a real browser; they run wherever one is found."""
