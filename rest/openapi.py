@@ -25,7 +25,6 @@ REASONS = {
     413: "The body is too large.",
     429: "A limit or a plan allows no more of it.",
     422: "A value is missing or malformed.",
-    429: "Too many at once; try again when Retry-After says so.",
     502: "Stripe refused.",
     503: "Something that is needed is away.",
 }

@@ -281,6 +281,7 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
         *(books.settings, book, calls, Routes(book, []), upstreams, NOBODY, queue, mail, webhooks),
         smoothing=smoother,
         counting=smoother,
+        minting=smoother,
         store=Storage.in_folder(tmp_path / "files"),
         files=Files(),
         compressor=Compressor(),

@@ -10,7 +10,7 @@ CREATE INDEX client_token_origins ON client_token USING gin (allowed_origins);
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0021_listed_entries')]
+    dependencies = [('models', '0024_usage_spans')]
 
     initial = False
 
