@@ -1,5 +1,6 @@
 """The operator's commands, run as an operator runs them: in a process of their own, over a database of their own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -200,12 +202,23 @@ def test_the_first_operator_is_made_by_command(environment: dict[str, str]) -> N
     assert again["key"] != made["key"]
 
 
+async def _delete_chat(dsn: str) -> None:
+    """Delete the example app, as the registry does."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("UPDATE app SET deleted_at = now() WHERE slug = 'chat'; UPDATE app_name SET app_id = NULL WHERE slug = 'chat'")
+    finally:
+        await connection.close()
+
+
 def test_demo_is_made_once_and_renewed_when_asked(environment: dict[str, str]) -> None:
-    """The demo's keys are printed once, and where its chat is always; `--renew` prints new ones, and the demo credit is given once."""
+    """The demo's keys are printed once, and where its chat is until its owner deletes that; `--renew` prints new ones, and the demo credit is given once."""
     first = json.loads(manage(environment, "demo"))
     assert set(first) == {"api_key", "operator_key", "workspace_id", "chat_url"}
     assert json.loads(manage(environment, "demo")) == {"chat_url": first["chat_url"]}
+    asyncio.run(_delete_chat(environment["MIGRATION_DATABASE_URL"]))
     renewed = json.loads(manage(environment, "demo", "--renew"))
+    assert "chat_url" not in renewed
     assert renewed["workspace_id"] == first["workspace_id"]
     assert renewed["api_key"] != first["api_key"]
     assert "the balance is 11.00 USD" in manage(environment, "credit", first["workspace_id"], "1", "--reason", "look")

@@ -111,13 +111,13 @@ async def test_an_address_gets_a_few(client: httpx2.AsyncClient, gateway: Gatewa
     """Thirty at once for one address, then 429 with when to come again, which the page can read; other apps are not touched."""
     of = await tenant()
     slug, own = await registered(client, of, publicTokens=True)
-    answers = [await ask(client, slug, own) for _ in range(32)]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert {answer.status_code for answer in answers[:30]} == {200}
-    assert refused, "a limit that counts on for a minute gives back no more than a token in five seconds"
-    assert 1 <= int(refused[0].headers["retry-after"]) <= 6
-    assert refused[0].headers["access-control-allow-origin"] == own
-    assert await tokens_of(of) == sum(answer.status_code == 200 for answer in answers)
+    made = 0
+    while (refused := await ask(client, slug, own)).status_code == 200:
+        made += 1
+    assert (refused.status_code, made >= 30) == (429, True)
+    assert 1 <= int(refused.headers["retry-after"]) <= 6
+    assert refused.headers["access-control-allow-origin"] == own
+    assert await tokens_of(of) == made
     other, there = await registered(client, of, publicTokens=True)
     assert (await ask(client, other, there)).status_code == 200
 
