@@ -13,7 +13,7 @@
 
 /** @typedef {{ token: string, expiresAt: string }} Minted What `POST /v1/client-tokens` answers. */
 /** @typedef {(() => Promise<Minted>) | string} TokenSource A function, or an address that answers POST with such an object. */
-/** @typedef {{ call: string, model: string, charge_microusd: number, balance_microusd: number }} Receipt What a streamed call has cost. */
+/** @typedef {{ call: string, model: string, charge_microusd: number, balance_microusd: number | null }} Receipt What a streamed call has cost; the balance is that of the end user's wallet, null without one. */
 /** @typedef {{ event: string, data: string }} ServerEvent */
 
 const ABOUT = "/.well-known/tallygate.json";
