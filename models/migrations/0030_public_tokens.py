@@ -10,7 +10,7 @@ CREATE INDEX client_token_origins ON client_token USING gin (allowed_origins);
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0025_kept_answers')]
+    dependencies = [('models', '0029_people_compressed')]
 
     initial = False
 
