@@ -91,7 +91,7 @@ async def sample(leg: Leg, path: str, connections: int, seconds: float) -> Sampl
     browser = "user-agent: Mozilla/5.0 (X11; Linux x86_64) bench\r\naccept: */*\r\naccept-encoding: identity\r\naccept-language: en\r\nconnection: keep-alive"
     request = f"GET /{path} HTTP/1.1\r\nhost: {host}\r\n{browser}\r\n\r\n".encode()
     before = cpu_microseconds(leg.pid), cpu_microseconds(leg.database_pid) if leg.database_pid else 0
-    tally = await load.run(leg.port, request, Content("openai", None, content_of(path)), connections=connections, seconds=seconds)
+    tally = await load.run(leg.port, request, Content("openai", None, content=content_of(path)), connections=connections, seconds=seconds)
     after = cpu_microseconds(leg.pid), cpu_microseconds(leg.database_pid) if leg.database_pid else 0
     if tally.errors:
         raise RuntimeError(f"{path}, {leg.name}: {dict(tally.errors)} beside {tally.answers} right answers")
