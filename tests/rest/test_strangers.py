@@ -18,6 +18,8 @@ from domain.apps.deployments import NewFile
 from domain.apps.registry import NewApp
 from models import database
 from models.enums import ApiKeyMode, Scope
+from proxy.routes import PRESETS
+from rest import inference
 from rest.doors import Document, Operation
 from rest.routes import PUBLISHED
 from tests.apps.deploying import zip_of
@@ -161,8 +163,12 @@ async def test_every_route_of_the_served_description(client: httpx2.AsyncClient,
     described = (await client.get("/openapi.json")).json()["paths"]
     every = {f"{method.upper()} {path}": told for path, methods in described.items() for method, told in methods.items()}
     guarded = {name for name, told in every.items() if told["security"]}
-    assert guarded == {re.sub(r":\w+}", "}", name) for name in NEEDS}
+    road = {f"POST {path}" for path in inference.paths(tuple(PRESETS))}
+    assert guarded - road == {re.sub(r":\w+}", "}", name) for name in NEEDS}
     before = await digest(victim)
+    for name in guarded & road:  # the inference road, which has tests of its own for what it tells whom
+        for headers in ({}, {"Authorization": f"Bearer {victim.secret[:-1]}"}):
+            assert (await client.post(name.removeprefix("POST "), headers=headers, json={})).status_code == 401, name
     for name in every.keys() - guarded:
         method, path = name.split(" ")
         path = re.sub(r"{\w+}", app_of(victim), path)
