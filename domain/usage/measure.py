@@ -159,6 +159,8 @@ def _check_sight(caller: Caller, question: Question) -> None:
 
 # ── the answer ──
 
+_SUMMED = (*COLUMNS, *STANDS)
+
 
 def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> list[Line]:
     by_place: dict[int, dict[int, asyncpg.Record]] = {}
@@ -185,7 +187,11 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
 
 def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int) -> Metrics:
     """Return what some stretches of one line add up to: one of them, or all that have anything."""
-    sums = {column: sum(int(row[column]) for row in rows) for column in (*COLUMNS, *STANDS)}
+    if len(rows) == 1:
+        (row,) = rows
+        sums = {column: int(row[column]) for column in _SUMMED}
+    else:
+        sums = {column: sum(int(row[column]) for row in rows) for column in _SUMMED}
     succeeded, cancelled, running, pending = (sums.pop(name) for name in STANDS)
     runs = Runs(succeeded, sums["requests"] - succeeded - cancelled, cancelled, running, pending)
     asked = question.details
