@@ -96,11 +96,13 @@ class Price(Model):
 
 
 class MarkupRule(Model):
-    """What list values are multiplied with to make charges; model and workspace null for all. It never changes but for its end."""
+    """What list values are multiplied with to make charges; model, workspace, tier and app null for all. It never changes but for its end."""
 
     id = fields.UUIDField(primary_key=True, default=uuid7)
     model = fields.CharField(max_length=200, null=True)
     workspace_id = fields.UUIDField(null=True)
+    tier = fields.CharField(max_length=64, null=True)
+    app_id = fields.UUIDField(null=True)
     numerator = fields.BigIntField()
     denominator = fields.BigIntField()
     effective_from = fields.DatetimeField()

@@ -167,6 +167,7 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
     first = plan.candidates[0]
     whole = max(most_output(candidate.model, ask) for candidate in plan.candidates) * max(ask.choices, 1)
     instalment = min(whole, runtime.settings.instalment_tokens) if ask.streamed else whole
+    standing, markup = await runtime.calls.standings.of(head.fingerprint, head.token, {first.price.model, *(price.model for price in plan.fallback_prices)}, now)
     opening = Opening(
         id=call_id,
         fingerprint=head.fingerprint,
@@ -180,7 +181,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         upstream=first.upstream.name,
         price=first.price,
         fallbacks=plan.fallback_prices,
-        markup=runtime.book.markup.dearest({first.price.model, *(price.model for price in plan.fallback_prices)}, now),
+        markup=markup,
+        standing=standing,
         route_reason=plan.why,
         besides=ask.besides,
         fast=ask.fast,

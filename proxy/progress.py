@@ -75,6 +75,7 @@ class Progress:
             input_tokens=opening.input_tokens,
             input_picousd=opening.input_picousd,
             output_picousd=opening.output_picousd,
+            standing=opening.standing,
         )
         try:
             covered = await self._runtime.calls.keep(sign)

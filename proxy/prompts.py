@@ -69,6 +69,7 @@ def turn_of(call: LetIn, ending: Ending) -> Turn | None:
         paid=call.admitted.payer == "cash",
         size_bytes=len(call.body),
         read=lambda salt: read(form, call.body, ask, salt),
+        standing=ending.standing,
     )
 
 

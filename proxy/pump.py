@@ -516,6 +516,7 @@ class Pump:
             error_code=outcome.error_code,
             latency_ms=self._elapsed_ms(),
             attempts=tuple(self._attempts),
+            standing=call.opening.standing,
         )
         self._closing = (time.monotonic(), last)
         bug: Exception | None = None

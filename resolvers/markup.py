@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from domain.apps import registry
+from domain.apps.registry import AppView
 from domain.errors import NotFound
 from domain.money import markup
 from domain.money.markup import NewRule, RuleView
@@ -20,6 +22,11 @@ async def page(asking: Asking, wanted: Page) -> PageOf[RuleView]:
 async def count(asking: Asking) -> int:
     """How many rules there are."""
     return await markup.count(asking.known)
+
+
+async def app(asking: Asking, app_id: UUID) -> AppView | None:
+    """The app of a rule, in whichever workspace it is."""
+    return await registry.anywhere(asking.known, app_id)
 
 
 async def create(asking: Asking, new: NewRule) -> RuleView:

@@ -7,13 +7,14 @@ from uuid import UUID
 import strawberry
 from strawberry import UNSET, field
 
-from domain.errors import InvalidInput, NotFound
+from domain.errors import NotFound
 from domain.money.markup import NewRule, RuleView
 from domain.pages import PageOf
 from resolvers import markup as resolvers
-from resolvers import workspaces
+from resolvers import tiers, workspaces
 from schema import ids, pages
 from schema.apps import App
+from schema.apps_roots import row
 from schema.callers import Actor
 from schema.catalogue import Model, model_named
 from schema.context import Info
@@ -35,14 +36,14 @@ class MarkupRule(Node):
     """As the contract has it."""
 
     id: strawberry.ID = field(description="The opaque global ID.")
-    tier: Tier | None = field(description="The tier; null means all.")
-    app: App | None = field(description="The app; null means all.")
     markup: Markup = field(description="The fraction.")
     effective_from: datetime.datetime = field(description="Since when it holds, inclusive.")
     effective_until: datetime.datetime | None = field(description="Until when it holds, exclusive; null until it is ended.")
     created_by: Actor = field(description="Who made it.")
     of_model: strawberry.Private[str | None]
     place: strawberry.Private[UUID | None]
+    of_tier: strawberry.Private[str | None]
+    of_app: strawberry.Private[UUID | None]
 
     @resolved("The model; null means all.")
     def model(self, info: Info) -> Model | None:
@@ -54,19 +55,31 @@ class MarkupRule(Node):
         """Load it."""
         return Workspace.of(await workspaces.of_event(info.context, self.place)) if self.place else None
 
+    @resolved("The tier; null means all.")
+    async def tier(self) -> Tier | None:
+        """Read it, a retired one too."""
+        found = await tiers.of_slug(self.of_tier) if self.of_tier else None
+        return Tier.of(found) if found else None
+
+    @resolved("The app; null means all.")
+    async def app(self, info: Info) -> App | None:
+        """Load it, a deleted one too."""
+        found = await resolvers.app(info.context, self.of_app) if self.of_app else None
+        return App.of(found) if found else None
+
     @classmethod
     def of(cls, rule: RuleView) -> Self:
         """The rule as GraphQL shows it."""
         return cls(
             id=ids.encode("MarkupRule", rule.id),
-            tier=None,
-            app=None,
             markup=Markup(numerator=rule.numerator, denominator=rule.denominator),
             effective_from=rule.effective_from,
             effective_until=rule.effective_until,
             created_by=Actor.of(rule.creator),
             of_model=rule.model,
             place=rule.workspace_id,
+            of_tier=rule.tier,
+            of_app=rule.app_id,
         )
 
 
@@ -121,14 +134,20 @@ class MarkupRuleCreateInput:
     idempotency_key: str = field(description="Makes a retry make it once.")
 
     def new(self) -> NewRule:
-        """The rule to make; raises NotFound for what is no workspace's ID, InvalidInput for a tier or an app."""
-        for name, given in (("tierId", self.tier_id), ("appId", self.app_id)):
-            if given:
-                raise InvalidInput("A rule holds for a model and a workspace; those of a tier or an app are not applied here.", path=(name,))
-        workspace_id = ids.uuid_of("Workspace", self.workspace_id) if self.workspace_id else None
-        if self.workspace_id and workspace_id is None:
-            raise NotFound("workspace", path=("workspaceId",))
-        return NewRule(self.numerator, self.denominator, self.idempotency_key, self.model or None, workspace_id, self.effective_from or None)
+        """The rule to make; raises NotFound for what is no ID of its kind."""
+        tier = ids.decode(self.tier_id) if self.tier_id else None
+        if self.tier_id and (tier is None or tier[0] != "Tier"):
+            raise NotFound("tier", path=("tierId",))
+        return NewRule(
+            self.numerator,
+            self.denominator,
+            self.idempotency_key,
+            self.model or None,
+            row("Workspace", self.workspace_id, "workspace", "workspaceId") if self.workspace_id else None,
+            self.effective_from or None,
+            tier[1] if tier else None,
+            row("App", self.app_id, "app", "appId") if self.app_id else None,
+        )
 
 
 @strawberry.input(description="Input of markupRuleEnd.")

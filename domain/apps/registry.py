@@ -162,6 +162,13 @@ async def of_workspace(workspace_id: UUID, app_id: UUID) -> AppView | None:
     return None if row is None else _view(row)
 
 
+async def anywhere(caller: Caller, app_id: UUID) -> AppView | None:
+    """Return an app of any workspace, a deleted one too, or None; operators only."""
+    caller.require(Scope.OPERATOR)
+    row = await database.fetch_row(f"SELECT {_COLUMNS} FROM app a WHERE a.id = $1", app_id)
+    return None if row is None else _view(row)
+
+
 async def find(caller: Caller, app_id: UUID) -> AppView:
     """Return one app of the workspace; raises NotFound for another's too."""
     found = await find_many(caller, [app_id])

@@ -30,12 +30,25 @@ LIST = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Who makes a call, as rules see it: its workspace, the tiers that this was entitled to when the call was let in, and the app of its client token."""
+
+    workspace_id: UUID
+    tiers: frozenset[str] = frozenset()
+    app_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RuleView:
-    """A rule: it holds for `model` and `workspace_id`, None meaning all, from `effective_from` until before `effective_until`, None for ever."""
+    """A rule: it holds for `model`, `workspace_id`, `tier` (its slug) and `app_id`, None meaning all, from `effective_from` until before `effective_until`,
+    None for ever.
+    """
 
     id: UUID
     model: str | None
     workspace_id: UUID | None
+    tier: str | None
+    app_id: UUID | None
     numerator: int
     denominator: int
     effective_from: datetime
@@ -47,14 +60,22 @@ class RuleView:
         """Tell whether it is in force at an instant."""
         return self.effective_from <= at and (self.effective_until is None or at < self.effective_until)
 
+    def fits(self, standing: Standing) -> bool:
+        """Tell whether it is for the calls of somebody."""
+        return (
+            self.workspace_id in (None, standing.workspace_id)
+            and (self.tier is None or self.tier in standing.tiers)
+            and self.app_id in (None, standing.app_id)
+        )
+
     def charge(self, list_picousd: int) -> int:
         """Return what a list value is charged, rounded half to even once; picodollars."""
         return multiplied(list_picousd, self.numerator, self.denominator)
 
     @property
-    def particularity(self) -> tuple[bool, bool, datetime, UUID]:
-        """What makes one rule hold before another: a workspace before a model, and then the newer."""
-        return (self.workspace_id is not None, self.model is not None, self.effective_from, self.id)
+    def particularity(self) -> tuple[bool, bool, bool, bool, datetime, UUID]:
+        """What makes one rule hold before another: an app before a workspace before a tier before a model, and then the newer."""
+        return (self.app_id is not None, self.workspace_id is not None, self.tier is not None, self.model is not None, self.effective_from, self.id)
 
 
 class Rules:
@@ -72,22 +93,27 @@ class Rules:
             self._rules = tuple(_view(each) for each in await database.fetch(f"SELECT {_COLUMNS} FROM markup_rule"))
             self._stamp = tuple(row)
 
-    def in_force(self, model: str, workspace_id: UUID, at: datetime) -> RuleView | None:
-        """Return the most particular rule for a call of a workspace that was admitted `at` an instant; None when it is charged at list price."""
+    def in_force(self, model: str, standing: Standing, at: datetime) -> RuleView | None:
+        """Return the most particular rule for a call that was admitted `at` an instant; None when it is charged at list price."""
         if not self._rules:
             return None
-        fitting = [rule for rule in self._rules if rule.model in (None, model) and rule.workspace_id in (None, workspace_id) and rule.holds(at)]
+        fitting = [rule for rule in self._rules if rule.model in (None, model) and rule.fits(standing) and rule.holds(at)]
         return max(fitting, key=lambda rule: rule.particularity, default=None)
 
-    def dearest(self, models: Collection[str], at: datetime) -> Fraction:
-        """Return the most that a list value of one of these models may be multiplied with, whoever calls: who that is, a hold learns later."""
+    def factor(self, models: Collection[str], standing: Standing, at: datetime) -> Fraction:
+        """Return the most that a call's list value may be multiplied with, at whichever of these models it is answered: what its hold covers."""
         if not self._rules:
             return LIST
-        fitting = [rule for rule in self._rules if (rule.model is None or rule.model in models) and rule.holds(at)]
-        factors = [Fraction(rule.numerator, rule.denominator) for rule in fitting]
-        if any(rule.model is None and rule.workspace_id is None for rule in fitting):
-            return max(factors)
-        return max(LIST, *factors) if factors else LIST
+        rules = [self.in_force(model, standing, at) for model in models]
+        return max((LIST if rule is None else Fraction(rule.numerator, rule.denominator) for rule in rules), default=LIST)
+
+    def asks(self, models: Collection[str], at: datetime) -> tuple[bool, bool]:
+        """Tell what rules of these models look at: whose call it is, and on which tier that is. Most installations have none that do."""
+        if not self._rules:
+            return False, False
+        holding = [rule for rule in self._rules if (rule.model is None or rule.model in models) and rule.holds(at)]
+        tiers = any(rule.tier is not None for rule in holding)
+        return tiers or any(rule.workspace_id is not None or rule.app_id is not None for rule in holding), tiers
 
 
 def multiplied(list_picousd: int, numerator: int, denominator: int) -> int:
@@ -100,7 +126,7 @@ def most(picousd: int, factor: Fraction) -> int:
     return picousd if factor is LIST or factor == LIST else -(-picousd * factor.numerator // factor.denominator)
 
 
-_COLUMNS = "id, model, workspace_id, numerator, denominator, effective_from, effective_until, creator_kind, creator_id, creator_name, created_at"
+_COLUMNS = "id, model, workspace_id, tier, app_id, numerator, denominator, effective_from, effective_until, creator_kind, creator_id, creator_name, created_at"
 
 
 def _view(row: asyncpg.Record) -> RuleView:
@@ -108,6 +134,8 @@ def _view(row: asyncpg.Record) -> RuleView:
         id=row["id"],
         model=row["model"],
         workspace_id=row["workspace_id"],
+        tier=row["tier"],
+        app_id=row["app_id"],
         numerator=row["numerator"],
         denominator=row["denominator"],
         effective_from=row["effective_from"],
@@ -119,7 +147,7 @@ def _view(row: asyncpg.Record) -> RuleView:
 
 @dataclass(frozen=True, slots=True)
 class NewRule:
-    """A rule to make; `model` is a model's own name. It holds from now on when `effective_from` is None."""
+    """A rule to make; `model` is a model's own name, `tier` a slug. It holds from now on when `effective_from` is None."""
 
     numerator: int
     denominator: int
@@ -127,6 +155,8 @@ class NewRule:
     model: str | None = None
     workspace_id: UUID | None = None
     effective_from: datetime | None = None
+    tier: str | None = None
+    app_id: UUID | None = None
 
 
 async def create(caller: "Caller", new: NewRule) -> RuleView:
@@ -143,15 +173,19 @@ async def create(caller: "Caller", new: NewRule) -> RuleView:
     rule_id = uuid7()
     async with database.transaction():
         given = [new.numerator, new.denominator, new.model, new.workspace_id, new.effective_from]
+        given += [each for each in (new.tier, new.app_id) if each is not None]
         first = await idempotency.claim(audit.SERVICE, "markupRuleCreate", new.idempotency_key, given, rule_id)
         if first is not None:
             return await find(caller, first)
         if new.workspace_id and not await database.fetch_value("SELECT EXISTS (SELECT FROM workspace WHERE id = $1)", new.workspace_id):
             raise NotFound("workspace", path=("workspaceId",))
+        if new.tier and not await database.fetch_value("SELECT EXISTS (SELECT FROM tier WHERE slug = $1 AND retired_at IS NULL)", new.tier):
+            raise NotFound("tier", path=("tierId",))
+        await _check_app(new)
         await database.fetch(
             """
-            INSERT INTO markup_rule (id, model, workspace_id, numerator, denominator, effective_from, creator_kind, creator_id, creator_name, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            INSERT INTO markup_rule (id, model, workspace_id, numerator, denominator, effective_from, creator_kind, creator_id, creator_name, created_at, tier, app_id)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
             """,
             rule_id,
             new.model,
@@ -163,10 +197,22 @@ async def create(caller: "Caller", new: NewRule) -> RuleView:
             caller.actor.id,
             caller.actor.name[:200],
             caller.at,
+            new.tier,
+            new.app_id,
         )
-        told = {"model": new.model, "workspaceId": new.workspace_id, "numerator": new.numerator, "denominator": new.denominator}
+        told = {"model": new.model, "workspaceId": new.workspace_id, "tier": new.tier, "appId": new.app_id, "numerator": new.numerator, "denominator": new.denominator}
         await _note(caller, "markupRule.create", rule_id, {name: (None, value) for name, value in told.items() if value is not None})
     return await find(caller, rule_id)
+
+
+async def _check_app(new: NewRule) -> None:
+    if new.app_id is None:
+        return
+    owner = await database.fetch_value("SELECT workspace_id FROM app WHERE id = $1 AND deleted_at IS NULL", new.app_id)
+    if owner is None:
+        raise NotFound("app", path=("appId",))
+    if new.workspace_id not in (None, owner):
+        raise InvalidInput("The app is another workspace's: no call would ever meet this rule.", path=("appId",))
 
 
 async def end(caller: "Caller", rule_id: UUID, until: datetime | None) -> RuleView:

@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from domain import errors
 from domain.access.client_tokens import Claims
 from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quote, quote
-from domain.money.markup import LIST, RuleView, most
+from domain.money.markup import LIST, RuleView, Standing, most
 from domain.serving.batches import Answer, Batch, Item, statement
 from domain.serving.refusals import refusal_of
+from domain.serving.standings import Standings
 from models import database
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, TokenCountSource, UsageOutcome
@@ -77,6 +78,7 @@ class Opening(msgspec.Struct, frozen=True):
     token: Claims | None = None
     markup: Fraction = LIST
     fast: bool = False
+    standing: Standing | None = None
 
     @property
     def input_picousd(self) -> int:
@@ -200,6 +202,7 @@ class Ending(msgspec.Struct, frozen=True):
     error_code: str | None
     latency_ms: int | None
     attempts: tuple[AttemptMade, ...] = ()
+    standing: Standing | None = None
 
     def quote(self, book: Book) -> Quote:
         """Price what was used, at list price."""
@@ -253,6 +256,7 @@ class Sign(msgspec.Struct, frozen=True):
     input_tokens: int
     input_picousd: int
     output_picousd: int
+    standing: Standing | None = None
 
 
 class Calls:
@@ -265,6 +269,7 @@ class Calls:
         self._settlements = Batch(statement("SELECT * FROM settle_3($1::jsonb, $2)"), most=batch)
         self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_3($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
+        self.standings = Standings(book.markup)
 
     async def admit(self, opening: Opening) -> Admitted:
         """Let a call in: prove its key, set aside what it may cost, and make the record and its hold durable.
@@ -373,7 +378,7 @@ class Calls:
             {
                 "workspace_id": sign.workspace_id,
                 "call_id": sign.call_id,
-                "progress": _progress(sign) if sign.consumption.quantities or sign.failed else None,
+                "progress": _progress(sign, self._book) if sign.consumption.quantities or sign.failed else None,
                 "hold_seconds": self._hold_seconds,
                 "output": sign.output_tokens,
                 "input_tokens": sign.input_tokens,
@@ -445,6 +450,7 @@ class Calls:
             error_code="interrupted",
             latency_ms=None,
             attempts=(*failed, cut),
+            standing=msgspec.convert(progress["standing"], Standing) if progress.get("standing") else None,
         )
         answer = await self._settlements.submit(_settlement(ending, self._book, by="sweep"))
         return bool(answer["result"] == "settled")
@@ -475,8 +481,13 @@ def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
     return {_BUCKETS[bucket]: quantity for bucket, quantity in quantities.items() if quantity}
 
 
-def _progress(sign: Sign) -> dict[str, Any]:
-    """Return what is kept with a hold: what was used, by whom, and how the tries before went."""
+def _rule(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> RuleView | None:
+    """The rule of markup that makes a call's charge, by who called when it was let in."""
+    return book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
+
+
+def _progress(sign: Sign, book: Book) -> dict[str, Any]:
+    """Return what is kept with a hold: what was used, by whom and for whom, and how the tries before went."""
     failed = [
         {
             "attempt": msgspec.to_builtins(replace(made, price=None, consumption=None)),
@@ -487,6 +498,11 @@ def _progress(sign: Sign) -> dict[str, Any]:
     ]
     by = {"model": sign.model, "upstream": sign.upstream, "price_id": sign.price.id}
     kept: dict[str, Any] = msgspec.to_builtins(sign.consumption) | msgspec.to_builtins({"by": by, "failed": failed})
+    if sign.standing is not None:
+        kept["standing"] = msgspec.to_builtins(sign.standing)
+    rule = _rule(book, sign.price, sign.workspace_id, sign.standing, sign.call_id)
+    if rule is not None:
+        kept["markup"] = [rule.numerator, rule.denominator]
     return kept
 
 
@@ -502,7 +518,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         upstream_cost_picousd += min(used.cost_picousd, LARGEST_CHARGE_PICOUSD)
     elif unseen:  # nobody saw how its last try went
         upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
-    rule = book.markup.in_force(ending.price.model, ending.workspace_id, instant(ending.call_id))
+    rule = _rule(book, ending.price, ending.workspace_id, ending.standing, ending.call_id)
     return {
         "workspace_id": ending.workspace_id,
         "call_id": ending.call_id,

@@ -17,7 +17,7 @@ from domain.errors import InvalidInput, InvalidState, NotFound
 from domain.money.amounts import PICO_PER_MICRO
 from domain.money.catalogue import Book, PriceVersion
 from domain.money.ledger import check_reason
-from domain.money.markup import multiplied
+from domain.money.markup import Standing, multiplied
 from domain.pages import Page, PageOf, cut, newest_first
 from domain.serving.calls import LARGEST_CHARGE_PICOUSD, Consumption, Part, reckon
 from domain.serving.receipts import Used, used_of
@@ -512,7 +512,7 @@ class _Look:
         elif row["usage"] is not None:  # whoever settled it found no rule
             numerator, denominator = 1, 1
         else:
-            rule = self.book.markup.in_force(listed.model, workspace_id, instant(row["record_id"]))
+            rule = self.book.markup.in_force(listed.model, Standing(workspace_id, app_id=row["app_id"]), instant(row["record_id"]))
             numerator, denominator = (rule.numerator, rule.denominator) if rule else (1, 1)
         return list_picousd, min(multiplied(list_picousd, numerator, denominator), LARGEST_CHARGE_PICOUSD)
 

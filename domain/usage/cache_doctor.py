@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from domain.money.catalogue import Book, PriceVersion
+from domain.money.markup import Standing
 from domain.serving.calls import Consumption, reckon
 from domain.usage import cache_misses
 from domain.usage.prompts import Finding, Prompt, Reply, Strand, compare, strand_of, woven
@@ -46,6 +47,7 @@ class Turn:
     paid: bool
     size_bytes: int
     read: Callable[[bytes], Prompt | None] = field(repr=False)
+    standing: Standing | None = None
 
 
 class Memory(Protocol):
@@ -117,7 +119,7 @@ class Doctor:
             left -= moved
         paid = reckon(self._book, turn.used, turn.price).picousd
         better = reckon(self._book, msgspec.structs.replace(turn.used, quantities=quantities), turn.price).picousd
-        rule = self._book.markup.in_force(turn.price.model, turn.workspace_id, instant(turn.reply.call_id))
+        rule = self._book.markup.in_force(turn.price.model, turn.standing or Standing(turn.workspace_id), instant(turn.reply.call_id))
         more = paid - better if rule is None else rule.charge(paid) - rule.charge(better)
         return max(more, 0) // 1_000_000
 

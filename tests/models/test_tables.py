@@ -107,6 +107,7 @@ CONSTRAINTS = {
     ("job", "PRIMARY KEY (id)"),
     ("markup_rule", "PRIMARY KEY (id)"),
     ("markup_rule", "FOREIGN KEY (workspace_id) REFERENCES workspace(id)"),
+    ("markup_rule", "FOREIGN KEY (tier) REFERENCES tier(slug)"),
     ("markup_rule", "CHECK ((((numerator >= 0) AND (numerator <= 1000000)) AND ((denominator >= 1) AND (denominator <= 1000000))))"),
     ("markup_rule", "CHECK (((effective_until IS NULL) OR (effective_until >= effective_from)))"),
     ("member", "PRIMARY KEY (workspace_id, id)"),

@@ -77,7 +77,7 @@ def ending(admitted: Admitted, price: PriceVersion, consumption: Consumption) ->
 
 def sign(of: Opening, workspace_id: UUID, consumption: Consumption, *, output_tokens: int | None = None) -> Sign:
     """Make a sign of life of a call."""
-    return Sign(workspace_id, of.id, of.model, of.upstream, of.price, (), consumption, output_tokens, of.input_tokens, of.input_picousd, of.output_picousd)
+    return Sign(workspace_id, of.id, of.model, of.upstream, of.price, (), consumption, output_tokens, of.input_tokens, of.input_picousd, of.output_picousd, of.standing)
 
 
 def calls(book: Book, *, batch: int = 500, hold_seconds: int = 60) -> Calls:
