@@ -62,6 +62,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         payments=runtime.payments.processor if runtime.payments else None,
         store=runtime.store,
         addresses=runtime.addresses,
+        bills=runtime.bills,
     )
     billing = Billing("Tallygate", simulated=runtime.payments is not None and runtime.payments.simulator is not None)
     view = GraphQLView(build(Throttle()), facilities, runtime.identify, lambda connection: str(connection.state.request_id))

@@ -29,6 +29,7 @@ class UpstreamEntry(BaseModel):
     dialect: Literal["anthropic", "openai"]
     url: str
     key_env: str | None = None
+    bill_key_env: Annotated[str | None, Field(description="The variable of an admin key that reads what the provider billed.")] = None
     auth: Literal["x-api-key", "bearer"] | None = None
     models: Annotated[tuple[str, ...] | None, Field(description="What it serves; every model of its vendor when absent.")] = None
     rename: dict[str, str] = {}
@@ -59,6 +60,11 @@ class UpstreamEntry(BaseModel):
         if not value:
             raise SettingsError(f"{self.key_env} is not set; an upstream of the configuration file needs it")
         return SecretStr(value)
+
+    def bill_key(self) -> SecretStr | None:
+        """Return the admin key from the environment; None where it is not there: a process that asks for no bills needs none."""
+        value = os.environ.get(self.bill_key_env) if self.bill_key_env else None
+        return SecretStr(value) if value else None
 
 
 class RoutingEntry(BaseModel):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from clients.bills import Account, Bills
 from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import Issuer, Issuers
@@ -85,6 +86,7 @@ class Runtime:
     unpacker: Unpacker
     addresses: Addresses
     doctor: Doctor
+    bills: Bills
     payments: Payments | None = None
 
     @staticmethod
@@ -120,6 +122,11 @@ def upstream_of(name: str, entry: UpstreamEntry, routing: RoutingEntry) -> Upstr
         ),
         forms=entry.forms,
     )
+
+
+def _bill_accounts(configuration: Configuration) -> dict[str, Account]:
+    keys = {name: entry.bill_key() for name, entry in configuration.upstreams.items()}
+    return {name: Account(entry.dialect, entry.url, key.get_secret_value()) for name, entry in configuration.upstreams.items() if (key := keys[name])}
 
 
 def _router(entry: RouterEntry) -> Router:
@@ -268,6 +275,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             unpacker=Unpacker(),
             addresses=addresses(settings),
             doctor=doctor,
+            bills=Bills(_bill_accounts(configuration)),
             webhooks=Webhooks(private_allowed=settings.webhooks_private),
         )
 

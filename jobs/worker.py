@@ -16,7 +16,7 @@ from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.apps import deployments
 from domain.duties import Duty
-from domain.money import autotopup
+from domain.money import autotopup, reconciliations
 from domain.money.events import STRIPE_EVENT
 from domain.money.payments import AUTO_TOP_UP_FAILED
 from domain.serving import reratings
@@ -24,6 +24,7 @@ from domain.usage import alerts, exports, notices
 from domain.webhooks import DELIVERY
 from jobs import books, deploys, mail, payments, rollups, webhooks
 from jobs import exports as export_jobs
+from jobs import reconciliations as reconciliation_jobs
 from jobs import reratings as rerating_jobs
 from runtime import Runtime
 
@@ -39,6 +40,7 @@ HANDLERS: Mapping[str, Callable[[Runtime, Duty], Awaitable[None]]] = {
     notices.LOW_BALANCE: mail.low_balance,
     notices.BUDGET_REACHED: mail.budget_reached,
     notices.MAIL: mail.notice,
+    reconciliations.DUTY: reconciliation_jobs.compare,
     reratings.PREVIEW: rerating_jobs.preview,
     reratings.APPLY: rerating_jobs.post,
 }
@@ -46,7 +48,7 @@ JOB_SECONDS = 50
 BOOKS_SECONDS = 1800
 CLOSE_SECONDS = 3000
 COMPARE_SECONDS = 3600
-LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600, reratings.PREVIEW: 3 * 3600, reratings.APPLY: 3 * 3600}
+LONG_JOBS: Mapping[str, int] = {exports.DUTY: 3 * 3600, reratings.PREVIEW: 3 * 3600, reratings.APPLY: 3 * 3600, reconciliations.DUTY: 3600}
 """Kinds of jobs that take longer, and extend their lease while they work."""
 RESTART_SECONDS = 1.0
 SHUTDOWN_SECONDS = 10.0

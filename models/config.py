@@ -17,6 +17,7 @@ TABLES = [
     "models.audit",
     "models.books",
     "models.reratings",
+    "models.reconciliations",
 ]
 
 

@@ -23,6 +23,7 @@ from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.errors import Unauthenticated
 from domain.money import ledger, topups
+from domain.money.bills import Bills
 from domain.money.catalogue import Book, ModelView
 from domain.money.ledger import AccountView, TransferView
 from domain.money.processor import Processor
@@ -49,6 +50,7 @@ class Facilities:
     served or not. `signing_secret` signs invitations. `public_url` is the base address as clients see it, without a slash at its end.
     `presets` are those of the inference road. `webhooks_private` lets webhooks go to addresses inside the network. `payments` is Stripe, where it
     is configured. `store` keeps files of apps, `addresses` tells where they are served.
+    `bills` asks providers what they billed, where there are keys for it.
     """
 
     book: Book
@@ -63,6 +65,7 @@ class Facilities:
     webhooks_private: bool = False
     payments: Processor | None = field(default=None, repr=False)
     store: Store | None = None
+    bills: Bills | None = None
     addresses: Addresses = field(default_factory=lambda: Addresses("http", "localhost", 8000))
 
 

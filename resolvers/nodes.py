@@ -17,11 +17,12 @@ from domain.apps.deployments import DeploymentView
 from domain.apps.registry import AppView
 from domain.audit import AuditEventView
 from domain.errors import Refusal
-from domain.money import ledger, markup
+from domain.money import ledger, markup, reconciliations
 from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
 from domain.money.markup import RuleView as MarkupRuleView
+from domain.money.reconciliations import ReconciliationView
 from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier
@@ -69,6 +70,7 @@ Found = (
     | DeliveryView
     | ExportView
     | ReratingView
+    | ReconciliationView
     | AuditEventView
     | UpstreamView
 )
@@ -214,6 +216,10 @@ async def _rerating(asking: Asking, key: str) -> ReratingView | None:
     return await reratings.find(asking.known, UUID(key))
 
 
+async def _reconciliation(asking: Asking, key: str) -> ReconciliationView | None:
+    return await reconciliations.find(asking.known, UUID(key))
+
+
 FINDERS: Final[Mapping[str, Find]] = {
     "ApiKey": _key,
     "App": _app,
@@ -239,6 +245,7 @@ FINDERS: Final[Mapping[str, Find]] = {
     "Price": _price,
     "MarkupRule": _markup_rule,
     "Rerating": _rerating,
+    "Reconciliation": _reconciliation,
     "Upstream": upstreams.named,
     "AlertRule": _alert_rule,
     "Export": _export,

@@ -39,6 +39,7 @@ from schema.payloads import (
     WorkspaceCreatePayload,
 )
 from schema.payments_roots import PaymentMutations
+from schema.reconciliations import ReconciliationMutations
 from schema.reratings import ReratingMutations
 from schema.scalars import Secret
 from schema.usage_roots import UsageMutations
@@ -76,6 +77,7 @@ class Mutation(
     OperatorMutations,
     ReratingMutations,
     ErasureMutations,
+    ReconciliationMutations,
 ):
     """Fields run one after another."""
 

@@ -12,7 +12,7 @@ from domain.money.books import Check, Report
 from domain.pages import PageOf
 from models import enums
 from models.enums import Scope
-from resolvers import markup, reratings, upstreams
+from resolvers import markup, reconciliations, reratings, upstreams
 from resolvers import operator as resolvers
 from schema import audit, pages, ranges
 from schema.access import requires
@@ -24,6 +24,7 @@ from schema.fields import resolved
 from schema.ledger import LedgerAccount
 from schema.markup import MarkupRuleConnection
 from schema.nodes import Failure, Job
+from schema.reconciliations import ReconciliationConnection
 from schema.reratings import ReratingConnection
 from schema.scalars import SafeInt
 from schema.sources import UsageSource
@@ -189,6 +190,13 @@ class Operator(UsageSource):
     ) -> ReratingConnection:
         """Read a page of them."""
         return ReratingConnection(page=await reratings.page(info.context, pages.page_of("Rerating", first, after, last, before)))
+
+    @resolved("Comparisons of our books with providers' bills, newest first.", directives=[PAGED])
+    async def reconciliations(
+        self, info: Info, first: pages.First = UNSET, after: pages.After = UNSET, last: pages.Last = UNSET, before: pages.Before = UNSET
+    ) -> ReconciliationConnection:
+        """Read a page of them."""
+        return ReconciliationConnection(page=await reconciliations.page(info.context, pages.page_of("Reconciliation", first, after, last, before)))
 
     @resolved("Every change made anywhere, newest first.", directives=[PAGED])
     async def audit_events(

@@ -13,6 +13,7 @@ from domain.money.catalogue import ModelView, PriceVersion
 from domain.money.grants import GrantView
 from domain.money.ledger import AccountView, TransferView
 from domain.money.markup import RuleView as MarkupRuleView
+from domain.money.reconciliations import ReconciliationView
 from domain.money.renewals import InvoiceView
 from domain.money.subscriptions import SubscriptionView
 from domain.money.tiers import Tier as TierView
@@ -46,6 +47,7 @@ from schema.members import Member
 from schema.nodes import Node
 from schema.payments import Dispute, Refund
 from schema.receipts import Attempt, Receipt
+from schema.reconciliations import Reconciliation
 from schema.records import UsageRecord
 from schema.reratings import Rerating
 from schema.tiers import Tier
@@ -98,6 +100,8 @@ def shown(context: Context, found: Found) -> Node:
             return MarkupRule.of(found)
         case ReratingView():
             return Rerating.of(found)
+        case ReconciliationView():
+            return Reconciliation.of(found)
         case ReceiptView():
             return Receipt.of(found)
         case (receipt, attempt):

@@ -36,6 +36,8 @@ JSON_TYPE: Final = "application/json"
 RESPONSE_TYPE: Final = "application/graphql-response+json"
 STREAM_TYPE: Final = "text/event-stream"
 LARGEST_BODY_BYTES: Final = 256 * 1024
+LARGEST_OPERATOR_BODY_BYTES: Final = 12 * 1024 * 1024
+"""An operator sends a provider's bill of 10 MB."""
 MOST_DRAINED_BYTES: Final = 1024 * 1024
 """A body that is too large is read away up to here, so that the client hears the answer instead of a broken connection."""
 DEEPEST_BODY: Final = 64
@@ -253,6 +255,8 @@ class GraphQLView(GraphQL[Context, None]):
             if not over_socket:
                 raise
             caller = None  # the socket is accepted already: what it asks will be refused
+        if caller is not None and caller.operator:
+            request.state.largest_body = LARGEST_OPERATOR_BODY_BYTES
         audit.REQUEST.set(audit.Request(self._request_id(request), request.client.host if request.client else None))
         return Context(
             caller=caller,
@@ -291,7 +295,7 @@ class GraphQLView(GraphQL[Context, None]):
         return reply
 
     async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
-        """The request, from a JSON body of at most 256 KiB."""
+        """The request, from a JSON body of at most 256 KiB, or 12 MiB of an operator's."""
         kind, *parameters = (piece.strip().lower() for piece in (request.content_type or "").split(";"))
         charset = next((each[8:].strip('"') for each in parameters if each.startswith("charset=")), "utf-8")
         if kind != JSON_TYPE or charset not in ("utf-8", "utf8"):
@@ -317,18 +321,19 @@ class GraphQLView(GraphQL[Context, None]):
     @staticmethod
     async def _read(request: AsyncHTTPRequestAdapter) -> bytes:
         read, length = bytearray(), 0
+        most = getattr(request._request.state, "largest_body", LARGEST_BODY_BYTES)  # type: ignore[attr-defined]  # as below
         source: Request = request._request  # type: ignore[attr-defined]  # the adapter offers no stream, and reading whole first has no bound
         try:
             async for chunk in source.stream():
                 length += len(chunk)
-                if length > MOST_DRAINED_BYTES:
+                if length > max(MOST_DRAINED_BYTES, most):
                     break
-                if length <= LARGEST_BODY_BYTES:
+                if length <= most:
                     read += chunk
         except ClientDisconnect:
             raise Refused(400, "The body did not arrive whole.") from None
-        if length > LARGEST_BODY_BYTES:
-            raise Refused(413, "The body is larger than 256 KiB.", {"connection": "close"})
+        if length > most:
+            raise Refused(413, f"The body is larger than {most // 1024} KiB.", {"connection": "close"})
         return bytes(read)
 
     async def execute_operation(

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from clients.bills import Bills
 from clients.compressor import Compressor
 from clients.exports import Files
 from clients.issuers import LOCAL_ISSUER
@@ -283,6 +284,7 @@ async def desk(books: Suite, tmp_path: Path) -> AsyncIterator[Runtime]:
         counting=smoother,
         minting=smoother,
         store=Storage.in_folder(tmp_path / "files"),
+        bills=Bills({}),
         files=Files(),
         compressor=Compressor(),
         unpacker=Unpacker(),

@@ -14,6 +14,7 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
+from clients.bills import Bills
 from domain.access import callers, keys, secrets, users, workspaces
 from domain.access.callers import Actor, Caller, SessionClaims, Whence
 from domain.access.keys import KeyView, NewKey
@@ -22,7 +23,7 @@ from domain.errors import Unauthenticated
 from domain.money import catalogue, ledger
 from domain.money.catalogue import Book, PriceVersion
 from domain.serving.calls import Calls, Consumption, Ending, Opening
-from domain.serving.routing import Routes
+from domain.serving.routing import Routes, Upstream
 from models.enums import ActorKind, Bucket, Scope, UsageOutcome
 from models.ids import uuid7
 from resolvers.asking import Facilities
@@ -222,8 +223,8 @@ class Owner:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Served]:
-    """Serve GraphQL alone, on a port of the machine's choice."""
+async def running(*, bills: Bills | None = None, upstreams: tuple[str, ...] = ()) -> AsyncIterator[Served]:
+    """Serve GraphQL alone, on a port of the machine's choice; `upstreams` are configured by these names, which begin with their dialect's or are OpenAI's."""
     issuer, book = Issuer(), Book()
     calls = Calls(book, batch=1, hold_seconds=60)
 
@@ -232,7 +233,17 @@ async def running() -> AsyncIterator[Served]:
 
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    facilities = Facilities(book=book, offered=book.models, find=book.find, routes=Routes(book, []), signing_secret=SIGNING_SECRET, public_url=url, version="1.2.3")
+    configured = [Upstream(name, "anthropic" if name.startswith("anthropic") else "openai", "http://127.0.0.1:9", "bearer", None, (), None, {}) for name in upstreams]
+    facilities = Facilities(
+        book=book,
+        offered=book.models,
+        find=book.find,
+        routes=Routes(book, configured),
+        signing_secret=SIGNING_SECRET,
+        public_url=url,
+        version="1.2.3",
+        bills=bills,
+    )
     view = GraphQLView(served_schema(), facilities, identify, lambda request: request.headers.get("x-request-id") or uuid4().hex)
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(view)), log_config=None, lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve([listening]))
