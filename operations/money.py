@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tomllib
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from domain.access.callers import Actor
 from domain.errors import InvalidInput, Refusal
 from domain.money import catalogue, entries, ledger, renewals, topups
 from domain.money.amounts import parse_decimal, usd
+from domain.money.books import CHECKS, named
 from domain.money.catalogue import ModelEntry, make_row
 from models.enums import ActorKind, Bucket
 from models.ids import uuid7
@@ -118,7 +120,7 @@ def _text(value: Decimal) -> str:
 
 
 async def audit(settings: Settings) -> int:
-    """Read Stripe's entries where payments are on, and print every broken invariant; return how many there are."""
+    """Read Stripe's entries where payments are on, and print every check of the books and every row that breaks one; return how many there are."""
     async with open_runtime(settings, serving=False) as runtime:
         if runtime.payments is not None:
             try:
@@ -126,6 +128,10 @@ async def audit(settings: Settings) -> int:
             except Refusal as refusal:
                 click.echo(f"what Stripe lists could not be read, so this is as of the last time: {refusal.message}", err=True)
         broken = await ledger.audit()
+    tally = Counter(row.broken for row in broken)
+    for words in (*CHECKS, *(words for words in tally if words not in CHECKS)):
+        name, promise = named(words)
+        click.echo(f"{f'{tally[words]} broken' if tally[words] else 'sound'}: {name}: {promise}")
     for row in broken:
         difference = "" if row.difference_microusd is None else f", off by {usd(row.difference_microusd)} USD"
         where = "at Stripe" if row.workspace_id is None else f"workspace {row.workspace_id}"

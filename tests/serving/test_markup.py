@@ -61,7 +61,7 @@ def test_the_most_particular_rule_makes_the_charge(own: OwnBooks) -> None:
 
     async def story() -> None:
         async with running() as served:
-            boss, mine, other = await served.operator(), await served.owner(), await served.owner()
+            boss, mine, other = await served.operator(), await served.owner(name="Mia"), await served.owner(name="Noa")
             secrets = {}
             for owner in (mine, other):
                 await served.credit(owner, 50_000_000)
@@ -103,7 +103,15 @@ def test_the_most_particular_rule_makes_the_charge(own: OwnBooks) -> None:
             told = (await run(served, "Operator_Margins", boss))["operator"]
             assert [rule["markup"]["numerator"] for rule in told["markupRules"]["nodes"]] == [9, 2, 1, 3, 11]
             assert {rule["createdBy"]["name"] for rule in told["markupRules"]["nodes"]} == {"Otto Operator"}
-            assert {group["metrics"]["listValue"]["usd"] for group in told["usage"]["groups"]} == {"0.012", "0.006"}
+            assert [rule["app"] for rule in told["markupRules"]["nodes"]] == [None, {"slug": shown.slug}, None, None, None]
+            assert [rule["tier"] for rule in told["markupRules"]["nodes"]] == [None, {"slug": tier}, None, None, None]
+            assert [rule["effectiveUntil"] is None for rule in told["markupRules"]["nodes"]] == [True, True, False, True, True]
+            margins = [
+                (group["dimensions"]["workspace"]["name"], group["dimensions"]["modelName"], *(value["usd"] for value in group["metrics"].values()))
+                for group in told["usage"]["groups"]
+                if group["dimensions"]["modelName"] == "marked"
+            ]
+            assert margins == [("Mia's lab", "marked", "0.012", "0.0118", "0.012", "-0.0002"), ("Noa's lab", "marked", "0.006", "0.009", "0.006", "0.003")]
             await own.sound()
 
     own.run(story())
