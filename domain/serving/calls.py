@@ -18,7 +18,7 @@ from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quot
 from domain.money.markup import LIST, RuleView, Standing, most
 from domain.serving.batches import Answer, Batch, Item, statement
 from domain.serving.refusals import refusal_of
-from domain.serving.standings import Standings
+from domain.serving.standings import Standings, rule_of
 from models import database
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, TokenCountSource, UsageOutcome
@@ -481,11 +481,6 @@ def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
     return {_BUCKETS[bucket]: quantity for bucket, quantity in quantities.items() if quantity}
 
 
-def _rule(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> RuleView | None:
-    """The rule of markup that makes a call's charge, by who called when it was let in."""
-    return book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
-
-
 def _progress(sign: Sign, book: Book) -> dict[str, Any]:
     """Return what is kept with a hold: what was used, by whom and for whom, and how the tries before went."""
     failed = [
@@ -500,7 +495,7 @@ def _progress(sign: Sign, book: Book) -> dict[str, Any]:
     kept: dict[str, Any] = msgspec.to_builtins(sign.consumption) | msgspec.to_builtins({"by": by, "failed": failed})
     if sign.standing is not None:
         kept["standing"] = msgspec.to_builtins(sign.standing)
-    rule = _rule(book, sign.price, sign.workspace_id, sign.standing, sign.call_id)
+    rule = rule_of(book, sign.price, sign.workspace_id, sign.standing, sign.call_id)
     if rule is not None:
         kept["markup"] = [rule.numerator, rule.denominator]
     return kept
@@ -518,7 +513,7 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         upstream_cost_picousd += min(used.cost_picousd, LARGEST_CHARGE_PICOUSD)
     elif unseen:  # nobody saw how its last try went
         upstream_cost_picousd += reckon(book, used, ending.price, upstream=ending.provider, at=instant(ending.call_id)).picousd
-    rule = _rule(book, ending.price, ending.workspace_id, ending.standing, ending.call_id)
+    rule = rule_of(book, ending.price, ending.workspace_id, ending.standing, ending.call_id)
     return {
         "workspace_id": ending.workspace_id,
         "call_id": ending.call_id,

@@ -8,14 +8,21 @@ from uuid import UUID
 
 from domain.access.client_tokens import Claims
 from domain.errors import Unavailable
-from domain.money.markup import Rules, Standing
+from domain.money.catalogue import Book, PriceVersion
+from domain.money.markup import Rules, RuleView, Standing
 from models import database
 from models.database import CONTENDED, UNREACHABLE
+from models.ids import instant
 
 MOST_KEPT = 20_000
 TIERS_SECONDS = 1.0
 """How old the tiers of a workspace may be: as old as the rules themselves."""
 NOBODY = Standing(UUID(int=0))
+
+
+def rule_of(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> RuleView | None:
+    """Return the rule of markup that makes a call's charge, by who called when it was let in; None for list price."""
+    return book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
 
 
 class Standings:
