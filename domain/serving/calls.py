@@ -18,7 +18,7 @@ from domain.money.catalogue import FREE, INPUT_BUCKETS, Book, PriceVersion, Quot
 from domain.money.markup import LIST, RuleView, Standing, most
 from domain.serving.batches import Answer, Batch, Item, statement
 from domain.serving.refusals import refusal_of
-from domain.serving.standings import Standings, rule_of
+from domain.serving.standings import Standings, markup_kept, rule_of
 from models import database
 from models.database import CONTENDED, UNREACHABLE
 from models.enums import Bucket, TokenCountSource, UsageOutcome
@@ -493,12 +493,7 @@ def _progress(sign: Sign, book: Book) -> dict[str, Any]:
     ]
     by = {"model": sign.model, "upstream": sign.upstream, "price_id": sign.price.id}
     kept: dict[str, Any] = msgspec.to_builtins(sign.consumption) | msgspec.to_builtins({"by": by, "failed": failed})
-    if sign.standing is not None:
-        kept["standing"] = msgspec.to_builtins(sign.standing)
-    rule = rule_of(book, sign.price, sign.workspace_id, sign.standing, sign.call_id)
-    if rule is not None:
-        kept["markup"] = [rule.numerator, rule.denominator]
-    return kept
+    return kept | markup_kept(book, sign.price, sign.workspace_id, sign.standing, sign.call_id)
 
 
 def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:

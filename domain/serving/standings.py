@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 from fractions import Fraction
+from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from domain.access.client_tokens import Claims
 from domain.errors import Unavailable
@@ -23,6 +26,13 @@ NOBODY = Standing(UUID(int=0))
 def rule_of(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> RuleView | None:
     """Return the rule of markup that makes a call's charge, by who called when it was let in; None for list price."""
     return book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
+
+
+def markup_kept(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> dict[str, Any]:
+    """Return what a sign of life keeps for whoever may have to end the call: who called, and the fraction that makes the charge."""
+    rule = rule_of(book, price, workspace_id, standing, call_id)
+    told = {"standing": None if standing is None else msgspec.to_builtins(standing), "markup": rule and [rule.numerator, rule.denominator]}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 class Standings:

@@ -8,7 +8,7 @@ ALTER TABLE markup_rule ADD FOREIGN KEY (tier) REFERENCES tier (slug);
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0025_kept_answers')]
+    dependencies = [('models', '0030_public_tokens')]
 
     initial = False
 

@@ -9,7 +9,7 @@ from tortoise import fields
 
 
 class Migration(migrations.Migration):
-    dependencies = [('models', '0026_markup_scopes')]
+    dependencies = [('models', '0031_markup_scopes')]
 
     initial = False
 
