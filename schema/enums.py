@@ -32,6 +32,37 @@ class SortDirection(enum.Enum):
     DESC = strawberry.enum_value("desc", description="Largest or newest first.")
 
 
+@strawberry.enum(description="What a transfer books.")
+class TransferKind(enum.Enum):
+    """TransferKind, as the contract has it; a subscription that was paid for is money that came in, and told as such."""
+
+    TOP_UP = strawberry.enum_value("top_up", description="Credit bought.")
+    GRANT = strawberry.enum_value("grant", description="Promotional credit given or taken back.")
+    CHARGE = strawberry.enum_value("charge", description="A metered call.")
+    LATE = strawberry.enum_value("late", description="The difference of a call that was settled after its hold had been swept.")
+    CORRECTION = strawberry.enum_value("correction", description="A charge corrected, voided or rated again.")
+    REFUND = strawberry.enum_value("refund", description="A payment given back to the customer.")
+    REFUND_FAILURE = strawberry.enum_value("refund_failure", description="A refund that failed, booked back.")
+    DISPUTE = strawberry.enum_value("dispute", description="A payment taken back by the bank.")
+    DISPUTE_REVERSAL = strawberry.enum_value("dispute_reversal", description="A disputed payment returned by the bank.")
+    WALLET = strawberry.enum_value("wallet", description="Credit moved into or out of an end user's wallet.")
+    ADJUSTMENT = strawberry.enum_value("adjustment", description="A correction by an operator, or one that a reconciliation led to.")
+    EXPIRY = strawberry.enum_value("expiry", description="Promotional credit that ran out of time: breakage.")
+    WRITE_OFF = strawberry.enum_value("write_off", description="The part of a charge that nobody can pay, borne by the service.")
+    FEE = strawberry.enum_value("fee", description="What Stripe keeps of a payment.")
+
+    @classmethod
+    def of(cls, kind: enums.TransferKind) -> "TransferKind":
+        """The kind as the contract names it."""
+        return cls.TOP_UP if kind is enums.TransferKind.SUBSCRIPTION else cls[kind.name]
+
+    @property
+    def booked(self) -> tuple[enums.TransferKind, ...]:
+        """The kinds that the ledger has under this name."""
+        kind = enums.TransferKind[self.name]
+        return (kind, enums.TransferKind.SUBSCRIPTION) if self is TransferKind.TOP_UP else (kind,)
+
+
 @strawberry.enum(description="How serious a log line is.")
 class LogLevel(enum.Enum):
     """LogLevel, as the contract has it."""
@@ -255,27 +286,6 @@ _describe(
         "PROVIDER": "The provider reported them.",
         "ESTIMATE": "The gateway estimated them, because the provider did not report any.",
         "MANUAL": "A person entered them.",
-    },
-)
-_describe(
-    enums.TransferKind,
-    "What a transfer books.",
-    {
-        "TOP_UP": "Credit bought.",
-        "GRANT": "Promotional credit given or taken back.",
-        "CHARGE": "A metered call.",
-        "LATE": "The difference of a call that was settled after its hold had been swept.",
-        "CORRECTION": "A charge corrected, voided or rated again.",
-        "REFUND": "A payment given back to the customer.",
-        "REFUND_FAILURE": "A refund that failed, booked back.",
-        "DISPUTE": "A payment taken back by the bank.",
-        "DISPUTE_REVERSAL": "A disputed payment returned by the bank.",
-        "WALLET": "Credit moved into or out of an end user's wallet.",
-        "ADJUSTMENT": "A correction by an operator, or one that a reconciliation led to.",
-        "EXPIRY": "Promotional credit that ran out of time: breakage.",
-        "WRITE_OFF": "The part of a charge that nobody can pay, borne by the service.",
-        "FEE": "What Stripe keeps of a payment.",
-        "SUBSCRIPTION": "A subscription that was paid for: it buys no credit.",
     },
 )
 _describe(

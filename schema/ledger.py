@@ -21,6 +21,7 @@ from schema.amounts import Money
 from schema.callers import Actor
 from schema.context import Info
 from schema.directives import PAGED, Cost
+from schema.enums import TransferKind
 from schema.fields import resolved
 from schema.nodes import Node
 from schema.ranges import UsageRange
@@ -38,14 +39,14 @@ Statuses = Annotated[list[GrantStatus] | None, strawberry.argument(description="
 class TransferFilter:
     """As the contract has it."""
 
-    kinds: list[enums.TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
+    kinds: list[TransferKind] | None = field(description="What happened.", default=strawberry.UNSET)
     range: UsageRange | None = field(description="The window.", default=strawberry.UNSET)
 
     async def wanted(self, info: Info) -> StatementFilter:
         """The filter as the domain takes it; days are those of UTC."""
         over = await usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
         return StatementFilter(
-            kinds=tuple(self.kinds) if isinstance(self.kinds, list) else None,
+            kinds=tuple(booked for kind in self.kinds for booked in kind.booked) if isinstance(self.kinds, list) else None,
             start=over.start if over else None,
             end=over.end if over else None,
         )
@@ -115,7 +116,7 @@ class Transfer(Node):
     """As the contract has it."""
 
     id: strawberry.ID = field(description="The opaque global ID.")
-    kind: enums.TransferKind = field(description="What happened.")
+    kind: TransferKind = field(description="What happened.")
     idempotency_key: str = field(description="Kind and reference in one: a fact that comes twice is booked once.")
     amount: Money = field(description="How much, above zero.")
     reason: str | None = field(description="Why, for a person to read.")
@@ -126,6 +127,7 @@ class Transfer(Node):
     credit_id: strawberry.Private[UUID]
     call_id: strawberry.Private[UUID | None]
     transfer_id: strawberry.Private[UUID]
+    of_payment: strawberry.Private[bool]
 
     @resolved("The account it left.")
     async def debit(self, info: Info) -> LedgerAccount:
@@ -148,7 +150,7 @@ class Transfer(Node):
     @resolved("The top-up it books, refunds or disputes.")
     async def top_up(self, info: Info) -> TopUp | None:
         """Find it, when the caller may see it."""
-        found = await info.context.top_ups_of_transfers.load((self.workspace_id, self.transfer_id)) if self.kind in OF_PAYMENTS else None
+        found = await info.context.top_ups_of_transfers.load((self.workspace_id, self.transfer_id)) if self.of_payment else None
         return TopUp.of(found) if found else None
 
     @classmethod
@@ -156,7 +158,7 @@ class Transfer(Node):
         """The transfer as GraphQL shows it."""
         return cls(
             id=ids.encode("Transfer", transfer.id),
-            kind=transfer.kind,
+            kind=TransferKind.of(transfer.kind),
             idempotency_key=transfer.idempotency_key,
             amount=Money.of(transfer.amount),
             reason=transfer.reason,
@@ -167,6 +169,7 @@ class Transfer(Node):
             credit_id=transfer.credit_id,
             call_id=transfer.call_id,
             transfer_id=transfer.id,
+            of_payment=transfer.kind in OF_PAYMENTS,
         )
 
 
