@@ -78,9 +78,13 @@ class Run:
 
 
 @pytest.fixture
-def home(folder: Path) -> Iterator[Path]:
-    """A folder for runs; at the test's end nothing may run over it any more."""
+def home(folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder for runs; at the test's end nothing may run over it any more. What a failed test left is killed, so that it stops no other."""
+    failed = request.session.testsfailed
     yield folder
+    if request.session.testsfailed > failed:
+        for pid in over(folder):
+            os.kill(pid, signal.SIGKILL)
     wait_until(lambda: over(folder) == {})
 
 
