@@ -47,7 +47,7 @@ class Run:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "tests.embedded.stand_in", "run", data, str(self.port), kind],
                 cwd=ROOT,
-                env={**os.environ, "MIGRATION_DATABASE_URL": CANARY_URL, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**{name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_BROWSER")}, "MIGRATION_DATABASE_URL": CANARY_URL, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,

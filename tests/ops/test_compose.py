@@ -213,7 +213,7 @@ def test_image_has_the_whole_program() -> None:
     """Every package of the program is let into the image, and nothing private, of tests or of this machine is."""
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
-    assert let_in == packages | {"*.py", "requirements.lock", "pyproject.toml", "docs"}
+    assert let_in == packages | {"*.py", "requirements.lock", "pyproject.toml", "docs", "examples"}
 
 
 def test_health_check_asks_the_port_it_serves() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from domain import errors
 from domain.errors import Refusal
+from models.enums import Resource
 from rest.bodies import TooLarge, TooSlow
 from rest.shapes import ANTHROPIC, OPENAI, PLAIN, TYPED, Failed, NotAllowed, Shape
 
@@ -30,6 +31,7 @@ REFUSALS: list[tuple[Refusal, int, str]] = [
     (errors.IdempotencyConflict(), 422, "conflict_error"),
     (errors.InsufficientCredit("no", available_microusd=0, required_microusd=1), 402, "billing_error"),
     (errors.BoundReached("no", bound="b", resets_at=RESET), 429, "rate_limit_error"),
+    (errors.QuotaReached("no", resource=Resource.APPS, limit=1, used=1), 429, "rate_limit_error"),
     (errors.UnknownModel("no"), 404, "not_found_error"),
     (errors.Unpriced("no"), 400, "invalid_request_error"),
     (errors.Unavailable(), 503, "overloaded_error"),
@@ -46,9 +48,9 @@ def body(shape: Shape, refusal: Refusal) -> object:
 
 
 def test_every_refusal_is_tried_here() -> None:
-    """A class that is added to the domain's tree is added to this file."""
+    """A class that is added to the domain's tree is added to this file; that of an earlier answer is inference's alone."""
     tree = ast.parse(inspect.getsource(errors))
-    assert {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {"Refusal"} <= {type(refusal).__name__ for refusal, _, _ in REFUSALS}
+    assert {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {"Refusal", "UnknownAnswer"} <= {type(refusal).__name__ for refusal, _, _ in REFUSALS}
 
 
 @pytest.mark.parametrize(("refusal", "status", "type_"), REFUSALS, ids=lambda value: type(value).__name__ if isinstance(value, Refusal) else None)
@@ -77,6 +79,7 @@ def test_the_words_of_chat_completions() -> None:
         "NotOnThisRoute": ("permission_error", "permission_denied"),
         "InsufficientCredit": ("insufficient_quota", "insufficient_quota"),
         "BoundReached": ("rate_limit_error", "rate_limit_exceeded"),
+        "QuotaReached": ("rate_limit_error", "rate_limit_exceeded"),
         "UnknownModel": ("invalid_request_error", "model_not_found"),
         "Unavailable": ("server_error", "overloaded"),
         "Failed": ("server_error", "internal_error"),
