@@ -43,11 +43,12 @@ class Run:
         self.data = data
         self.port = port or free_port()
         self.output = data.parent / "output"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_BROWSER")}  # those are the suite's
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "tests.embedded.stand_in", "run", data, str(self.port), kind],
                 cwd=ROOT,
-                env={**{name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_BROWSER")}, "MIGRATION_DATABASE_URL": CANARY_URL, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**inherited, "MIGRATION_DATABASE_URL": CANARY_URL, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
