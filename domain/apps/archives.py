@@ -166,6 +166,12 @@ class _Writer:
         self.written.append(Unpacked(number, path, size, digest.hexdigest()))
 
 
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, struct.error, UnicodeDecodeError),
+    NotImplementedError,  # is what zipfile raises for a compression, or a version of the format, that it cannot read: the archive's fault
+)
+
+
 def unpack(archive: Path, into: Path) -> list[Unpacked]:
     """Write the files of a zip or tar.gz into a folder, as `0`, `1`..., and say what they are; raises Refused for the whole at the first fault."""
     with archive.open("rb") as source:
@@ -180,7 +186,7 @@ def unpack(archive: Path, into: Path) -> list[Unpacked]:
             raise Refused("The archive is empty.")
         else:
             raise Refused("The upload is neither a zip nor a tar.gz archive.")
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, struct.error, UnicodeDecodeError, NotImplementedError) as error:
+    except _BROKEN as error:
         if writer.reading is not None:
             raise refused(writer.reading, f"or what follows it is broken: {str(error)[:200] or type(error).__name__}") from None
         raise Refused(f"The archive is broken: {str(error)[:200] or type(error).__name__}") from None
