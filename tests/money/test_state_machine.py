@@ -45,6 +45,20 @@ def up(picousd: int) -> int:
 
 
 @dataclass
+class Budget:
+    """A key's budget as the model knows it; it outlives the key, for the key's calls under way."""
+
+    most: int
+    spent: int = 0
+    held: int = 0
+
+    @property
+    def left(self) -> int:
+        """What may still be held; below zero when the budget was lowered below what is spent."""
+        return self.most - self.spent - self.held
+
+
+@dataclass
 class Call:
     """One call as the model knows it."""
 
@@ -54,7 +68,7 @@ class Call:
     model: str
     amount: int
     output: int
-    bounded: bool
+    budget: Budget | None
     progress: tuple[int, int] = (0, 0)
     state: Literal["open", "settled", "swept", "late"] = "open"
     charged_picousd: int = 0
@@ -77,7 +91,7 @@ class Books(RuleBasedStateMachine):
     def start(self, credit: int, most: int) -> None:
         """Make the workspace and its keys."""
         self.balance, self.held, self.picos, self.carry, self.micros, self.written_off = credit, 0, 0, 0, 0, 0
-        self.most, self.spent, self.budget_held = most, 0, 0
+        self.budget = Budget(most)
         self.made: list[Call] = []
         self.own.run(self._start(credit))
 
@@ -86,7 +100,7 @@ class Books(RuleBasedStateMachine):
         self.process = calls(self.own.book)
         self.keys: dict[Key, tuple[KeyView, str]] = {
             "plain": await self.tenant.mint(),
-            "budgeted": await self.tenant.mint(budgets=(BoundInput(Measure.MONEY, "lifetime", self.most),)),
+            "budgeted": await self.tenant.mint(budgets=(BoundInput(Measure.MONEY, "lifetime", self.budget.most),)),
             "testing": await self.tenant.mint(mode=ApiKeyMode.TEST),
         }
 
@@ -142,9 +156,10 @@ class Books(RuleBasedStateMachine):
         billed = key != "testing" and model != "gratis"
         amount = up(input_tokens * PRICES[model][0] + output * PRICES[model][1]) if billed else 0
         assert (admitted.output_tokens, admitted.clamped, admitted.hold_microusd) == (output, clamped, amount)
-        call = Call(asked, admitted, key, model, amount, output, bounded=key == "budgeted")
+        call = Call(asked, admitted, key, model, amount, output, self.budget if key == "budgeted" else None)
         self.held += amount
-        self.budget_held += amount if call.bounded else 0
+        if call.budget is not None:
+            call.budget.held += amount
         self.made.append(call)
         return call
 
@@ -157,10 +172,9 @@ class Books(RuleBasedStateMachine):
         least = up(input_tokens * each_in + min(output, 1) * each_out)
         allowed = self.available
         if key == "budgeted":
-            left = self.most - self.spent - self.budget_held
-            if left < least:
+            if self.budget.left < least:
                 return errors.BoundReached
-            allowed = min(allowed, left)
+            allowed = min(allowed, self.budget.left)
         if up(input_tokens * each_in + output * each_out) <= allowed:
             return output, False
         if least > allowed:
@@ -179,13 +193,14 @@ class Books(RuleBasedStateMachine):
         if call.billed and target > call.output:
             each_in, each_out = PRICES[call.model]
             room = max(self.available, 0)
-            if call.bounded:
-                room = min(room, max(self.most - self.spent - self.budget_held, 0))
+            if call.budget is not None:
+                room = min(room, max(call.budget.left, 0))
             target = max(min(target, ((call.amount + room) * MICRO - call.asked.input_tokens * each_in) // each_out), call.output)
             more = max(up(call.asked.input_tokens * each_in + target * each_out) - call.amount, 0) if target > call.output else 0
             call.amount += more
             self.held += more
-            self.budget_held += more if call.bounded else 0
+            if call.budget is not None:
+                call.budget.held += more
         call.output = target
         assert covered == target
 
@@ -232,28 +247,26 @@ class Books(RuleBasedStateMachine):
         call.charged_picousd, call.charged, call.state = picos, call.charged + charge, how
         if how != "late":
             self.held -= call.amount
-            self.budget_held -= call.amount if call.bounded else 0
-        if call.bounded:
-            self.spent = max(self.spent + charge, 0)
+        if call.budget is not None:
+            call.budget.held -= call.amount if how != "late" else 0
+            call.budget.spent = max(call.budget.spent + charge, 0)
 
     @rule(key=st.sampled_from(["plain", "budgeted"]))
     def revoke(self, key: Key) -> None:
-        """A key is revoked: its next call fails, its calls under way go on; another key takes its place, with a budget of its own."""
+        """A key is revoked: its next call fails, its calls under way go on within its budget; another key takes its place, with a budget of its own."""
         view, secret = self.keys[key]
         self.own.run(keys.revoke(self.tenant.caller(), view.id))
         with pytest.raises(errors.Unauthenticated):
             self.own.run(self.process.admit(opening(secret, self.price("gratis"), input_tokens=0, max_output=0)))
-        self.keys[key] = self.own.run(self.tenant.mint(budgets=(BoundInput(Measure.MONEY, "lifetime", self.most),) if key == "budgeted" else ()))
+        self.keys[key] = self.own.run(self.tenant.mint(budgets=(BoundInput(Measure.MONEY, "lifetime", self.budget.most),) if key == "budgeted" else ()))
         if key == "budgeted":
-            self.spent = self.budget_held = 0
-            for call in self.made:
-                call.bounded = False
+            self.budget = Budget(self.budget.most)
 
     @rule(most=st.integers(0, 1500))
     def change_budget(self, most: int) -> None:
         """The budget is raised or lowered, below what is spent too."""
         self.own.run(keys.update(self.tenant.caller(), self.keys["budgeted"][0].id, KeyChanges(budgets=(BoundInput(Measure.MONEY, "lifetime", most),))))
-        self.most = most
+        self.budget.most = most
 
     @invariant()
     def the_books_say_the_same(self) -> None:
@@ -275,7 +288,7 @@ class Books(RuleBasedStateMachine):
             self.tenant.workspace_id,
             key.id,
         )
-        assert tuple(window or (0, 0)) == (self.spent, self.budget_held)
+        assert tuple(window or (0, 0)) == (self.budget.spent, self.budget.held)
         await self.own.sound()
 
     async def _account_ids(self) -> list[Any]:

@@ -14,7 +14,9 @@ from tests.support.servers import Servers
 pytestmark = pytest.mark.anyio
 
 SLOW = Rate(per_second=1, burst=20)
-"""A request a second: no test is so slow that the bucket refills by much."""
+"""A request a second: to see how long is left until the next."""
+RARE = Rate(per_second=1 / 3600, burst=20)
+"""A request an hour: no machine is so slow that the bucket refills meanwhile."""
 
 
 class Clock:
@@ -57,17 +59,16 @@ async def passes(smoother: Smoother, name: str) -> bool:
 
 
 async def test_three_processes_share_one_burst(shared: Rates) -> None:
-    """F8: far from the end each decides by itself, near it the server decides: of 3 x 30 requests in turns 20 pass, give or take what refilled meanwhile."""
+    """F8: far from the end each decides by itself, near it the server decides: of 3 x 30 requests in turns the burst passes, and at most half of it more."""
     name = uuid4().hex
-    processes = [Smoother("t", SLOW, shared) for _ in range(3)]
+    processes = [Smoother("t", RARE, shared) for _ in range(3)]
     passed = 0
     for _ in range(30):
         for process in processes:
             passed += await passes(process, name)
             await asyncio.sleep(0.01)
-    assert 20 <= passed <= 20 + 15
-    refused = [await passes(process, name) for process in processes]
-    assert not all(refused)
+    assert 20 <= passed <= 30
+    assert [await passes(process, name) for process in processes] == [False] * 3
     for process in processes:
         await process.close()
 
@@ -75,14 +76,14 @@ async def test_three_processes_share_one_burst(shared: Rates) -> None:
 async def test_at_once_the_server_grants_exactly_the_burst(shared: Rates) -> None:
     """64 requests at once over three processes that know how little is left: what the burst still holds passes, in one round for each process."""
     name = uuid4().hex
-    (stand,) = await shared.take(SLOW, [Demand(f"t:{name}", 12, 0)])
+    (stand,) = await shared.take(RARE, [Demand(f"t:{name}", 12, 0)])
     assert (stand.granted, stand.left) == (0, 8)
-    processes = [Smoother("t", SLOW, shared) for _ in range(3)]
+    processes = [Smoother("t", RARE, shared) for _ in range(3)]
     for process in processes:  # one untold request each, so that all learn where it stands
         await process.take(name)
         await process.close()
     passed = sum(await asyncio.gather(*(passes(processes[number % 3], name) for number in range(64))))
-    assert 5 <= passed <= 5 + 3
+    assert passed == 5
 
 
 async def test_the_refusal_says_when(shared: Rates) -> None:
