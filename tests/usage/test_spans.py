@@ -115,8 +115,9 @@ async def test_people_are_counted_once_across_days_and_edges() -> None:
     assert await db.fetch_value("SELECT count(DISTINCT part) FROM usage_people WHERE workspace_id = $1", workspace) == 2
     assert await db.fetch_value("SELECT max(pg_column_size(people)) FROM usage_people") < 200  # a thin set is compressed
     assert (await rollups.compare(), await rollups.strays()) == ([], 0)
-    await db.fetch("UPDATE usage_people SET people = ~people WHERE workspace_id = $1 AND kind = 0 AND used_on = $2", workspace, START.date())
-    assert await rollups.strays() == 2
+    spoil = "UPDATE usage_people SET people = ~people WHERE workspace_id = $1 AND kind = 0 AND used_on = $2 RETURNING part"
+    spoilt = await db.fetch(spoil, workspace, START.date())
+    assert await rollups.strays() == len(spoilt) > 0  # two of this day, or one: who of five gets which number is chance
     assert await rollups.strays(START.date() + DAY) == 0
 
 
