@@ -203,9 +203,10 @@ class Stripe:
         )
         return _session(made)
 
-    async def create_portal(self, customer_id: str, *, return_url: str) -> str:
+    async def create_portal(self, page_id: UUID, customer_id: str, *, return_url: str) -> str:
         """Begin a session of the customer portal."""
-        made = await _ask(self._client.v1.billing_portal.sessions.create_async({"customer": customer_id, "return_url": return_url}))
+        asked: Any = {"customer": customer_id, "return_url": return_url}
+        made = await _ask(self._client.v1.billing_portal.sessions.create_async(asked, {"idempotency_key": f"portal:{page_id}"}))
         return str(made["url"])
 
     async def find_subscription(self, subscription_id: str) -> SubscriptionFact | None:

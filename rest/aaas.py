@@ -244,7 +244,7 @@ async def _list_keys(ask: Ask[Nothing]) -> list[ListedKey]:
 
 
 async def _make_key(ask: Ask[KeyBody]) -> MadeKey:
-    key, secret = await make_key(ask.caller, ask.given.name)
+    key, secret = await make_key(ask, ask.given.name)
     return MadeKey(id=key.id, key=secret, created_at=key.created_at, name=key.name)
 
 
@@ -316,7 +316,7 @@ DOCUMENT = Document(
             refusals=(400,),
         ),
         Operation("GET", "/v1/keys", "The workspace's keys, newest first.", Nothing, list[ListedKey], _list_keys),
-        Operation("POST", "/v1/keys", "Make a key; its secret is shown this once.", KeyBody, MadeKey, _make_key, status=201, refusals=(400, 413)),
+        Operation("POST", "/v1/keys", "Make a key; its secret is shown this once.", KeyBody, MadeKey, _make_key, status=201, refusals=(400, 409, 413, 422)),
         Operation("DELETE", "/v1/keys/{id}", "Revoke a key; without effect when there is none.", Nothing, None, _delete_key, status=204),
         Operation("GET", "/v1/credits/balance", "Prepaid credit.", Nothing, CreditBalance, _balance),
         Operation(

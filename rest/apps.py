@@ -63,7 +63,7 @@ async def _list_apps(ask: Ask[Nothing]) -> list[ListedApp]:
 
 
 async def _make_app(ask: Ask[AppBody]) -> ShownApp:
-    return _shown(await registry.create(ask.caller, NewApp(ask.given.app_id, ask.given.name, ask.given.description)))
+    return _shown(await registry.create(ask.caller, NewApp(ask.given.app_id, ask.given.name, ask.given.description, ask.idempotency_key)))
 
 
 async def _show_app(ask: Ask[Nothing]) -> ShownApp:
@@ -88,7 +88,7 @@ async def _manifest_schema(ask: Ask[Nothing]) -> Reply:
 
 OPERATIONS: tuple[Operation[Any], ...] = (
     Operation("GET", "/v1/apps", "The workspace's apps, newest first.", Nothing, list[ListedApp], _list_apps),
-    Operation("POST", "/v1/apps", "Register an app.", AppBody, ShownApp, _make_app, status=201, refusals=(400, 413, 429)),
+    Operation("POST", "/v1/apps", "Register an app.", AppBody, ShownApp, _make_app, status=201, refusals=(400, 413, 422, 429)),
     Operation("GET", "/v1/apps/{appId}", "An app with its manifest.", Nothing, ShownApp, _show_app, refusals=(404,)),
     Operation("PUT", "/v1/apps/{appId}", "Change an app's details or manifest.", AppChangesBody, ShownApp, _change_app, refusals=(400, 404, 413)),
     Operation("DELETE", "/v1/apps/{appId}", "Delete an app; its id stays reserved.", Nothing, None, _delete_app, status=204, refusals=(404,)),

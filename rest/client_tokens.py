@@ -37,11 +37,11 @@ async def _make_token(ask: Ask[TokenBody]) -> MadeToken:
         except Forbidden:  # the document knows no other answer to another's app
             raise NotFound("app", path=("appId",)) from None
     offered = frozenset(model.name for model in ask.runtime.routes.offered())
-    made = await client_tokens.create(ask.caller, NewToken(app_id), ask.runtime.addresses, offered=offered)
+    made = await client_tokens.create(ask.caller, NewToken(app_id, idempotency_key=ask.idempotency_key), ask.runtime.addresses, offered=offered)
     return MadeToken(token=client_tokens.sign(ask.runtime.settings.secret.get_secret_value(), made), expires_at=made.expires_at)
 
 
 OPERATIONS: tuple[Operation[Any], ...] = (
-    Operation("POST", "/v1/client-tokens", "Make a short-lived token for a browser.", TokenBody, MadeToken, _make_token, refusals=(400, 404, 413)),
+    Operation("POST", "/v1/client-tokens", "Make a short-lived token for a browser.", TokenBody, MadeToken, _make_token, refusals=(400, 404, 409, 413, 422)),
 )
 """A part of document 0."""

@@ -42,6 +42,11 @@ class Ask(Generic[Given]):
     address: str | None = None
 
     @property
+    def idempotency_key(self) -> str | None:
+        """The client's name for what is to be done once, however often it asks."""
+        return callers.header(self.headers, b"idempotency-key")
+
+    @property
     def caller(self) -> Caller:
         """Who calls an operation that is not public."""
         assert self.who is not None, "a public operation asks for no caller"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from domain.idempotency import LONGEST_KEY
 from rest import inference
 from rest.doors import WITH_BODY, Document, Operation
 from settings import VERSION
@@ -37,6 +38,15 @@ WORKSPACE = {
     "required": False,
     "description": "Which workspace a session token means, by its UUID or its GraphQL id; the person's own without it. An API key has one.",
     "schema": {"type": "string"},
+}
+
+
+ONCE = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A name of yours for what is to be done once: a repeat with the same body gets the first answer, one with another body is refused.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
 }
 
 
@@ -95,7 +105,7 @@ def _operation(document: Document, operation: Operation[Any], path: str, schema_
         "security": [],
     }
     if not document.public:
-        told["parameters"].append(WORKSPACE)
+        told["parameters"] += [WORKSPACE, *([ONCE] if operation.method == "POST" else [])]
         told["security"] = [{"bearer": []}, *([{"apiKey": []}] if document.api_key_field else [])]
     if operation.takes:
         binary: Json = {"schema": {"type": "string", "format": "binary"}}

@@ -177,7 +177,7 @@ async def _list_keys(ask: Ask[Nothing]) -> TenantKeys:
 
 
 async def _make_key(ask: Ask[TenantKeyBody]) -> MintedKey:
-    key, secret = await make_key(ask.caller, ask.given.name, ask.given.kind, ask.given.expires_at)
+    key, secret = await make_key(ask, ask.given.name, ask.given.kind, ask.given.expires_at)
     return MintedKey(**dict(_told(key)), key=secret)
 
 
@@ -266,7 +266,7 @@ async def _checkout(ask: Ask[CheckoutBody]) -> Checkout:
 
 
 async def _portal(ask: Ask[Nothing]) -> Portal:
-    return Portal(url=await portal(ask.runtime, ask.caller))
+    return Portal(url=await portal(ask.runtime, ask.caller, ask.headers))
 
 
 DOCUMENT = Document(
@@ -275,7 +275,7 @@ DOCUMENT = Document(
     errors=TypedError,
     operations=(
         Operation("GET", "/tenant/keys", "The workspace's keys, newest first.", Nothing, TenantKeys, _list_keys),
-        Operation("POST", "/tenant/keys", "Mint a key; its secret is shown this once.", TenantKeyBody, MintedKey, _make_key, status=201, refusals=(400, 413)),
+        Operation("POST", "/tenant/keys", "Mint a key; its secret is shown this once.", TenantKeyBody, MintedKey, _make_key, status=201, refusals=(400, 409, 413, 422)),
         Operation("GET", "/tenant/keys/{id}", "One key's metadata.", Nothing, TenantKey, _find_key, refusals=(404,)),
         Operation(
             "DELETE", "/tenant/keys/{id}", "Revoke a key: its next request fails, streams under way go on.", Nothing, None, _revoke_key, status=204, refusals=(404,)
@@ -289,6 +289,6 @@ DOCUMENT = Document(
         Operation(
             "POST", "/tenant/billing/checkout", "Subscribe to a tier, at Stripe.", CheckoutBody, Checkout, _checkout, refusals=(400, 404, 409, 413, 422, 502, 503)
         ),
-        Operation("POST", "/tenant/billing/portal", "Manage cards, invoices and subscriptions, at Stripe.", Nothing, Portal, _portal, refusals=(413, 502, 503)),
+        Operation("POST", "/tenant/billing/portal", "Manage cards, invoices and subscriptions, at Stripe.", Nothing, Portal, _portal, refusals=(400, 413, 422, 502, 503)),
     ),
 )

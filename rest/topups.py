@@ -34,9 +34,9 @@ async def subscribe(runtime: Runtime, caller: Caller, headers: Headers, slug: st
     return session.url, session.id
 
 
-async def portal(runtime: Runtime, caller: Caller) -> str:
+async def portal(runtime: Runtime, caller: Caller, headers: Headers) -> str:
     """Return the address of the customer portal; raises what `domain.money.renewals.portal` raises."""
-    return await renewals.portal(caller, _processor(runtime), return_url=_return_url(runtime))
+    return await renewals.portal(caller, _processor(runtime), return_url=_return_url(runtime), idempotency_key=header(headers, b"idempotency-key"))
 
 
 def _processor(runtime: Runtime) -> Processor | None:

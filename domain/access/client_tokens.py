@@ -12,13 +12,13 @@ from uuid import UUID
 import asyncpg
 import jwt
 
-from domain import audit
+from domain import audit, idempotency
 from domain.access import end_users, keys
 from domain.access.callers import Actor, Caller, Whence
 from domain.apps import registry
 from domain.apps.addresses import Addresses
 from domain.apps.registry import AppView
-from domain.errors import Forbidden, NotFound, OutOfRange, Unauthenticated, WiderThanCaller
+from domain.errors import Forbidden, InvalidState, NotFound, OutOfRange, Unauthenticated, WiderThanCaller
 from domain.money import catalogue
 from domain.money.amounts import LARGEST_MICROUSD
 from domain.pages import Page, PageOf, cut, newest_first
@@ -49,6 +49,7 @@ class NewToken:
     seconds: int = DEFAULT_SECONDS
     spend_cap_microusd: int | None = None
     request_cap: int | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,8 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
     """Make a token. A key's own restrictions and bounds hold for every token it makes, and the token stops with the key.
 
     Without origins, models or caps of its own it has those of the app's manifest, the app's own origin among them. Raises NotFound for an
-    app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and OutOfRange. One that is not `audited`
+    app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and OutOfRange. A repeat with the same
+    idempotency key is the first token, which signed is the same text, and InvalidState once that is over. One that is not `audited`
     leaves no line in the audit log: visitors of an app are no callers.
     """
     workspace_id = caller.require(Scope.CLIENT_TOKENS_WRITE)
@@ -247,6 +249,10 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
     spend_cap = caps.get("spendCapMicrousd") if new.spend_cap_microusd is None else new.spend_cap_microusd
     request_cap = caps.get("requestCap") if new.request_cap is None else new.request_cap
     async with database.transaction():
+        if new.idempotency_key is not None:
+            first = await idempotency.claim(workspace_id, "clientTokenCreate", new.idempotency_key, _input(caller, new), token_id)
+            if first is not None:
+                return await _repeated(workspace_id, first, at=caller.at)
         if new.end_user is not None:
             await end_users.name(workspace_id, new.app_id, new.end_user, at=caller.at)
         await database.fetch(
@@ -308,6 +314,19 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
                 at=caller.at,
             )
     return made
+
+
+def _input(caller: Caller, new: NewToken) -> list[object]:
+    """What an idempotency key remembers: the request and whose it was, because a token may do what its maker may."""
+    asked = [new.app_id, new.end_user, new.allowed_origins, new.allowed_models, new.seconds, new.spend_cap_microusd, new.request_cap]
+    return [caller.actor.kind, caller.actor.id, *asked]
+
+
+async def _repeated(workspace_id: UUID, token_id: UUID, *, at: datetime) -> TokenView:
+    row = await database.fetch_row(f"{_SELECT} WHERE t.workspace_id = $1 AND t.id = $2 AND t.expires_at > $3", workspace_id, token_id, at)
+    if row is None:
+        raise InvalidState("The token that this idempotency key made is over: make another one.", state="expired", path=("idempotencyKey",))
+    return _view(row)
 
 
 def _told(made: TokenView) -> dict[str, object]:

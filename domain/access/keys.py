@@ -39,6 +39,7 @@ DEFAULT_SCOPES = frozenset(
 )
 """What a workspace key does in the documents: all of them, and nothing beyond."""
 LONGEST_GRACE_SECONDS = 604_800
+REPEAT_SECONDS = 86_400
 MOST_ENTRIES = 100
 COUNTS = (Measure.CALLS, Measure.TOKENS, Measure.CONCURRENT)
 
@@ -205,11 +206,12 @@ async def find(caller: Caller, key_id: UUID) -> KeyView:
     return found[key_id]
 
 
-async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = ()) -> tuple[KeyView, str | None]:
+async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = (), seed: bytes | None = None) -> tuple[KeyView, str | None]:
     """Make a key and return it with its secret, which is nowhere else.
 
     Models are named as the catalogue has them, or as `offered` has besides (`auto` and its like); an alias is kept as its model's own name.
-    A repeat with the same idempotency key returns the first key and no secret. Raises WiderThanCaller for more than the caller's own
+    A repeat with the same idempotency key returns the first key and no secret; with the `seed` (`secrets.seed`) that its secret was made of, the
+    secret too, for REPEAT_SECONDS, and InvalidState with another or later. Raises WiderThanCaller for more than the caller's own
     rights, NotFound for a model that there is not, InvalidInput and its kin for malformed values, IdempotencyConflict.
     """
     workspace_id = caller.require(Scope.KEYS_WRITE)
@@ -226,12 +228,14 @@ async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = ()) 
     wanted = replace(new, **await _named(new, offered))
     if minter is not None:
         wanted = _within(minter, wanted)
-    key_id, secret = uuid7(), secrets.make(wanted.mode)
+    key_id = uuid7()
+    secret = secrets.make(wanted.mode) if seed is None else secrets.remake(wanted.mode, seed, key_id)
     async with database.transaction():
         if new.idempotency_key is not None:
             first = await idempotency.claim(workspace_id, "apiKeyCreate", new.idempotency_key, _input(new), key_id)
             if first is not None:
-                return await _again(workspace_id, first), None
+                key = await _again(workspace_id, first)
+                return key, None if seed is None else _secret_again(key, seed, at=caller.at)
         await database.fetch(
             """
             INSERT INTO api_key (workspace_id, id, name, kind, mode, scopes, allowed_models, allowed_origins, allowed_addresses,
@@ -263,6 +267,14 @@ async def create(caller: Caller, new: NewKey, *, offered: Collection[str] = ()) 
     made = await database.fetch_row(f"{_SELECT} WHERE k.workspace_id = $1 AND k.id = $2", workspace_id, key_id)
     assert made is not None
     return _view(made), secret
+
+
+def _secret_again(key: KeyView, seed: bytes, *, at: datetime) -> str:
+    secret = secrets.remake(key.mode, seed, key.id)
+    if at - key.created_at > timedelta(seconds=REPEAT_SECONDS) or secrets.fingerprint(secret) not in {each.fingerprint for each in key.secrets}:
+        message = f"This idempotency key has made the key {key.id}. Its secret is told again only to the same credential, and within a day."
+        raise InvalidState(message, state=key.status.value, path=("idempotencyKey",))
+    return secret
 
 
 async def update(caller: Caller, key_id: UUID, changes: KeyChanges, *, offered: Collection[str] = ()) -> KeyView:

@@ -5,9 +5,13 @@ of randomness make SHA-256 the right hash; a slow one would only be a lever for 
 """
 
 import hashlib
+import hmac
 import re
 import secrets as random
 import zlib
+from uuid import UUID
+
+import msgspec
 
 from models.enums import ApiKeyMode
 
@@ -28,6 +32,19 @@ def base62(number: int, width: int) -> str:
 def make(mode: ApiKeyMode) -> str:
     """Make a new secret."""
     body = f"tg_{mode.value}_" + "".join(random.choice(ALPHABET) for _ in range(30))
+    return body + base62(zlib.crc32(body.encode()), 6)
+
+
+def seed(installation: str, credential: str, idempotency_key: str) -> bytes:
+    """Return what a secret can be made of again by who shows the same credential and idempotency key, at this installation, and by nobody else."""
+    said = msgspec.json.encode([credential, idempotency_key])
+    return hmac.new(installation.encode(), b"tallygate key made again 1\0" + said, hashlib.sha256).digest()
+
+
+def remake(mode: ApiKeyMode, seed: bytes, key_id: UUID) -> str:
+    """Make the secret of a key that comes of a seed: the same each time, as hard to guess as any, and nowhere stored."""
+    number = int.from_bytes(hmac.digest(seed, key_id.bytes, "sha512"))
+    body = f"tg_{mode.value}_" + base62(number % 62**30, 30)
     return body + base62(zlib.crc32(body.encode()), 6)
 
 

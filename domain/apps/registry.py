@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from domain import audit
+from domain import audit, idempotency
 from domain.access import keys, limits, workspaces
 from domain.access.callers import Actor, Caller
 from domain.access.keys import COUNTS, UNSET, Unset
@@ -64,6 +64,7 @@ class NewApp:
     slug: str
     name: str
     description: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +225,9 @@ async def id_of(caller: Caller, slug: str) -> UUID:
 
 
 async def create(caller: Caller, new: NewApp) -> AppView:
-    """Register an app, with a daily cap and a limit for each address, which its owner may change.
+    """Register an app, with a daily cap and a limit for each address, which its owner may change; the same idempotency key registers it once.
 
-    Raises InvalidInput and its kin for malformed values, Taken with free names for one that is somebody's or reserved, QuotaReached when the
+    Raises IdempotencyConflict, InvalidInput and its kin for malformed values, Taken with free names for one that is somebody's or reserved, QuotaReached when the
     plan allows no more apps.
     """
     workspace_id = caller.require(Scope.APPS_WRITE)
@@ -236,6 +237,10 @@ async def create(caller: Caller, new: NewApp) -> AppView:
         raise await _taken(new.slug)
     app_id = uuid7()
     async with database.transaction():
+        if new.idempotency_key is not None:
+            first = await idempotency.claim(workspace_id, "appCreate", new.idempotency_key, [new.slug, new.name, new.description], app_id)
+            if first is not None:
+                return await _again(workspace_id, first)
         await plans.make_room_for_app(workspace_id, at=caller.at)
         took = await database.fetch_row(
             """

@@ -223,8 +223,8 @@ class Processor(Protocol):
     ) -> SessionFact:
         """Begin a page to subscribe at, once for each of our pages."""
 
-    async def create_portal(self, customer_id: str, *, return_url: str) -> str:
-        """Return the address of a page where a customer manages cards, invoices and subscriptions."""
+    async def create_portal(self, page_id: UUID, customer_id: str, *, return_url: str) -> str:
+        """Return the address of a page where a customer manages cards, invoices and subscriptions, once for each of our pages."""
 
     async def find_subscription(self, subscription_id: str) -> SubscriptionFact | None:
         """Read a subscription as it is now."""

@@ -112,13 +112,21 @@ async def sync(processor: Processor) -> list[tuple[str, str]]:
     return [(tier.slug, await price_of(processor, tier)) for tier in await tiers.listed() if tier.price_cents > 0]
 
 
-async def portal(caller: Caller, processor: Processor | None, *, return_url: str) -> str:
-    """Return the address of Stripe's customer portal. Raises PaymentsDisabled, ProcessorFailed."""
+async def portal(caller: Caller, processor: Processor | None, *, return_url: str, idempotency_key: str | None = None) -> str:
+    """Return the address of Stripe's customer portal; the same key gives the first one again, for as long as Stripe remembers it.
+
+    Raises IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
+    """
     workspace_id = caller.require(Scope.BILLING_WRITE)
     cashier = topups.enabled(processor)
+    page_id = uuid7()
     async with database.transaction():
-        await audit.note(caller.actor, "billing.portal", ("Workspace", workspace_id), None, workspace_id=workspace_id, at=caller.at)
-    return await cashier.create_portal(await topups.customer_of(cashier, workspace_id), return_url=return_url)
+        first = None
+        if idempotency_key is not None:
+            first = await idempotency.claim(workspace_id, "billingPortalCreate", idempotency_key, [return_url], page_id)
+        if first is None:
+            await audit.note(caller.actor, "billing.portal", ("Workspace", workspace_id), None, workspace_id=workspace_id, at=caller.at)
+    return await cashier.create_portal(first or page_id, await topups.customer_of(cashier, workspace_id), return_url=return_url)
 
 
 async def change(

@@ -11,9 +11,11 @@ import pytest
 from graphql import build_schema, get_named_type
 
 from clients.issuers import local_session
+from domain.access import secrets
 from embedded.stripe import billing as plans
 from embedded.stripe import payments as bank
 from models import database
+from rest.routes import PUBLISHED
 from schema import ids
 from tests.conftest import SECRET
 from tests.payments.lives import Till
@@ -26,17 +28,22 @@ pytestmark = pytest.mark.anyio
 
 Counter = tuple[httpx2.AsyncClient, Till]
 
-REST: list[tuple[str, dict[str, object], dict[str, object]]] = [
+REST: list[tuple[str, dict[str, object], dict[str, object] | None]] = [
     ("/v1/credits/checkout", {"amountUsd": 10}, {"amountUsd": 11}),
     ("/tenant/billing/topup", {"amount_usd": 10.5}, {"amount_usd": 10.51}),
     ("/tenant/billing/checkout", {"tier": "pro"}, {"tier": "max"}),
+    ("/tenant/billing/portal", {}, None),
+    ("/v1/keys", {"name": "ci"}, {"name": "cd"}),
+    ("/tenant/keys", {"name": "ci", "kind": "subscription"}, {"name": "ci"}),
+    ("/v1/client-tokens", {}, {"appId": "$app"}),
+    ("/v1/apps", {"appId": "$new", "name": "App"}, {"appId": "$new", "name": "Another"}),
     (
         "/usage",
         {"api_name": "llm_query", "endpoint": "/chat", "units_used": 346, "cost_usd": 0.0043, "api_key_used": "x"},
         {"api_name": "llm_query", "endpoint": "/chat", "units_used": 347, "cost_usd": 0.0043, "api_key_used": "x"},
     ),
 ]
-"""Path, a body, and another body."""
+"""Path, a body, and another body where there is one. $app is an app that there is, $new the name of none."""
 
 # the mutation with its whole selection; what is asked first; what is asked otherwise. $w, $pro, $max, $topUp, $subscription, $app are put in.
 GRAPHQL: dict[str, tuple[str, str, str]] = {
@@ -80,7 +87,7 @@ TESTS = Path(__file__).parents[1]
 
 async def _rows(of: Tenant) -> dict[str, int]:
     """How much there is of everything that a door can make in a workspace."""
-    tables = ("top_up", "transfer", "refund", "subscription", "credit_grant", "export", "usage_event", "api_key", "stripe_object", "audit_event")
+    tables = ("top_up", "transfer", "refund", "subscription", "credit_grant", "export", "usage_event", "api_key", "app", "client_token", "stripe_object", "audit_event")
     found = {}
     for table in tables:
         found[table] = await database.fetch_value(f'SELECT count(*) FROM "{table}" WHERE workspace_id = $1', of.workspace_id)
@@ -88,23 +95,73 @@ async def _rows(of: Tenant) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("path", "body", "other"), REST, ids=[path for path, _, _ in REST])
-async def test_a_key_over_rest(counter: Counter, path: str, body: dict[str, object], other: dict[str, object]) -> None:
-    """F32: the same `Idempotency-Key` and body give the first answer, whole; another body is refused in the door's shape, and nothing more is made."""
+async def test_a_key_over_rest(counter: Counter, path: str, body: dict[str, object], other: dict[str, object] | None) -> None:
+    """F32: the same `Idempotency-Key` and body give the first answer, whole, secrets too; another body is refused in the door's shape; nothing more is made."""
     client, _ = counter
     customer = await tenant(credit_microusd=1_000_000)
     bearer = {"Authorization": f"Bearer {await operator_key(customer)}", "Idempotency-Key": "once"}
+    if path == "/v1/apps":
+        body, other = ({**each, "appId": f"a-{customer.workspace_id}"} for each in (body, other or {}))
+    if other == {"appId": "$app"}:
+        app = (await client.post("/v1/apps", json={"appId": f"a-{customer.workspace_id}", "name": "App"}, headers=bearer)).json()
+        other = {"appId": app["appId"]}
     first = await client.post(path, json=body, headers=bearer)
     assert first.status_code in (200, 201), first.text
     made = await _rows(customer)
     again = await client.post(path, json=body, headers=bearer)
     assert (again.status_code, again.json()) == (first.status_code, first.json())
-    refused = await client.post(path, json=other, headers=bearer)
-    assert refused.status_code == 422
-    assert set(refused.json()) <= {"error", "message", "detail"}
-    assert "idempotency key was used before" in refused.text
+    if other is not None:
+        refused = await client.post(path, json=other, headers=bearer)
+        assert refused.status_code == 422
+        assert set(refused.json()) <= {"error", "message", "detail"}
+        assert "idempotency key was used before" in refused.text
     for key in ("", "x" * 241):
         assert (await client.post(path, json=body, headers={**bearer, "Idempotency-Key": key})).status_code in (400, 422), key
     assert await _rows(customer) == made
+
+
+async def test_every_post_takes_a_key(counter: Counter) -> None:
+    """F32: every documented POST that a caller may make is tried above, or makes a deployment, which has a test of its own; the description says so."""
+    client, _ = counter
+    posts = {operation.path for document in PUBLISHED for operation in document.operations if operation.method == "POST"}
+    assert posts == {*(path for path, _, _ in REST), "/v1/apps/{appId}/deploy"}
+    described = (await client.get("/openapi.json")).json()["paths"]
+    for path in posts:
+        assert "Idempotency-Key" in {each["name"] for each in described[path]["post"]["parameters"]}, path
+
+
+@pytest.mark.parametrize("path", ["/v1/keys", "/tenant/keys"])
+async def test_a_secret_is_told_again_to_nobody_else(counter: Counter, path: str) -> None:
+    """A repeat by another caller, after a day, or of what GraphQL made is 409 without a secret; the key itself works."""
+    client, _ = counter
+    customer = await tenant()
+    once = {"Idempotency-Key": "once"}
+    made = (await client.post(path, json={"name": "ci"}, headers={**customer.bearer, **once})).json()
+    assert secrets.well_formed(made["key"])
+    assert (await client.get("/tenant/credits", headers={"Authorization": f"Bearer {made['key']}"})).status_code == 200
+    other = {"Authorization": f"Bearer {await operator_key(customer)}", **once}
+    refused = await client.post(path, json={"name": "ci"}, headers=other)
+    assert (refused.status_code, made["key"] in refused.text, made["id"] in refused.text) == (409, False, True)
+    await database.fetch("UPDATE api_key SET created_at = created_at - interval '1 day' WHERE workspace_id = $1 AND name = 'ci'", customer.workspace_id)
+    refused = await client.post(path, json={"name": "ci"}, headers={**customer.bearer, **once})
+    assert (refused.status_code, made["key"] in refused.text) == (409, False)
+    await ask(client, customer, 'mutation { apiKeyCreate(input: { name: "cd", idempotencyKey: "graph" }) { apiKey { id } } }')
+    assert (await client.post(path, json={"name": "cd"}, headers={**customer.bearer, "Idempotency-Key": "graph"})).status_code == 409
+    assert await database.fetch_value("SELECT count(*) FROM api_key WHERE workspace_id = $1 AND name IN ('ci', 'cd')", customer.workspace_id) == 2
+
+
+async def test_a_token_is_told_again_to_its_maker(counter: Counter) -> None:
+    """Another key of the workspace, which may do less, does not get the first one's token by its idempotency key; nor is one told that is over."""
+    client, _ = counter
+    customer = await tenant()
+    headers = {**customer.bearer, "Idempotency-Key": "once"}
+    made = await client.post("/v1/client-tokens", json={}, headers=headers)
+    assert (await client.post("/v1/client-tokens", json={}, headers=headers)).json() == made.json()
+    _, narrow = await customer.mint(name="narrow")
+    refused = await client.post("/v1/client-tokens", json={}, headers={**headers, "Authorization": f"Bearer {narrow}"})
+    assert (refused.status_code, "token" in refused.json()) == (422, False)
+    await database.fetch("UPDATE client_token SET expires_at = clock_timestamp() WHERE workspace_id = $1", customer.workspace_id)
+    assert (await client.post("/v1/client-tokens", json={}, headers=headers)).status_code == 409
 
 
 async def _world(client: httpx2.AsyncClient, till: Till, customer: Tenant) -> dict[str, str]:
