@@ -59,11 +59,12 @@ class Refund(Model):
 
 
 class Dispute(Model):
-    """A payment contested at the customer's bank."""
+    """A payment contested at the customer's bank: a top-up's, or an invoice's."""
 
     id = fields.UUIDField(primary_key=True, default=uuid7)
     workspace_id = fields.UUIDField()
-    top_up_id = fields.UUIDField()
+    top_up_id = fields.UUIDField(null=True)
+    invoice_id = fields.UUIDField(null=True)
     stripe_dispute_id = fields.CharField(max_length=255)
     amount_microusd = fields.BigIntField()
     status = fields.CharEnumField(DisputeStatus, max_length=12)

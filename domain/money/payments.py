@@ -27,6 +27,9 @@ KEYS_LIVE = timedelta(hours=20)
 SOON, LATER, SELDOM = timedelta(minutes=2), timedelta(hours=1), timedelta(hours=6)
 MOST_LOOKS = 20
 
+STAGES = (DisputeStatus.INQUIRY, DisputeStatus.OPEN, DisputeStatus.LOST, DisputeStatus.WON)
+"""How a dispute goes on: a reading that another overtook takes nothing back."""
+
 log = structlog.get_logger()
 
 
@@ -255,14 +258,15 @@ async def _book(workspace_id: UUID, top_up_id: UUID, payment: PaymentFact) -> No
     for refund in payment.refunds:
         await _book_refund(workspace_id, top_up_id, refund, ours)
     for dispute in payment.disputes:
-        await _book_dispute(workspace_id, top_up_id, dispute, ours)
+        await _book_dispute(workspace_id, dispute, ours, top_up_id=top_up_id)
 
 
-async def book_sale(workspace_id: UUID, payment: PaymentFact) -> None:
+async def book_sale(workspace_id: UUID, invoice_id: UUID, payment: PaymentFact) -> None:
     """Post every movement of a payment that buys no credit, a subscription's, in the open transaction: into revenue, and out of it again.
 
-    What is booked only grows, each movement once, so that it does not matter which of two readings comes last.
+    What is booked only grows, each movement once, so that it does not matter which of two readings comes last. A dispute stops all spending, as a top-up's does.
     """
+    await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)
     ours = LedgerAccountKind.REVENUE if payment.currency == USD else LedgerAccountKind.SUSPENSE
     if payment.received_cents > 0:
         await _post(workspace_id, TransferKind.SUBSCRIPTION, payment.id, LedgerAccountKind.PAYMENTS, ours, payment.received_cents, None)
@@ -274,7 +278,8 @@ async def book_sale(workspace_id: UUID, payment: PaymentFact) -> None:
         if refund.returned is not None:
             await _return_refund(workspace_id, refund.id, refund, ours)
     for dispute in payment.disputes:
-        await _move_dispute(workspace_id, dispute, ours)
+        await _book_dispute(workspace_id, dispute, ours, invoice_id=invoice_id)
+    await _freeze(workspace_id)
 
 
 async def _post(workspace_id: UUID, kind: TransferKind, ref: str, debit: LedgerAccountKind, credit: LedgerAccountKind, cents: int, reason: str | None) -> None:
@@ -353,14 +358,17 @@ def _refund_status(refund: RefundFact) -> RefundStatus:
     return {"succeeded": RefundStatus.SUCCEEDED, "failed": RefundStatus.FAILED, "canceled": RefundStatus.CANCELLED}.get(refund.status, RefundStatus.PENDING)
 
 
-async def _book_dispute(workspace_id: UUID, top_up_id: UUID, dispute: DisputeFact, ours: LedgerAccountKind) -> None:
+async def _book_dispute(
+    workspace_id: UUID, dispute: DisputeFact, ours: LedgerAccountKind, *, top_up_id: UUID | None = None, invoice_id: UUID | None = None
+) -> None:
     status = _dispute_status(dispute)
     await database.fetch(
         """
-        INSERT INTO dispute (workspace_id, id, top_up_id, stripe_dispute_id, amount_microusd, status, reason, created_at, closed_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
+        INSERT INTO dispute (workspace_id, id, top_up_id, invoice_id, stripe_dispute_id, amount_microusd, status, reason, created_at, closed_at)
+        VALUES ($1, $2, $3, $10, $4, $5, $6, $7, $8, CASE WHEN $9 THEN clock_timestamp() END)
             ON CONFLICT (workspace_id, stripe_dispute_id) DO UPDATE
                SET status = excluded.status, closed_at = CASE WHEN $9 THEN coalesce(dispute.closed_at, clock_timestamp()) END
+             WHERE array_position($11::text[], excluded.status::text) >= array_position($11::text[], dispute.status::text)
         """,
         workspace_id,
         uuid7(),
@@ -371,6 +379,8 @@ async def _book_dispute(workspace_id: UUID, top_up_id: UUID, dispute: DisputeFac
         dispute.reason[:100],
         dispute.created_at,
         status in (DisputeStatus.WON, DisputeStatus.LOST),
+        invoice_id,
+        [each.value for each in STAGES],
     )
     await _move_dispute(workspace_id, dispute, ours)
 
@@ -395,12 +405,12 @@ def _dispute_status(dispute: DisputeFact) -> DisputeStatus:
 
 
 async def _freeze(workspace_id: UUID) -> None:
-    """Stop all spending while a dispute has taken money, until it is won or a payment comes after it."""
+    """Stop all spending while a dispute has taken money, until it is won or a top-up comes after it."""
     await database.fetch(
         """
         UPDATE workspace SET frozen_at = f.since
           FROM (SELECT min(d.created_at) AS since FROM dispute d WHERE d.workspace_id = $1 AND d.status IN ('open', 'lost')
-                   AND NOT EXISTS (SELECT FROM top_up t WHERE t.workspace_id = $1 AND t.status = 'fulfilled' AND t.id <> d.top_up_id
+                   AND NOT EXISTS (SELECT FROM top_up t WHERE t.workspace_id = $1 AND t.status = 'fulfilled' AND t.id IS DISTINCT FROM d.top_up_id
                                       AND t.credited_microusd > 0 AND t.paid_at >= d.created_at)) f
          WHERE id = $1 AND frozen_at IS DISTINCT FROM f.since
         """,

@@ -287,7 +287,7 @@ async def _look_at_sale(processor: Processor, workspace_id: UUID, invoice_id: UU
         return
     async with database.transaction():
         await topups.enter(payment.id, topups.SALE, workspace_id, invoice_id)
-        await payments.book_sale(workspace_id, payment)
+        await payments.book_sale(workspace_id, invoice_id, payment)
 
 
 async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> UUID:

@@ -308,8 +308,8 @@ async def disputes_of(workspace_id: UUID, top_up_ids: Sequence[UUID]) -> dict[UU
 
 
 async def find_dispute(workspace_id: UUID, dispute_id: UUID) -> DisputeView:
-    """Return a dispute of a workspace; raises NotFound."""
-    row = await database.fetch_row("SELECT * FROM dispute WHERE workspace_id = $1 AND id = $2", workspace_id, dispute_id)
+    """Return a dispute of a workspace's top-up; raises NotFound."""
+    row = await database.fetch_row("SELECT * FROM dispute WHERE workspace_id = $1 AND id = $2 AND top_up_id IS NOT NULL", workspace_id, dispute_id)
     if row is None:
         raise NotFound("dispute", path=("id",))
     return _dispute(row)

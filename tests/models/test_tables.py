@@ -143,6 +143,8 @@ CONSTRAINTS = {
     ("auto_top_up", "CHECK ((cooldown_seconds >= 60))"),
     ("dispute", "PRIMARY KEY (workspace_id, id)"),
     ("dispute", "FOREIGN KEY (workspace_id, top_up_id) REFERENCES top_up(workspace_id, id)"),
+    ("dispute", "FOREIGN KEY (workspace_id, invoice_id) REFERENCES invoice(workspace_id, id)"),
+    ("dispute", "CHECK ((num_nonnulls(top_up_id, invoice_id) = 1))"),
     ("dispute", "UNIQUE (workspace_id, stripe_dispute_id)"),
     ("dispute", "CHECK ((amount_microusd > 0))"),
     ("invoice", "PRIMARY KEY (workspace_id, id)"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from domain.errors import NotFound
 from domain.money import entries, events, renewals, topups
 from embedded.stripe import billing
 from embedded.stripe import payments as bank
@@ -45,8 +46,13 @@ def _disputed_and_won(account: Account) -> None:
     bank.close_dispute(account, bank.open_dispute(account, _payment(account))["id"], won=True)
 
 
-LIVES: dict[Callable[[Account], None], int] = {_paid: 1_000, _refunded: 600, _refund_that_came_back: 1_000, _disputed: 0, _disputed_and_won: 1_000}
+def _disputed_and_lost(account: Account) -> None:
+    bank.close_dispute(account, bank.open_dispute(account, _payment(account))["id"], won=False)
+
+
+LIVES: dict[Callable[[Account], None], int] = {_paid: 1_000, _refunded: 600, _refund_that_came_back: 1_000, _disputed: 0, _disputed_and_lost: 0, _disputed_and_won: 1_000}
 """What happens to the payment of a subscription at $10, and the revenue in cents that is left of it."""
+DISPUTES: dict[Callable[[Account], None], str] = {_disputed: "open", _disputed_and_lost: "lost", _disputed_and_won: "won"}
 
 
 async def _heard(till: Till, life: Callable[[Account], None], told: Callable[[list[Json]], list[Json]] | None) -> tuple[Tenant, Books]:
@@ -68,7 +74,9 @@ async def test_what_a_subscription_brings_in(till: Till, life: Callable[[Account
     customer, wanted = await _heard(till, life, lambda told: told)
     assert total(wanted, "revenue") == LIVES[life] * CENT == till.moved() - before
     assert -total(wanted, "payments") - total(wanted, "disputes") == till.moved() - before - (till.fees() - fees)
-    assert (total(wanted, "cash"), wanted.frozen, wanted.refunds, wanted.disputes) == (0, False, (), ())
+    disputes = ((DISPUTES[life], 1_000 * CENT),) if life in DISPUTES else ()
+    assert (total(wanted, "cash"), wanted.refunds, wanted.disputes) == (0, (), disputes)
+    assert wanted.frozen is (DISPUTES.get(life, "won") != "won")
     assert wanted.transfers[-1][0] == "subscription"
     ways: list[Callable[[list[Json]], list[Json]] | None] = [lambda told: shuffle.sample(told * 2, k=2 * len(told)), None]
     customers = [customer]
@@ -78,6 +86,30 @@ async def test_what_a_subscription_brings_in(till: Till, life: Callable[[Account
         customers.append(again)
     await read(till, minutes_later=20)
     assert await alarms(*customers) == {}
+
+
+async def test_a_disputed_subscription_stops_spending_until_the_next_top_up(till: Till) -> None:
+    """F23: a subscription's dispute freezes as a top-up's does, whatever credit there is; it takes no credit, and the next top-up ends the freeze."""
+    customer, _ = await subscribed(till, SMALL)
+    await till.hear()
+    payment = _payment(till.account)
+    first = await till.begin(customer, 2_000)
+    bank.pay(till.account, str(first.session_id))
+    await till.hear()
+    till.account.offset_seconds += 60
+    bank.open_dispute(till.account, payment)
+    await till.hear()
+    assert (await books(customer)).frozen
+    assert (await customer.balance()).cash == 2_000 * CENT
+    till.account.offset_seconds += 60
+    second = await till.begin(customer, 1_000)
+    bank.pay(till.account, str(second.session_id))
+    await till.hear()
+    assert not (await books(customer)).frozen
+    assert (await customer.balance()).available == 3_000 * CENT
+    dispute = await database.fetch_value("SELECT id FROM dispute WHERE workspace_id = $1", customer.workspace_id)
+    with pytest.raises(NotFound):
+        await topups.find_dispute(customer.workspace_id, dispute)
 
 
 async def test_a_renewal_an_upgrade_and_a_card_that_says_no(till: Till) -> None:
