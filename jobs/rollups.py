@@ -5,6 +5,7 @@ from typing import Any
 
 import structlog
 
+from domain.access import client_tokens
 from domain.usage import partitions, rollups
 from runtime import Runtime
 
@@ -39,8 +40,11 @@ async def make_partitions(ctx: dict[str, Any]) -> None:
 
 
 async def retire_calls(ctx: dict[str, Any]) -> None:
-    """Let calls go that are kept long enough; to run once a night, in any number of processes."""
+    """Let calls go that are kept long enough, and then client tokens that are over; to run once a night, in any number of processes."""
     runtime: Runtime = ctx["runtime"]
     gone = await partitions.retire(datetime.now(UTC), runtime.settings.calls_kept_days)
     if gone:
         log.info("calls let go", months_and_events=gone)
+    tokens = await client_tokens.retire(datetime.now(UTC))
+    if tokens:
+        log.info("client tokens let go", tokens=tokens)

@@ -29,6 +29,7 @@ from models.ids import uuid7
 SHORTEST_SECONDS, DEFAULT_SECONDS, LONGEST_SECONDS = 300, 600, 900
 LARGEST_REQUEST_CAP = 1_000_000
 MOST_ORIGINS = 100
+RETIRED_AT_ONCE = 2_000
 SUBJECT = "client_token"
 """How the table of bounds names a token."""
 ISSUER, AUDIENCE, ALGORITHM = "tallygate", "tallygate-inference", "HS256"
@@ -386,6 +387,17 @@ async def _revoke(caller: Caller, column: str, value: UUID | str, subject: audit
     return len(rows)
 
 
+async def retire(at: datetime) -> int:
+    """Let tokens go that were over a day before `at`, and return how many: those that were used when the calls that name them are gone, the others at once.
+
+    Any process may do it at any time, and may die over it.
+    """
+    gone = 0
+    while some := int(await database.fetch_value("SELECT retire_tokens_1($1, $2)", at, RETIRED_AT_ONCE)):
+        gone += some
+    return gone
+
+
 async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, TokenView]:
     """Return those of the workspace's tokens that have these ids, by id."""
     rows = await database.fetch(f"{_SELECT} WHERE t.workspace_id = $1 AND t.id = ANY ($2)", caller.require(Scope.APPS_READ), list(ids))
@@ -420,7 +432,7 @@ async def count(caller: Caller, app_id: UUID) -> int:
 
 async def _again(workspace_id: UUID, token_id: UUID) -> TokenView:
     row = await database.fetch_row(f"{_SELECT} WHERE t.workspace_id = $1 AND t.id = $2", workspace_id, token_id)
-    assert row is not None, "tokens are never deleted"
+    assert row is not None, "it was made just now"
     return _view(row)
 
 

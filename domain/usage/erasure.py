@@ -23,7 +23,7 @@ async def erase(caller: Caller, end_user_id: UUID) -> None:
     async with database.transaction():
         await database.fetch("SET LOCAL statement_timeout = '30min'")  # it looks at every event of the workspace
         name = f"{ERASED}{uuid4().hex}"
-        result = await database.fetch_value("SELECT erase_1($1, $2, $3, $4)", workspace_id, end_user_id, name, caller.at)
+        result = await database.fetch_value("SELECT erase_2($1, $2, $3, $4)", workspace_id, end_user_id, name, caller.at)
         if result == "unknown":
             if await _forgotten(workspace_id, end_user_id):
                 return

@@ -94,3 +94,32 @@ async def test_what_is_out_of_range_makes_no_token(books: None) -> None:
     with pytest.raises(MissingScope):
         await client_tokens.create(as_key(of, Scope.CLIENT_TOKENS_WRITE), NewToken(), SITES)
     assert await database.fetch_value("SELECT count(*) FROM client_token WHERE workspace_id = $1", of.workspace_id) == 0
+
+
+async def test_tokens_that_are_over_are_let_go(served: Served) -> None:
+    """A day after its end one that was never used goes, with its caps; one that was used goes with the calls that name it; one that works, or has work, stays."""
+    of = await tenant()
+    now = datetime.now(UTC)
+    made = {name: (await client_tokens.create(as_key(of), NewToken(spend_cap_microusd=5), SITES)).id for name in ("works", "unused", "used", "busy")}
+    for name in ("used", "busy"):
+        counts = (0, 1) if name == "busy" else (1, 0)
+        window = "INSERT INTO bound_window (workspace_id, bound_id, scope, spent, held) SELECT workspace_id, id, '', $2, $3 FROM bound WHERE subject_id = $1"
+        await database.fetch(window, made[name], *counts)
+    old = "UPDATE client_token SET created_at = created_at - interval '2 days', expires_at = expires_at - interval '2 days' WHERE workspace_id = $1 AND id <> $2"
+    await database.fetch(old, of.workspace_id, made["works"])
+
+    async def left() -> set[str]:
+        await client_tokens.retire(now)
+        rows = await database.fetch("SELECT id FROM client_token WHERE workspace_id = $1", of.workspace_id)
+        caps = await database.fetch("SELECT subject_id FROM bound WHERE workspace_id = $1 AND subject_kind = 'client_token'", of.workspace_id)
+        assert sorted(row["subject_id"] for row in caps) == sorted(2 * [row["id"] for row in rows])
+        names = {id_: name for name, id_ in made.items()}
+        return {names[row["id"]] for row in rows}
+
+    assert await left() == {"works", "used", "busy"}
+    sums = await database.fetch("SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'usage_retired' AND data_type IN ('bigint', 'numeric')")
+    names = ", ".join(row["name"] for row in sums)
+    await database.fetch(
+        f"INSERT INTO usage_retired (workspace_id, mode, before, {names}) VALUES ($1, 'live', $2{', 0' * len(sums)})", of.workspace_id, now
+    )
+    assert await left() == {"works", "busy"}

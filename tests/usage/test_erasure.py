@@ -121,7 +121,7 @@ async def test_erasing_twice_changes_nothing_more() -> None:
 async def test_an_erasure_that_dies_leaves_all_as_it_was(database: str) -> None:
     """The session is killed while it waits for the workspace's lock, with every row already rewritten: the name stands as before, and the next try is whole.
 
-    Meanwhile reads are exact and never see a part of it."""
+    Meanwhile reads are exact and never see a part of it; and who holds that lock gets the end user's row too, as `walletAdjust` asks for both: no deadlock."""
     workspace, person = await workspace_with(NAME)
     before, tables = await measured(workspace), await standing(NAME)
     other = await asyncpg.connect(database)
@@ -133,6 +133,7 @@ async def test_an_erasure_that_dies_leaves_all_as_it_was(database: str) -> None:
     while (pid := await db.fetch_value(waiting)) is None:
         await asyncio.sleep(0.01)
     assert (await measured(workspace), await standing(NAME)) == (before, tables)
+    await other.execute("SELECT FROM end_user WHERE workspace_id = $1 AND id = $2 FOR UPDATE NOWAIT", workspace, person)
     await db.fetch("SELECT pg_terminate_backend($1)", pid)
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await erasing
