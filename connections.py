@@ -34,9 +34,6 @@ MOST_WAITING_OF_AN_ADDRESS: Final = 256
 """How many connections of one address may be without a whole request, however old: a farm of builds behind one address opens hundreds at once, and a
 busy machine takes more than a second to hear them all. Beyond that the oldest goes, once it has had YOUNG_SECONDS."""
 YOUNG_SECONDS: Final = 1.0
-MOST_FIELDS_KNOWN: Final = 4096
-LARGEST_FIELDS_KNOWN_BYTES: Final = 2048
-"""How many heads' fields, and how large ones, are known with what the parser made of them: a browser sends the same with many requests for files."""
 LOOK_SECONDS: Final = 1.0
 
 SECONDS: Final = {"head": HEADER_SECONDS, "body": BODY_SECONDS, "unread": UNREAD_SECONDS}
@@ -146,11 +143,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return parsed.ipv4_mapped or parsed if isinstance(parsed, ipaddress.IPv6Address) else parsed
 
 
-def _is_end_of_head(data: bytes) -> bool:
-    """Tell whether what follows a request's first line is the rest of a head and nothing else, of lines that all end in CR LF."""
-    return len(data) <= LARGEST_FIELDS_KNOWN_BYTES and data.find(b"\r\n\r\n") == len(data) - 4 and data.count(b"\n") == data.count(b"\r\n")
-
-
 class Waiting:
     """The connections of a process that owe something: a head, a body, or taking what was written. One look a second for all of them.
 
@@ -201,12 +193,10 @@ class Connection(HttpToolsProtocol):
     seconds: Mapping[str, float]
     straight: Straight | None
     at_once: AtOnce | None
-    fields: dict[bytes, list[Field]]
 
     address: str | None = None
     _exchange: Exchange | None = None
     _answered = False
-    _begun: bytes | None = None
     _idle_since: float | None = None
     _known: tuple[bytes, list[Field], Door] | None = None
     _trusted = False
@@ -304,11 +294,6 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
-        self._begun = None
-        if self.at_once is not None and not self._in_head and not self._in_body:
-            if self._answers_again(self.at_once, data):
-                return
-            self._begun = data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -424,39 +409,14 @@ class Connection(HttpToolsProtocol):
         found = at_once(method, self.url, self.headers)
         if found is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
-        line, _, rest = (self._begun or b"").partition(b"\r\n")
-        if line == b"%b %b HTTP/1.1" % (method, self.url) and _is_end_of_head(rest):
-            if len(self.fields) >= MOST_FIELDS_KNOWN:
-                self.fields.clear()
-            self.fields[rest] = self.headers
-        self._write(*found)
-        self._answered = True
-        return True
-
-    def _answers_again(self, at_once: AtOnce, data: bytes) -> bool:
-        """Answer a request without parsing it: all of what came between two requests, with fields that the parser has seen, and a target answered before."""
-        line, _, rest = data.partition(b"\r\n")
-        known, cycle = self.fields.get(rest), self.cycle
-        if known is None or (cycle is not None and not cycle.response_complete) or self._stalled:
-            return False
-        method, _, target = line.partition(b" ")
-        if method not in (b"GET", b"HEAD") or not target.endswith(b" HTTP/1.1"):
-            return False
-        found = at_once(method, target[:-9], known)
-        if found is None:
-            return False
-        self._requests += 1
-        self._write(*found)
-        self.on_response_complete()
-        self._note()
-        return True
-
-    def _write(self, head: bytes, body: bytes) -> None:
+        head, body = found
         head = b"".join((head, *(b"%b: %b\r\n" % field for field in self.server_state.default_headers), b"\r\n"))
         if len(body) <= LARGEST_JOINED_BYTES:
             self.transport.write(head + body)
         else:
             self.transport.writelines((head, body))
+        self._answered = True
+        return True
 
     def _goes_straight(self) -> bool:
         """Let a door have the request without ASGI, where there is one for it and the request is of the plainest shape; anything unusual takes the long way.
@@ -571,6 +531,5 @@ def guarded(
         "seconds": seconds,
         "straight": None if straight is None else staticmethod(straight),
         "at_once": None if at_once is None else staticmethod(at_once),
-        "fields": {},
     }
     return type("GuardedConnection", (Connection,), own)
