@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from exchanges import Door, Exchange, Field
+from proxy.requests import CUT
 
 HEADER_SECONDS: Final = 10.0
 """How long a request's head may take, from its first byte, or from the connection's beginning."""
@@ -400,6 +401,15 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()  # makes the scope, around a list of its own
         self.url, self.expect_100_continue, self.headers = url, expect, headers
         self.scope["headers"] = headers
+        self.scope[CUT] = self.cut  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys of its own
+
+    def cut(self) -> None:
+        """Close after what was written, in the middle of an answer."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
 
     def _answers_at_once(self, at_once: AtOnce) -> bool:
         """Write the answer to a request where there is one already, given before to the same head by the long way, which has proved it."""

@@ -102,6 +102,12 @@ class Exchange:
         if last:
             self._end()
 
+    def cut(self) -> None:
+        """Close the connection in the middle of an answer, after what was written; the client sees that the answer is not whole."""
+        self.on_loss = None
+        if not self.disconnected and not self.response_complete:
+            self._connection.transport.close()
+
     def whole(self, status: int, fields: list[Field], body: bytes) -> None:
         """Write a whole answer."""
         if not self.disconnected:

@@ -69,7 +69,7 @@ class LetIn(Prepared, frozen=True):
         """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
         upstream = candidate.upstream
         translation = between(self.dialect, upstream.dialect, upstream.forms)
-        if self.first.translation is translation and (translation is None or candidate.model is self.plan.candidates[0].model):
+        if translation is not None and self.first.translation is translation and candidate.model is self.plan.candidates[0].model:
             return self.first
         return await _speak(self.dialect, self.ask, self.body, candidate)
 
@@ -249,7 +249,7 @@ def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -
 async def _speak(dialect: Dialect, ask: Ask, body: bytes, candidate: Candidate) -> Spoken:
     translation = between(dialect, candidate.upstream.dialect, candidate.upstream.forms)
     if translation is None:
-        return Spoken(dialect, ask, body, None)
+        return Spoken(dialect, ask.priced(candidate.price.buckets), body, None)
     spoken = DIALECTS[translation.upstream]
     sent = await asyncio.to_thread(translation.request, body, max_output_tokens=most_output(candidate.model, ask))
     sent = fitted(sent, candidate.model.capabilities)

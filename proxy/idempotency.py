@@ -11,7 +11,7 @@ from domain.serving.answers import Claim, Standing
 from models.database import CONTENDED, UNREACHABLE
 from proxy.admission import Arrival
 from proxy.dialects.base import Answer, Refusal, RefusalKind
-from proxy.replies import Reply
+from proxy.replies import Cut, Reply
 from proxy.sealing import Kept, request_hash, seal, unseal
 
 HEADER = b"idempotency-key"
@@ -68,7 +68,7 @@ class Keyed:
         reply.own = [(b"x-request-id", first), (b"request-id", first), REPLAYED]
         return kept
 
-    async def end(self, reply: Reply, last: Answer | bytes, *, answered: bool) -> None:
+    async def end(self, reply: Reply, last: Answer | bytes | Cut, *, answered: bool) -> None:
         """Keep the answer that the client is about to see the end of, or free the key when it is none; never raises.
 
         What cannot be written is left as it is: the key then stays used, and says so.

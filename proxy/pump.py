@@ -5,6 +5,7 @@ candidate's; after the first byte there is no other try.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ from proxy.idempotency import Keyed
 from proxy.presets.registry import ANSWER_HEADER
 from proxy.progress import Progress
 from proxy.prompts import turn_of
-from proxy.replies import Reply
+from proxy.replies import CUT, Cut, Reply
 from proxy.requests import Send, Wire
 from proxy.smoothing import count
 from proxy.translation.base import Untranslatable
@@ -43,7 +44,6 @@ LONGEST_SECONDS = 3600.0
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 LOOK_BYTES = 8192
 """How many bytes go by, at most, between two looks at whether the hold still covers the output, as it is counted: by characters."""
-SSE = b"text/event-stream"
 MODEL_HEADER = b"x-tallygate-model"
 ROUTE_HEADER = b"x-tallygate-route"
 CHARGE_HEADER = b"x-tallygate-charge-microusd"
@@ -83,7 +83,7 @@ class Pump:
         self._try: Try | None = None
         self._attempts: list[AttemptMade] = []
         self._keyed = None if head.idempotency_key is None else Keyed(arrival, head.idempotency_key)
-        self._last: Answer | bytes | None = None
+        self._last: Answer | bytes | Cut | None = None
         self._whisper: asyncio.Task[None] | None = None
         self._closing: tuple[float, Answer | Refusal | bytes] | None = None
         self._late: asyncio.Task[None] | None = None
@@ -107,6 +107,11 @@ class Pump:
     def open(self) -> bool:
         """Whether the call is admitted and not settled: whether its hold wants signs of life."""
         return self._progress is not None and not self._ending
+
+    @property
+    def broken(self) -> bool:
+        """Whether the answer ended in the middle, where the client must not take it for whole."""
+        return self._reply.broken
 
     # What ends it from outside.
 
@@ -363,20 +368,19 @@ class Pump:
         await self._finish(Outcome(used, UsageOutcome.SUCCEEDED, 200, None), Answer(200, self._passed(response), body))
 
     async def _stream(self, response: Response, call: LetIn, spoken: Spoken, made: Try, *, last: bool) -> None:
-        told = response.header(b"content-type")
-        if not told.lower().startswith(spoken.dialect.stream_type.encode()):
+        meter: Meter = spoken.dialect.meter(spoken.ask)
+        told = meter.content_type(response.header(b"content-type"))
+        if told is None:
             outcome = Outcome(Consumption(), UsageOutcome.FAILED, 502, "upstream_garbage")
             await self._broken(made, outcome, "The provider did not stream its answer.", RefusalKind.UPSTREAM_FAILED, last=last)
             return
-        meter = spoken.dialect.meter(spoken.ask)
         if spoken.translation is not None:
             meter = TranslatedMeter(meter, spoken.translation.stream(call.ask, created_seconds=int(self._received_at.timestamp())))
         assert self._progress is not None
         self._progress.meter = meter
         passed = [field for field in self._passed(response) if field[0] != b"content-type"]
-        told = SSE + b"; charset=utf-8" if told.lower().startswith(SSE) else told
         head = [(b"content-type", told), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *passed]
-        if last:  # otherwise the head waits for the first byte: until then another upstream may answer
+        if last and meter.events:  # otherwise the head waits for the first byte: until then another upstream may answer, or a refusal
             await self._reply.begin(200, head)
         try:
             if await self._pass_on(response, meter, head):
@@ -384,14 +388,14 @@ class Pump:
                 await self._finish(Outcome(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted"), meter.conclude())
                 return
         except BROKEN as error:
-            if self._ending or (not self._reply.started and not last):
+            if self._ending or not self._reply.started:
                 raise
             if not meter.ended and not meter.complete:
                 slow = isinstance(error, TimeoutError)
                 message = "The provider fell silent." if slow else "The provider broke off in the middle of its answer."
                 code, kind = ("upstream_timeout", RefusalKind.TIMED_OUT) if slow else ("upstream_cut", RefusalKind.UPSTREAM_FAILED)
                 made.trouble(Trouble.BROKEN, code, message)
-                await self._finish(Outcome(self._consumption(), UsageOutcome.FAILED, 200, code), meter.fail(self._refusal(kind, message)))
+                await self._finish(Outcome(self._consumption(), UsageOutcome.FAILED, 200, code), self._refusal(kind, message))
                 return
         await self._stream_ended(meter, made, head, last=last)
 
@@ -415,9 +419,13 @@ class Pump:
         outcome = Outcome(used, UsageOutcome.FAILED, 200, code)
         if not self._reply.started and not last and trouble is not None:
             raise _Elsewhere(made.made(outcome, at=self._runtime.clock(), last=False))
+        refusal = self._refusal(RefusalKind.UPSTREAM_FAILED, told)
+        if not self._reply.started and not meter.events:
+            await self._finish(Outcome(used, UsageOutcome.FAILED, 502, code), refusal)
+            return
         if not self._reply.started:
             await self._reply.begin(200, head)
-        await self._finish(outcome, meter.tail() if meter.error is not None else meter.fail(self._refusal(RefusalKind.UPSTREAM_FAILED, told)))
+        await self._finish(outcome, meter.tail() if meter.error is not None and meter.events else refusal)
 
     async def _pass_on(self, response: Response, meter: Meter, head: list[tuple[bytes, bytes]]) -> bool:
         """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
@@ -425,8 +433,7 @@ class Pump:
         assert progress is not None
         feed = meter.feed
         wire: Wire | None = None
-        looked = look_after = 0
-
+        looked, look_after = 0, (0 if meter.events else sys.maxsize)  # what is no events has no tokens that are counted as they come
         def sink(chunk: bytes) -> Taken:
             """Let a piece through at the moment when it arrives: nearly every one."""
             nonlocal looked
@@ -450,6 +457,7 @@ class Pump:
                     break
             chunk = await response.more()
             if not chunk:
+                meter.over()
                 break
             going: list[bytes] = []  # leaves together, because it came together
             # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
@@ -532,7 +540,7 @@ class Pump:
         if turn is not None:  # beside the calls, when the client has its answer
             self._runtime.doctor.see(turn)
 
-    def _end(self, last: Answer | Refusal | bytes, settled: Settled | None = None) -> Answer | bytes:
+    def _end(self, last: Answer | Refusal | bytes, settled: Settled | None = None) -> Answer | bytes | Cut:
         """Return the end as the client sees it, composed once."""
         if self._last is None:
             self._last = self._composed(last, settled)
@@ -549,12 +557,14 @@ class Pump:
             answered = delivered and (self._reply.started or (isinstance(shown, Answer) and shown.status == 200))
             await self._keyed.end(self._reply, shown, answered=answered)
 
-    def _composed(self, last: Answer | Refusal | bytes, settled: Settled | None) -> Answer | bytes:
+    def _composed(self, last: Answer | Refusal | bytes, settled: Settled | None) -> Answer | bytes | Cut:
         """Return the end as the client sees it, with what the call cost, where that is known."""
         if isinstance(last, Refusal):
             if not self._reply.started:
                 return self._composed(self._dialect.refuse(last), settled)
             meter = self._progress.meter if self._progress is not None else None
+            if meter is not None and not meter.events:
+                return CUT
             last = meter.fail(last) if meter is not None else b""
         if isinstance(last, bytes):
             return last if settled is None else self._remark(settled) + last
@@ -579,8 +589,10 @@ class Pump:
         }
         return b": tallygate " + msgspec.json.encode(told) + (b"\n\n" if alive.endswith(b"\n\n") else b"\n")
 
-    async def _say_last(self, last: Answer | bytes) -> None:
-        if isinstance(last, bytes):
+    async def _say_last(self, last: Answer | bytes | Cut) -> None:
+        if isinstance(last, Cut):
+            self._reply.cut()
+        elif isinstance(last, bytes):
             await self._reply.say(last, last=True)
         else:
             await self._reply.whole(last.status, last.headers, last.body)

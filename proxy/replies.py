@@ -9,6 +9,13 @@ from proxy.requests import Send, Wire
 _OURS = frozenset((b"request-id", b"x-request-id", b"content-length"))
 
 
+class Cut:
+    """The end of an answer that broke and has no words to say so: its connection is closed where the client waits for more."""
+
+
+CUT = Cut()
+
+
 def _nobody() -> None:
     """Who is told of the loss of a client whose call is over."""
 
@@ -38,6 +45,7 @@ class Reply:
         self.sending_since: float | None = None
         self.sent_at = time.monotonic()
         self.said = False
+        self.broken = False
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head: these fields, and ours."""
@@ -96,12 +104,20 @@ class Reply:
         await self.begin(status, [*(field for field in headers if field[0] != b"content-length"), length])
         await self.say(body, last=True)
 
+    def cut(self) -> None:
+        """Close the connection, so that nobody takes what came for all of it; over ASGI, which has no way to, who serves the request does so when it is `broken`."""
+        self.ended = self.broken = True
+        if self._wire is not None and self.here:
+            self._wire.cut()
+
     def record(self, limit: int) -> None:
         """Remember what is said from now on, whether or not the client still listens, up to `limit` bytes."""
         self._limit, self._recorded = limit, bytearray()
 
-    def recorded(self, last: Answer | bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes | None]:
-        """Return status, header fields and body of what was said, with what is about to be said last; no body when it is too large."""
+    def recorded(self, last: Answer | bytes | Cut) -> tuple[int, list[tuple[bytes, bytes]], bytes | None]:
+        """Return status, header fields and body of what was said, with what is about to be said last; no body when it is too large, or was cut."""
+        if isinstance(last, Cut):
+            return self._status, self._headers, None
         if isinstance(last, Answer):
             status, headers, body = last.status, [*last.headers, *self.own, *self.told], last.body
         else:

@@ -11,6 +11,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+CUT = "tallygate.cut"
+"""Where a scope holds what closes its connection in the middle of an answer, for which ASGI has no message."""
 LARGEST_BODY_BYTES = 32 * 1024 * 1024
 UNPROVED_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 60.0
@@ -36,6 +38,9 @@ class Wire(Protocol):
 
     def say(self, data: bytes, *, last: bool = False) -> None:
         """Write a part of the body, or the last."""
+
+    def cut(self) -> None:
+        """Close the connection in the middle of an answer."""
 
     def whole(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Write a whole answer."""

@@ -23,7 +23,7 @@ from proxy.idempotency import HEADER as IDEMPOTENCY
 from proxy.origins import answered
 from proxy.presets.registry import choice, chosen, load
 from proxy.relay import Relay
-from proxy.requests import ClientGone, Receive, Scope, Send, TooLarge, TooSlow, Wire, gone, read_body
+from proxy.requests import CUT, ClientGone, Receive, Scope, Send, TooLarge, TooSlow, Wire, gone, read_body
 from proxy.smoothing import Telling
 from proxy.translation.responses_to_openai.request import as_chat
 
@@ -170,7 +170,8 @@ class Inference:
         arrival = Arrival(head, call_id, request_id, body)
         if dry:
             return await self._dry_run(arrival, send)
-        await self._carry(arrival, receive, send)
+        if await self._carry(arrival, receive, send):
+            scope[CUT]()
         return None
 
     async def _dry_run(self, arrival: Arrival, send: Send) -> Refusal | None:
@@ -184,8 +185,8 @@ class Inference:
         await _answer(send, answer, arrival.request_id)
         return None
 
-    async def _carry(self, arrival: Arrival, receive: Receive, send: Send) -> None:
-        """Let the call go its way in its own task, and tell it when its client leaves; return when either has ended."""
+    async def _carry(self, arrival: Arrival, receive: Receive, send: Send) -> bool:
+        """Let the call go its way in its own task, and tell it when its client leaves; return when either has ended: whether the answer broke."""
         here = asyncio.current_task()
         assert here is not None
         waiting = True
@@ -206,6 +207,7 @@ class Inference:
         finally:
             waiting = False
         pump.client_left()
+        return pump.broken
 
 
 async def _shaped(road: Road, headers: Headers, body: bytes, secret: str) -> bytes:

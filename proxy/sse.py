@@ -21,6 +21,11 @@ class LineBuffer:
         """Whether a line has begun and not ended."""
         return self._overlong or bool(self._unfinished)
 
+    @property
+    def overlong(self) -> bool:
+        """Whether the line that has begun is too long to be read."""
+        return self._overlong
+
     def feed(self, chunk: bytes) -> tuple[bytes, bytes]:
         """Take a chunk; give what belongs to an overlong line, to be passed on unread, and then the whole lines that are now there.
 

@@ -1,10 +1,10 @@
 """The values that a wire format and the relay exchange, and what a wire format must be able to do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -56,6 +56,10 @@ class Ask(msgspec.Struct, frozen=True):
     continues: str | None = None
     kept: bool = False
     fast: bool = False
+
+    def priced(self, buckets: Collection[Bucket]) -> Self:
+        """Return the same as it is put to a model that has prices for these buckets."""
+        return self
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -183,12 +187,26 @@ class Credential:
 class Meter(Protocol):
     """Reads one streamed answer while its bytes go by.
 
-    Bytes leave in whole lines. From the terminal event on (or an error event) they are held back until `tail` takes them, so that
-    the relay settles first and then lets the client see the end.
+    Where the stream is one of `events`, bytes leave in whole lines, and from the terminal event on (or an error event) they are held back until `tail`
+    takes them, so that the relay settles first and then lets the client see the end. Otherwise the answer is bytes with no words for a failure: its
+    head goes out with its first byte, and what fails after that is cut.
     """
+
+    @property
+    def events(self) -> bool:
+        """Whether what the client gets is a stream of events, in which a failure can be told."""
+        ...
+
+    def content_type(self, told: bytes) -> bytes | None:
+        """Give the content type for the client, from the one that the upstream tells; None when that is no answer of this kind."""
+        ...
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent to the client now, often the same object, maybe nothing. Never raises."""
+        ...
+
+    def over(self) -> None:
+        """Take note that the upstream's body came to its proper end."""
         ...
 
     def tail(self) -> bytes:
@@ -246,14 +264,12 @@ class Meter(Protocol):
 class Dialect(Protocol):
     """What the relay must know of a wire format; `proxy.dialects.anthropic` and `proxy.dialects.openai` are such modules.
 
-    `name` is the dialect that an upstream is configured with, `form` which of its APIs this is: OpenAI's has several. A streamed answer's
-    content type begins with `stream_type`.
+    `name` is the dialect that an upstream is configured with, `form` which of its APIs this is: OpenAI's has several.
     """
 
     name: str
     form: str
     upstream_path: str
-    stream_type: str
 
     def parse(self, body: bytes) -> Ask:
         """Read a request body; raises BadRequest and nothing else."""

@@ -15,9 +15,8 @@ from proxy.dialects.openai.stream import meter
 name = "openai"
 form = "embeddings"
 upstream_path = "/v1/embeddings"
-stream_type = "text/event-stream"
 
-__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "stream_type", "upstream_path"]
+__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "upstream_path"]
 
 _NOTHING = msgspec.Raw()
 _INPUT = msgspec.json.Decoder(str | list[str | int | list[int]])

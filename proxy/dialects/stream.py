@@ -8,6 +8,7 @@ from proxy.dialects.base import Ask, StreamError
 from proxy.dialects.text import TextSize
 
 TAIL_LIMIT_BYTES = 256 * 1024
+SSE = b"text/event-stream"
 OPERATOR_ERROR_MESSAGE = "The provider did not serve the request."
 """What a client reads in place of an upstream's words about the operator's own account."""
 
@@ -32,6 +33,8 @@ class LineMeter(ABC):
     A subclass reads events' data in `_read_data`. Memory is bounded: one unfinished line, and at most `TAIL_LIMIT_BYTES` held back; what an
     upstream sends after its own end and beyond that is dropped.
     """
+
+    events = True
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
@@ -62,6 +65,14 @@ class LineMeter(ABC):
     def delivered_characters(self) -> int:
         """Code points of everything that a model made so far: text, reasoning, tool arguments."""
         return self._text.characters + self._other_characters
+
+    def content_type(self, told: bytes) -> bytes | None:
+        """Give the type of a stream of events, where the upstream sends one."""
+        return SSE + b"; charset=utf-8" if told.lower().startswith(SSE) else None
+
+    def over(self) -> None:
+        """Take note of the body's end, which says nothing: a stream of events is whole when its last event has come."""
+        return
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent on now, the same object where nothing is held or changed."""

@@ -27,9 +27,8 @@ from proxy.dialects.text import TextSize
 name = "openai"
 form = "transcriptions"
 upstream_path = "/v1/audio/transcriptions"
-stream_type = "text/event-stream"
 
-__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "stream_type", "upstream_path"]
+__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "upstream_path"]
 
 AUDIO_TOKENS_PER_SECOND = 10
 """What providers that charge tokens count for a second of speech: what is held, never what is charged."""

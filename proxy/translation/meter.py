@@ -12,10 +12,20 @@ class TranslatedMeter:
     not `complete`.
     """
 
+    events = True
+
     def __init__(self, meter: Meter, translator: StreamTranslator) -> None:
         self._meter = meter
         self._translator = translator
         self._held = b""
+
+    def content_type(self, told: bytes) -> bytes | None:
+        """Give the type of a stream of events, where the upstream sends one."""
+        return self._meter.content_type(told)
+
+    def over(self) -> None:
+        """Take note that the upstream's body came to its proper end."""
+        self._meter.over()
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent to the client now."""

@@ -1,9 +1,11 @@
 """Embeddings, speech and transcriptions through a running gateway: the official SDK, bytes as they are, and bills that are right."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 import pytest
@@ -13,6 +15,7 @@ from tests.conftest import PROVIDER_KEY, Suite
 from tests.proxy.dialects.recordings_of_sound import form, wav
 from tests.support import upstream as scripted
 from tests.support.books import only_call, quiet, settled
+from tests.support.calling import session
 from tests.support.gateway import Gateway
 from tests.support.upstream import Exchange, Script, Upstream
 from tests.support.world import Tenant, tenant
@@ -25,8 +28,15 @@ CONFIGURATION = """
 dialect = "openai"
 url = "{url}"
 key_env = "SCRIPTED_KEY"
-models = ["text-embedding-3-small", "tts-1", "whisper-1", "gpt-4o-transcribe"]
+models = ["text-embedding-3-small", "tts-1", "tts-1-hd", "gpt-4o-mini-tts", "whisper-1", "gpt-4o-transcribe"]
 rename = {{ "tts-1" = "tts-theirs", "whisper-1" = "whisper-theirs" }}
+
+[upstreams.spare]
+dialect = "openai"
+url = "{url}"
+key_env = "SCRIPTED_KEY"
+models = ["tts-1-hd"]
+priority = 1
 
 [upstreams.messages]
 dialect = "anthropic"
@@ -67,6 +77,10 @@ async def _characters(mine: Tenant) -> tuple[int, int]:
     row = await database.fetch_row("SELECT sum(characters) AS characters, sum(lines) AS lines FROM usage_event WHERE workspace_id = $1", mine.workspace_id)
     assert row is not None
     return int(row["characters"]), int(row["lines"])
+
+
+async def _reviewed(mine: Tenant) -> int:
+    return int(await database.fetch_value("SELECT count(*) FROM usage_event WHERE workspace_id = $1 AND needs_review", mine.workspace_id))
 
 
 # `echo`, which anybody can try: 1 USD a million tokens in, 15 a million characters, 0.006 a minute.
@@ -170,12 +184,12 @@ async def test_embeddings_of_a_provider(gateway: Gateway, provider: Upstream) ->
 
 async def _cut(exchange: Exchange) -> None:
     await exchange.head(200, content_type="audio/mpeg")
-    await exchange.send(b"half of it")
     exchange.cut()
 
 
 FAILURES: list[tuple[str, Script, int]] = [
-    ("cut in the middle of the sound", _cut, 502),
+    ("cut before any sound", _cut, 502),
+    ("no sound", scripted.whole(b"<html>", headers={"content-type": "text/html"}), 502),
     ("refused", scripted.status(400, {"error": {"message": "Unknown voice", "type": "invalid_request_error"}}), 400),
     ("no key", scripted.status(401), 502),
     ("an error under 200", scripted.whole(b'{"error":{"message":"x"}}'), 502),
@@ -186,13 +200,171 @@ FAILURES: list[tuple[str, Script, int]] = [
 
 @pytest.mark.parametrize(("name", "script", "status"), FAILURES, ids=[row[0] for row in FAILURES])
 async def test_speech_that_fails_costs_nothing(gateway: Gateway, provider: Upstream, name: str, script: Script, status: int) -> None:
-    """F4, F18: half a recording never looks like a whole one; the hold is released, and the client told."""
+    """F4, F18: what fails before its first byte is told in OpenAI's words; the hold is released, and nothing charged."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(script)
     async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
         answer = await client.post("/v1/audio/speech", json={"model": "tts-1", "input": "Hello", "voice": "alloy"})
     assert answer.status_code == status, answer.text
     assert (await settled(await only_call(mine))).outcome == "failed"
+    assert await quiet(mine) == CREDIT
+
+
+SOUND = [b"ID3\x04first", bytes(range(256)) * 300, b"\n\n", b"last"]
+
+
+def _dripping(release: asyncio.Event, *, then: Script | None = None) -> Script:
+    """Send the first piece, wait until the test has read it, and send the others; then end, or do `then`."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, content_type="audio/mpeg")
+        await exchange.send(SOUND[0])
+        await release.wait()
+        if then is not None:
+            await then(exchange)
+            return
+        for piece in SOUND[1:]:
+            await exchange.send(piece)
+        await exchange.end()
+
+    return script
+
+
+KEYED = pytest.mark.parametrize("key", [{}, {"idempotency-key": "spoken"}], ids=["plain", "keyed"])
+
+
+@KEYED
+async def test_sound_comes_piece_by_piece(gateway: Gateway, provider: Upstream, key: dict[str, str]) -> None:
+    """The first piece is with the client before the upstream sends the second: it waits for that. Headers tell id, model and route; 5 characters cost 75."""
+    mine, go = await tenant(credit_microusd=CREDIT), asyncio.Event()
+    provider.script(_dripping(go), scripted.status(500))
+    body = {"model": "tts-1", "input": "Hello", "voice": "alloy"}
+    async with session() as client:
+        async with client.post(f"{gateway.url}/v1/audio/speech", json=body, headers=mine.bearer | key) as answer:
+            assert await answer.content.readexactly(len(SOUND[0])) == SOUND[0]
+            told = answer.headers
+            assert (answer.status, told["content-type"], told["x-tallygate-model"], told["x-tallygate-route"]) == (200, "audio/mpeg", "tts-1", "named")
+            assert (told["x-request-id"], told.get("content-length")) == (str(await only_call(mine)), None)
+            go.set()
+            assert await answer.read() == b"".join(SOUND[1:])
+        assert await quiet(mine) == CREDIT - 75
+        if key:
+            async with client.post(f"{gateway.url}/v1/audio/speech", json=body, headers=mine.bearer | key) as again:
+                assert (again.status, await again.read(), again.headers["content-type"]) == (200, b"".join(SOUND), "audio/mpeg")
+                assert (again.headers["x-request-id"], again.headers["idempotent-replayed"]) == (told["x-request-id"], "true")
+    line = await settled(await only_call(mine))
+    assert (line.charge_microusd, line.outcome, line.token_source, line.events) == (75, "succeeded", "provider", 1)
+    assert (await quiet(mine), await _characters(mine)) == (CREDIT - 75, (5, 1))
+
+
+@KEYED
+@pytest.mark.parametrize("end", [scripted.cut, scripted.reset], ids=["cut", "reset"])
+async def test_half_a_recording_never_looks_whole(gateway: Gateway, provider: Upstream, key: dict[str, str], end: Script) -> None:
+    """F16: what breaks after its first byte breaks for the client too; the characters are charged, once; a repeat is 409 and names the receipt."""
+    mine, go = await tenant(credit_microusd=CREDIT), asyncio.Event()
+    provider.requests.clear()
+    provider.script(_dripping(go, then=end))
+    body = {"model": "tts-1-hd", "input": "Hello", "voice": "alloy"}
+    async with session() as client:
+        async with client.post(f"{gateway.url}/v1/audio/speech", json=body, headers=mine.bearer | key) as answer:
+            assert await answer.content.readexactly(len(SOUND[0])) == SOUND[0]
+            go.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        call = await only_call(mine)
+        line = await settled(call)
+        assert (line.charge_microusd, line.outcome, line.error_code, line.http_status) == (150, "failed", "upstream_cut", 200)
+        if key:
+            async with client.post(f"{gateway.url}/v1/audio/speech", json=body, headers=mine.bearer | key) as again:
+                assert (again.status, str(call) in (await again.json())["error"]["message"]) == (409, True)
+    assert len(provider.requests) == 1  # never another upstream after the first byte
+    assert await quiet(mine) == CREDIT - 150
+
+
+async def test_speech_falls_back_before_its_first_byte(gateway: Gateway, provider: Upstream) -> None:
+    """F17: an upstream that begins and says nothing is followed by the next; one charge, two attempts, and the client sees nothing of it."""
+    mine, go = await tenant(credit_microusd=CREDIT), asyncio.Event()
+    go.set()
+    provider.requests.clear()
+    provider.script(_cut, _dripping(go))
+    async with session() as client, client.post(f"{gateway.url}/v1/audio/speech", json={"model": "tts-1-hd", "input": "Hello"}, headers=mine.bearer) as answer:
+        assert (answer.status, await answer.read(), answer.headers["x-tallygate-route"]) == (200, b"".join(SOUND), "named, fallback")
+    call = await only_call(mine)
+    assert (await settled(call)).outcome == "succeeded"
+    made = await database.fetch("SELECT upstream, outcome FROM attempt WHERE call_id = $1 ORDER BY number", call)
+    assert [(row["upstream"], row["outcome"]) for row in made] == [("sounds", "failed"), ("spare", "succeeded")]
+    assert await quiet(mine) == CREDIT - 150
+
+
+@pytest.mark.parametrize(("pieces", "charge"), [(1, 75), (0, 0)])
+async def test_who_leaves_in_the_middle_pays_the_characters(gateway: Gateway, provider: Upstream, pieces: int, charge: int) -> None:
+    """F5, F33: the upstream is left at once, and nothing stays held; before the first byte nothing is charged."""
+    mine, never = await tenant(credit_microusd=CREDIT), asyncio.Event()
+    provider.requests.clear()
+    provider.script(_dripping(never) if pieces else scripted.hang)
+    async with session() as client:
+        asking = client.post(f"{gateway.url}/v1/audio/speech", json={"model": "tts-1", "input": "Hello"}, headers=mine.bearer)
+        if pieces:
+            answer = await asking
+            assert await answer.content.readexactly(len(SOUND[0])) == SOUND[0]
+            answer.close()
+        else:
+            task = asyncio.ensure_future(asking)
+            await provider.arrival()
+            task.cancel()
+        await (await provider.arrival()).client_closed.wait()
+    line = await settled(await only_call(mine))
+    assert (line.charge_microusd, line.outcome, line.error_code) == (charge, "cancelled", "client_gone")
+    assert await quiet(mine) == CREDIT - charge
+
+
+def _spoken(*events: object) -> list[bytes]:
+    return [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+
+
+DELTA, SPOKEN = {"type": "speech.audio.delta", "audio": "SUQzBA=="}, {"type": "speech.audio.done", "usage": {"input_tokens": 14, "output_tokens": 101}}
+
+
+async def test_a_model_priced_by_tokens_speaks_to_every_client(gateway: Gateway, provider: Upstream) -> None:
+    """F13: `gpt-4o-mini-tts` tells its tokens in events only: the SDK gets the recording in them; 14 at 0.6 and 101 at 12 are 1220.4 microdollars a call."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    provider.script(scripted.stream(_spoken(DELTA, DELTA, SPOKEN)))
+    async with _client(gateway, mine) as client:
+        answer = await client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="Hello", response_format="opus")
+        assert (answer.content, answer.response.headers["content-type"]) == (b"ID3\4ID3\4", "audio/opus")
+        events = await client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="Hello", stream_format="sse")
+    passed = events.content.split(b"\n\n")
+    assert [json.loads(event[5:])["type"] for event in passed if event.startswith(b"data:")] == ["speech.audio.delta"] * 2 + ["speech.audio.done"]
+    assert [json.loads(request.body)["stream_format"] for request in provider.requests] == ["sse", "sse"]
+    assert await quiet(mine) == CREDIT - 2440  # 2440.8: the fraction is carried
+    assert (await _characters(mine), await _reviewed(mine)) == ((10, 2), 0)
+
+
+@pytest.mark.parametrize(("name", "parts"), [("cut", [DELTA]), ("untold", [DELTA, {"type": "speech.audio.done"}])])
+async def test_tokens_that_are_not_told_are_marked(gateway: Gateway, provider: Upstream, name: str, parts: list[object]) -> None:
+    """F13: without the last event's usage a token of sound for each of the 5 characters and the 2 tokens of text are charged, and a person is asked to look."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(scripted.stream(_spoken(*parts), then=scripted.cut if name == "cut" else None))
+    async with session() as client, client.post(f"{gateway.url}/v1/audio/speech", json={"model": "gpt-4o-mini-tts", "input": "Hello"}, headers=mine.bearer) as answer:
+        if name == "cut":
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        else:
+            assert await answer.read() == b"ID3\4"
+    assert (await settled(await only_call(mine))).token_source == "estimate"
+    assert await quiet(mine) == CREDIT - 61  # 5 * 12 + 2 * 0.6
+    assert await _reviewed(mine) == 1
+
+
+async def test_an_upstream_that_sends_no_events_is_broken(gateway: Gateway, provider: Upstream) -> None:
+    """Sound whose tokens nobody will tell is not sold: 502, and nothing charged. An error in the events, before any sound, is told as one."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.script(_binary(b"ID3", "audio/mpeg"), scripted.stream(_spoken({"error": {"message": "no", "code": "server_error"}})))
+    async with session() as client:
+        for _ in range(2):
+            async with client.post(f"{gateway.url}/v1/audio/speech", json={"model": "gpt-4o-mini-tts", "input": "Hello"}, headers=mine.bearer) as answer:
+                assert (answer.status, (await answer.json())["error"]["type"]) == (502, "server_error")
     assert await quiet(mine) == CREDIT
 
 

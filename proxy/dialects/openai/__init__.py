@@ -8,6 +8,5 @@ from proxy.dialects.openai.usage import read
 name = "openai"
 form = "chat"
 upstream_path = "/v1/chat/completions"
-stream_type = "text/event-stream"
 
-__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "stream_type", "upstream_path"]
+__all__ = ["count", "form", "meter", "name", "parse", "read", "refuse", "request_headers", "response_headers", "rewrite", "upstream_path"]

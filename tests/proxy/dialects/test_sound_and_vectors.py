@@ -70,7 +70,7 @@ def test_only_the_model_is_rewritten() -> None:
 def test_speech_is_charged_by_the_characters_of_its_text() -> None:
     """The text given is the metric and the bucket, in code points; it is known, and held, before."""
     ask = speech.parse(_json(model="tts-1", input=TEXT, voice="alloy"))
-    assert (ask.besides[Bucket.CHARACTERS], ask.characters, ask.lines, ask.streamed) == (7, 7, 2, False)
+    assert (ask.besides[Bucket.CHARACTERS], ask.characters, ask.lines, ask.streamed) == (7, 7, 2, True)
     assert speech.read(b"ID3\x04whatever", ask) == Reading(Usage(characters=7, reported=True), 7, 2, complete=True)
     for nothing in (b"", b' {"error":{"message":"x"}}'):
         assert not speech.read(nothing, ask).complete
@@ -91,7 +91,6 @@ def _sse(*values: object) -> bytes:
 def test_streamed_speech() -> None:
     """Tokens are charged where the last event tells them, else the characters; before any sound nothing is; the end is held back."""
     ask = speech.parse(_json(model="tts", input=TEXT, stream_format="sse"))
-    assert ask.streamed
     delta = _sse({"type": "speech.audio.delta", "audio": "AAAA"})
     for usage, expected in (
         ({"input_tokens": 14, "output_tokens": 101}, Usage(14, audio_output_tokens=101, reported=True)),
@@ -105,11 +104,86 @@ def test_streamed_speech() -> None:
         assert (meter.usage, meter.characters, meter.lines, meter.complete) == (expected, 7, 2, True)
     broken = speech.meter(ask)
     broken.feed(delta)
-    assert broken.usage == Usage(characters=7)
+    assert broken.usage == Usage(characters=7, reported=True)
     assert b"broke" in broken.fail(Refusal(RefusalKind.UPSTREAM_FAILED, "broke", "r"))
     failed = speech.meter(ask)
     failed.feed(_sse({"error": {"message": "no", "code": "server_error"}}))
     assert (failed.error, failed.ended, failed.complete) == (StreamError("server_error", "no"), True, False)
+
+
+def test_a_recording_passes_as_it_comes() -> None:
+    """All characters from its first byte on, none before; it is whole when its body ends, and only then; bytes pass as the same object."""
+    ask = speech.parse(_json(model="tts-1", input=TEXT))
+    meter, first, second = speech.meter(ask), b"ID3\x04", b"\n\n{"
+    assert meter.usage == Usage()
+    assert (meter.feed(first), meter.feed(second)) == (first, second)
+    assert (meter.usage, meter.characters, meter.lines, meter.complete) == (Usage(characters=7, reported=True), 7, 2, False)
+    meter.over()
+    assert (meter.complete, meter.tail()) == (True, b"")
+    assert (meter.events, meter.keep_alive()) == (False, b"")
+    assert [meter.content_type(told) for told in (b"audio/x", b"", b"application/json", b"Text/html", b"text/event-stream")] == [
+        *(b"audio/x", b"application/octet-stream"),
+        *(None, None, None),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_an_error_is_no_recording(size: int) -> None:
+    """F18: JSON that begins with an error is nothing, however it is cut; what only begins alike, or is short, is sound."""
+    ask = speech.parse(_json(model="tts-1", input=TEXT))
+    for told, sound in ((b' {\n "error": {"message": "x"}}', b""), (b"{}", b"{}"), (b"{" * 70, b"{" * 70), (b"  ", b"  "), (b"", b"")):
+        meter, passed = speech.meter(ask), b""
+        for start in range(0, len(told), size):
+            passed += meter.feed(told[start : start + size])
+        meter.over()
+        assert (passed + meter.tail(), meter.complete, meter.usage.characters) == (sound, bool(sound), 7 if sound else 0)
+        assert (meter.error is None) is (b"error" not in told)
+
+
+BY_TOKENS, BY_BOTH = frozenset({Bucket.UNCACHED_INPUT, Bucket.AUDIO_OUTPUT}), frozenset({Bucket.CHARACTERS, Bucket.AUDIO_OUTPUT})
+
+
+def test_a_recording_is_taken_out_of_its_events_where_only_they_tell_tokens() -> None:
+    """A model without a price of characters is asked for events; the client gets the bytes in them, cut anywhere, and tokens are charged."""
+    body = _json(model="tts", input=TEXT, response_format="opus")
+    ask = speech.parse(body)
+    assert speech.rewrite(body, ask.priced(BY_BOTH)) == speech.rewrite(body, ask.priced(frozenset())) == body
+    ask = ask.priced(BY_TOKENS)
+    assert json.loads(speech.rewrite(body, ask, model="theirs")) == json.loads(body) | {"model": "theirs", "stream_format": "sse"}
+    other = _json(model="tts", input=TEXT, stream_format="audio")
+    assert json.loads(speech.rewrite(other, speech.parse(other).priced(BY_TOKENS)))["stream_format"] == "sse"
+    done = _sse({"type": "speech.audio.done", "usage": {"input_tokens": 14, "output_tokens": 101}})
+    told = b": hello\n\n" + _sse({"type": "speech.audio.delta", "audio": "AAEC"}, {"type": "else"}, {"type": "speech.audio.delta", "audio": "Aw=="}) + done
+    for size in (1, 7, 1000):
+        meter, passed = speech.meter(ask), b""
+        assert (meter.content_type(b"text/event-stream"), meter.content_type(b"audio/opus")) == (b"audio/opus", None)
+        for start in range(0, len(told), size):
+            passed += meter.feed(told[start : start + size])
+        assert (passed, meter.tail(), meter.complete) == (b"\0\1\2\3", b"", True)
+        assert meter.usage == Usage(14, audio_output_tokens=101, reported=True)
+
+
+@pytest.mark.parametrize("sound", ["A", "A\xe9==", 7, None, "A" * (5 * 1024 * 1024)])
+def test_sound_that_cannot_be_read_is_an_error(sound: object) -> None:
+    """Nothing is left out of a recording in silence."""
+    meter = speech.meter(speech.parse(_json(model="tts", input=TEXT)).priced(BY_TOKENS))
+    told, passed = _sse({"type": "speech.audio.delta", "audio": "AAEC"}, {"type": "speech.audio.delta", "audio": sound}), b""
+    for start in range(0, len(told), 65536):
+        passed += meter.feed(told[start : start + 65536])
+    assert (passed, meter.error, meter.ended) == (b"\0\1\2", StreamError("server_error", "The sound cannot be read."), True)
+
+
+def test_tokens_that_nobody_told_are_estimated_and_marked() -> None:
+    """F13: a token of sound for each character, and the text as it was counted, when the end with the numbers does not come; before any sound nothing."""
+    ask = speech.parse(_json(model="tts", input=TEXT)).priced(BY_TOKENS)
+    for events in (False, True):
+        meter = speech.meter(speech.parse(_json(model="tts", input=TEXT, **({"stream_format": "sse"} if events else {}))).priced(BY_TOKENS))
+        assert meter.usage == Usage()
+        meter.feed(_sse({"type": "speech.audio.delta", "audio": "AAEC"}))
+        assert meter.usage == Usage(ask.input_tokens, audio_output_tokens=7, doubtful=True)
+    told = speech.meter(speech.parse(_json(model="tts-1", input=TEXT, stream_format="sse")).priced(frozenset({Bucket.CHARACTERS})))
+    told.feed(_sse({"type": "speech.audio.done", "usage": {"input_tokens": 14, "output_tokens": 101}}))
+    assert told.usage == Usage(characters=7, reported=True)  # tokens that the model has no price for
 
 
 # Transcriptions.
