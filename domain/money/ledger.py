@@ -382,17 +382,17 @@ async def _transfers(where: str, *arguments: object) -> list[TransferView]:
 
 async def accounts(workspace_id: UUID, ids: Sequence[UUID] | None = None) -> list[AccountView]:
     """Return accounts of a workspace: those with these ids, or all that it can spend from."""
+    wanted = "a.kind IN ('cash', 'grant')" if ids is None else "a.id = ANY ($2)"
     rows = await database.fetch(
-        """
+        f"""
         SELECT a.id, a.workspace_id, a.kind, a.held, CASE WHEN a.kind IN ('cash', 'grant', 'wallet') THEN a.floor END AS floor,
                CASE WHEN a.kind IN ('cash', 'grant', 'wallet') THEN a.credits - a.debits
                     ELSE coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.workspace_id = a.workspace_id AND t.credit_id = a.id), 0)
                        - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.workspace_id = a.workspace_id AND t.debit_id = a.id), 0) END::bigint AS balance
-          FROM account a WHERE a.workspace_id = $1 AND CASE WHEN $2::uuid[] IS NULL THEN a.kind IN ('cash', 'grant') ELSE a.id = ANY ($2) END
-         ORDER BY a.kind, a.id
+          FROM account a WHERE a.workspace_id = $1 AND {wanted} ORDER BY a.kind, a.id
         """,
         workspace_id,
-        None if ids is None else list(ids),
+        *([] if ids is None else [list(ids)]),
     )
     return [AccountView(**{**row, "kind": LedgerAccountKind(row["kind"])}) for row in rows]
 
