@@ -16,7 +16,6 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from exchanges import Door, Exchange, Field
-from proxy.requests import CUT
 
 HEADER_SECONDS: Final = 10.0
 """How long a request's head may take, from its first byte, or from the connection's beginning."""
@@ -401,7 +400,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()  # makes the scope, around a list of its own
         self.url, self.expect_100_continue, self.headers = url, expect, headers
         self.scope["headers"] = headers
-        self.scope[CUT] = self.cut  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys of its own
+        self.scope.setdefault("extensions", {})["tallygate.cut"] = {"cut": self.cut}
 
     def cut(self) -> None:
         """Close after what was written, in the middle of an answer."""

@@ -12,7 +12,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 CUT = "tallygate.cut"
-"""Where a scope holds what closes its connection in the middle of an answer, for which ASGI has no message."""
+"""The server's extension of ASGI that closes a connection in the middle of an answer, for which ASGI itself has no message."""
 LARGEST_BODY_BYTES = 32 * 1024 * 1024
 UNPROVED_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 60.0

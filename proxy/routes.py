@@ -171,7 +171,7 @@ class Inference:
         if dry:
             return await self._dry_run(arrival, send)
         if await self._carry(arrival, receive, send):
-            scope[CUT]()
+            scope["extensions"][CUT]["cut"]()
         return None
 
     async def _dry_run(self, arrival: Arrival, send: Send) -> Refusal | None:
