@@ -198,8 +198,14 @@ async def write(postgres: Postgres, calls: int, workspaces: int) -> None:
     await owner.close()
 
 
+async def last() -> datetime:
+    """Return the clock of a bench: the instant of the last quarter with a call, late on a day, when most of it is no whole day yet."""
+    at: datetime = await database.fetch_value("SELECT max(at) FROM usage_cell WHERE level = 0")
+    return at + timedelta(minutes=14)
+
+
 async def fold(postgres: Postgres) -> None:
-    """Fold what is in no cell, the largest workspace alone and the others by fifties, and close the days that are over, as the worker does."""
+    """Fold what is in no cell, the largest workspace alone and the others by fifties, and close the days and hours that are over, as the worker does."""
     owner = await asyncpg.connect(postgres.dsn(OWNER, DATABASE))
     rows = await owner.fetch("SELECT id FROM workspace WHERE id NOT IN (SELECT workspace_id FROM usage_closing) ORDER BY split_part(name, ' ', 1)::bigint DESC")
     everyone = [row["id"] for row in rows]
@@ -214,7 +220,7 @@ async def fold(postgres: Postgres) -> None:
             await owner.execute(CLOSINGS, some)
         click.echo(f"\rfolded {number} of {len(groups)} groups of workspaces, {time.monotonic() - started:5.0f} s", nl=False)
     started = time.monotonic()
-    spans = await rollups.close_all(datetime.now(UTC))
+    spans = await rollups.close_all(await last())
     click.echo(f"\n{spans:,} spans of days and hours, {time.monotonic() - started:5.0f} s")
     if everyone:
         await owner.execute("VACUUM ANALYZE")

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -259,7 +259,7 @@ async def run(data: Path, calls: int, workspaces: int, rounds: int, json: Path |
         await events.fill(postgres, calls, workspaces)
         owner = await asyncpg.connect(postgres.dsn(OWNER, DATABASE))
         workspace_id = await largest()
-        caller = Caller(at=datetime.now(UTC), workspace_id=workspace_id, name="bench", scopes=frozenset(Scope))
+        caller = Caller(at=await events.last(), workspace_id=workspace_id, name="bench", scopes=frozenset(Scope))
         count, own = (
             await owner.fetchval("SELECT count(*) FROM usage_event"),
             await owner.fetchval("SELECT count(*) FROM usage_event WHERE workspace_id = $1", workspace_id),

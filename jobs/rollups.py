@@ -1,4 +1,4 @@
-"""Jobs of usage: fold what is queued, close days that are over, and prove that cells are what their events add up to."""
+"""Jobs of usage: fold what is queued, close days and hours that are over, and prove that cells are what their events add up to."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ async def fold_usage(ctx: dict[str, Any]) -> None:
 
 
 async def close_usage(ctx: dict[str, Any]) -> None:
-    """Sum up the days that are over; to run every hour, in any number of processes."""
+    """Sum up the days and hours that are over; to run every hour, in any number of processes."""
     await rollups.close_all(datetime.now(UTC))
 
 

@@ -30,7 +30,7 @@ from domain.usage.metrics import (
     Values,
 )
 from domain.usage.sketches import added, quantiles
-from domain.usage.statement import HISTORY, IDS, MISSES, STANDS, Statement, Stretch, first_of
+from domain.usage.statement import HISTORY, IDS, MISSES, SUMMED, Closed, Statement, Stretch, first_of
 from domain.usage.windows import Granularity, Window, buckets
 from models import database
 from models.enums import Bucket, Scope
@@ -142,9 +142,17 @@ async def measure(caller: Caller, stretches: Sequence[Stretch], question: Questi
     workspace_id = caller.require(Scope.USAGE_READ)
     question.check()
     _check_sight(caller, question)
-    statement = Statement(workspace_id, stretches, question)
+    statement = Statement(workspace_id, stretches, question, None if question.filter.everywhere else await _closed(workspace_id, question))
     rows = await database.fetch(statement.sql, *statement.arguments)
     return _lines(rows, len(stretches), question)
+
+
+async def _closed(workspace_id: UUID, question: Question) -> Closed:
+    """Look up until when spans are whole; what it says may be old by the time it is used, and is still true."""
+    if question.level is None:
+        return Closed()
+    row = await database.fetch_row("SELECT days_until, hours_until FROM usage_closing WHERE workspace_id = $1", workspace_id)
+    return Closed(*row) if row else Closed()
 
 
 def _check_sight(caller: Caller, question: Question) -> None:
@@ -159,47 +167,57 @@ def _check_sight(caller: Caller, question: Question) -> None:
 
 # ── the answer ──
 
-_SUMMED = (*COLUMNS, *STANDS)
+_FIRST = 4
+"""Where the sums of a row begin, after its stretch, its key, its place and what all lines were charged."""
+_SUMS = slice(_FIRST, _FIRST + len(SUMMED))
+_LISTED = _FIRST + SUMMED.index("list_microusd")
+_ZEROS = (0,) * len(SUMMED)
+_NOTHING = Metrics()
 
 
 def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> list[Line]:
     by_place: dict[int, dict[int, asyncpg.Record]] = {}
     for row in rows:
-        by_place.setdefault(row["place"], {})[row["n"]] = row
+        by_place.setdefault(row[2], {})[row[0]] = row
     if not question.by:
         by_place.setdefault(1, {})
     lines = []
     for place, found in sorted(by_place.items()):
         other = place > first_of(question)
-        listed = int(found[HISTORY]["list_microusd"]) if HISTORY in found else 0
-        origin, points = listed, []
+        origin = listed = found[HISTORY][_LISTED] if HISTORY in found else 0
+        nothing, points = _metrics([], question, listed, listed), []
         for n in range(count):
-            before, listed = listed, listed + (int(found[n]["list_microusd"]) if n in found else 0)
-            points.append(_metrics([found[n]] if n in found else [], question, before, listed))
+            if n in found:
+                before, listed = listed, listed + found[n][_LISTED]
+                points.append(_metrics([found[n]], question, before, listed))
+            else:
+                points.append(nothing)
         shown = [found[n] for n in range(count) if n in found]
         total = points[0] if count == 1 else _metrics(shown, question, origin, listed)
-        key = None if other or not found else next(iter(found.values()))["key"]
+        some = next(iter(found.values())) if found else None
+        key = None if other or some is None else some[1]
         values = tuple(_value(dimension, None if key is None else key[index]) for index, dimension in enumerate(question.by))
-        whole = int(next(iter(found.values()))["whole"]) if found else 0
+        whole = int(some[3]) if some is not None else 0
         lines.append(Line(Values(question.by, values), other, whole if question.by else total.charge_microusd, total, points))
     return lines
 
 
 def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int) -> Metrics:
-    """Return what some stretches of one line add up to: one of them, or all that have anything."""
-    if len(rows) == 1:
-        (row,) = rows
-        sums = {column: int(row[column]) for column in _SUMMED}
-    else:
-        sums = {column: sum(int(row[column]) for row in rows) for column in _SUMMED}
-    succeeded, cancelled, running, pending = (sums.pop(name) for name in STANDS)
-    runs = Runs(succeeded, sums["requests"] - succeeded - cancelled, cancelled, running, pending)
+    """Return what some stretches of one line add up to: none, one of them, or all that have anything."""
     asked = question.details
+    if not rows and not asked:
+        return _NOTHING
+    parts = [row[_SUMS] for row in rows]
+    sums = tuple(map(int, parts[0] if len(parts) == 1 else map(sum, zip(*parts, strict=True)))) or _ZEROS
+    counted = sums[: len(COLUMNS)]
+    if not asked:
+        return Metrics(*counted)
+    succeeded, cancelled, running, pending = sums[len(COLUMNS) :]
     return Metrics(
-        **sums,
+        *counted,
         credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
         other_buckets=_other_buckets(rows) if Detail.OTHER_BUCKETS in asked else None,
-        runs=runs if Detail.RUNS in asked else None,
+        runs=Runs(succeeded, counted[0] - succeeded - cancelled, cancelled, running, pending) if Detail.RUNS in asked else None,
         end_users=_people(rows, Detail.END_USERS) if Detail.END_USERS in asked else None,
         conversations=_people(rows, Detail.CONVERSATIONS) if Detail.CONVERSATIONS in asked else None,
         latency=quantiles(_told(rows, "latency_sketch")) if Detail.LATENCY in asked else None,

@@ -1,6 +1,6 @@
 """What is counted, by what it is split, and what narrows it: the words of every usage question and answer."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from uuid import UUID
 
@@ -249,7 +249,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Everything that is counted; test calls stand in none of it. Details that were not asked for are None."""
+    """Everything that is counted, COLUMNS first and in their order; test calls stand in none of it. Details that were not asked for are None."""
 
     requests: int = 0
     errors: int = 0
@@ -266,6 +266,7 @@ class Metrics:
     list_microusd: int = 0
     upstream_cost_picousd: int = 0
     wallet_microusd: int = 0
+    _: KW_ONLY
     credits: int | None = None
     other_buckets: dict[Bucket, int] | None = None
     runs: Runs | None = None

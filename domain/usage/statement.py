@@ -1,8 +1,9 @@
 """One question on usage as one SQL statement: spans and cells for what is whole, single events for what is not, all in one snapshot.
 
 A stretch of time is cut into whole days of UTC, whole hours, quarters of an hour and the edges inside a quarter. Days and hours that are
-closed are read as spans, those that are not as their cells, edges as events, and everywhere the events that are in no cell yet. How far a
-workspace is closed the statement sees itself, in its own snapshot: whatever the fold and the closing do meanwhile, nothing is counted twice.
+closed are read as spans, those that are not as their cells, edges as events, and everywhere the events that are in no cell yet. Until when a
+workspace is closed is looked up before: it only ever moves on, cells stay when they are summed up, and what is folded goes into both. So whatever
+the fold and the closing do meanwhile, nothing is counted twice.
 """
 
 import sys
@@ -17,7 +18,7 @@ from domain.usage.metrics import COLUMNS, Detail, Dimension, Metric, Question
 QUARTER, HOUR, DAY = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1)
 NIL = UUID(int=0)
 """What a cell says for no app or no key; for no model it says ''."""
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 HISTORY, WHOLE = -1, -2  # places of stretches beside the ones asked for: everything before them, and all of them in one
 
 Stretch = tuple[datetime, datetime]
@@ -26,26 +27,34 @@ Asked = tuple[int, datetime, datetime]
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """Until when the cells of a workspace are summed up in spans: of days until a midnight of UTC, of hours until an hour."""
+
+    days_until: datetime = BEGINNING
+    hours_until: datetime = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """Stretches cut by what answers for them, each list in order of time."""
+    """Stretches cut by what answers for them, each list in order of time: spans of days and of hours, cells, single events."""
 
     days: list[Asked]
     hours: list[Asked]
-    quarters: list[Asked]
+    cells: list[Asked]
     edges: list[Asked]
 
     @classmethod
-    def of(cls, asked: Sequence[Asked]) -> "Parts":
-        """Cut stretches: the widest that fits in the middle, narrower ones towards both ends."""
-        quarters, edges = split(asked, QUARTER)
-        hours, narrow = split(quarters, HOUR)
-        days, rest = split(hours, DAY)
-        return cls(days, rest, narrow, edges)
+    def of(cls, asked: Sequence[Asked], closed: Closed) -> "Parts":
+        """Cut stretches: the widest that fits in the middle, narrower ones towards both ends and where less is closed."""
+        stored, edges = split(asked, QUARTER)
+        days, rest = split(stored, DAY, until=closed.days_until)
+        hours, cells = split(rest, HOUR, until=closed.hours_until)
+        return cls(days, hours, cells, edges)
 
     @property
     def stored(self) -> list[Asked]:
         """What spans and cells answer, in order of time."""
-        return sorted((*self.days, *self.hours, *self.quarters), key=lambda one: one[1])
+        return sorted((*self.days, *self.hours, *self.cells), key=lambda one: one[1])
 
 
 _NAMES: Mapping[Dimension, str] = {
@@ -80,6 +89,7 @@ _RANKS: Mapping[Metric, str] = {
     Metric.UNITS: "sum(units)",
 }
 STANDS = ("succeeded", "cancelled", "running", "pending")
+SUMMED = (*COLUMNS, *STANDS)
 DISTINCT: Mapping[Detail, tuple[int, str]] = {Detail.END_USERS: (0, "end_user"), Detail.CONVERSATIONS: (1, "conversation")}
 """Their number in `usage_person`, and their column of an event."""
 DURATIONS: Mapping[Detail, tuple[str, str]] = {Detail.LATENCY: ("latency", "latency_ms"), Detail.FIRST_TOKEN: ("first_token", "first_token_ms")}
@@ -89,11 +99,12 @@ _OTHERS = {Detail.OTHER_BUCKETS: "other_buckets"}
 
 @dataclass(slots=True)
 class Statement:
-    """One question as SQL, values always as parameters."""
+    """One question as SQL, values always as parameters. `closed` is the workspace's own; None where all workspaces are asked about."""
 
     workspace_id: UUID
     stretches: Sequence[Stretch]
     question: Question
+    closed: Closed | None
     arguments: list[Any] = field(default_factory=list)
     sql: str = field(init=False)
     workspace: str = field(init=False)
@@ -121,11 +132,14 @@ class Statement:
         asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
         if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
             asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
-        parts = Parts([], [], [], asked) if level is None else Parts.of(asked)
-        picks = [*self._sums(parts), *self._queued(parts.stored)]
+        parts = self._parts(asked)
+        picks = self._sums(parts)
+        if parts.stored:
+            picks.append(self._single(self._queue(parts.stored), parts.stored, owner="q"))
         picks += [self._single("usage_event e", run) for run in runs(parts.edges)]
         if level is not None and parts.edges:
-            picks.append(self._single(_QUEUED, parts.edges, owner="q", at="date_bin('15 minutes', e.at, 'epoch')", condition=f"e.at < {self._gone('e')}"))
+            quarter, gone = "date_bin('15 minutes', e.at, 'epoch')", f"e.at < {self._gone('e')}"
+            picks.append(self._single(self._queue(parts.edges), parts.edges, owner="q", at=quarter, condition=gone))
         if question.wants(Detail.RUNS):
             picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
         apart = self._carried()
@@ -144,8 +158,18 @@ class Statement:
             named.append(self._misses(now))
         self.sql = f"WITH {', '.join(named)}\n{self._answer()}"
 
+    def _parts(self, asked: Sequence[Asked]) -> Parts:
+        if self.question.level is None:
+            return Parts([], [], [], list(asked))
+        return Parts.of(asked, self.closed or Closed(END, END))
+
     def _of(self, alias: str) -> str:
-        return f"{alias}.workspace_id = {self.workspace}" if self.workspace else "true"
+        return f"{alias}.workspace_id = {self.workspace}" if self.workspace and alias != "q" else "true"
+
+    def _queue(self, asked: Sequence[Asked]) -> str:
+        """Return a source of events that are in no cell yet, of these stretches at least; alias `e`."""
+        since, until = self._parameter(asked[0][1], "timestamptz"), self._parameter(asked[-1][2] + QUARTER, "timestamptz")
+        return f"queued_1({self.workspace or 'NULL::uuid'}, {since}, {until}) e"
 
     def _parameter(self, value: object, kind: str) -> str:
         self.arguments.append(value)
@@ -197,43 +221,54 @@ class Statement:
         sums = ", ".join(_sum(f"c.{column}") for column in COLUMNS)
         return self._stored(parts, f"{sums}, {ended}, 0, 0{self._apart(None)}")
 
-    def _stored(self, parts: Parts, columns: str, *, of: str = "", groups: str = "1, 2") -> list[str]:
-        """Return what spans and cells say: closed days and hours, the cells of those that are not closed, and quarters."""
+    def _stored(self, parts: Parts, columns: str, *, of: str = "", group: str = "") -> list[str]:
+        """Return what spans and cells say; where all workspaces are asked about, each as far as it is closed itself."""
         picks: list[str] = []
         if self.question.level is None:
             return picks
         level = f"c.level = {self.question.level}"
-        for hours, until, asked in ((24, "days_until", parts.days), (1, "hours_until", parts.hours)):
+
+        def scan(source: str, condition: str, asked: Sequence[Asked]) -> None:
             if asked:
-                picks.append(self._scan("usage_span c", f"c.hours = {hours} AND {level}", asked, columns, of, groups))
-                closed = f"(SELECT s.{until} FROM usage_closing s WHERE s.workspace_id = {self.workspace or 'c.workspace_id'})"
-                picks.append(self._scan("usage_cell c", f"{level} AND c.at >= coalesce({closed}, 'epoch')", asked, columns, of, groups))
-        if parts.quarters:
-            picks.append(self._scan("usage_cell c", level, parts.quarters, columns, of, groups))
-        if parts.edges:  # of time whose calls are gone, a quarter counts where it begins
-            picks.append(self._scan("usage_cell c", f"{level} AND c.at < {self._gone('c')}", parts.edges, columns, of, groups))
+                picks.append(self._scan(source, f"{level}{condition}", asked, columns, of, group))
+
+        scan("usage_span c", " AND c.hours = 24", parts.days)
+        scan("usage_span c", " AND c.hours = 1", parts.hours)
+        scan("usage_cell c", "", parts.cells)
+        if self.closed is None:
+            scan("usage_span c", f" AND c.hours = 1 AND c.at >= {self._until('s.days_until')}", parts.days)
+            scan("usage_cell c", f" AND c.at >= {self._until('greatest(s.days_until, s.hours_until)')}", parts.days)
+            scan("usage_cell c", f" AND c.at >= {self._until('s.hours_until')}", parts.hours)
+        # of time whose calls are gone, a quarter counts where it begins
+        scan("usage_cell c", f" AND c.at < {self._gone('c')}", parts.edges)
         return picks
+
+    @staticmethod
+    def _until(instant: str) -> str:
+        """Return until when the cells of a cell's own workspace are summed up in spans, at the earliest 1970."""
+        return f"coalesce((SELECT {instant} FROM usage_closing s WHERE s.workspace_id = c.workspace_id), 'epoch')"
 
     def _gone(self, alias: str) -> str:
         """Return until when single calls are gone: from then on they are read, before it their cells are."""
         return f"coalesce((SELECT max(r.before) FROM usage_retired r WHERE r.workspace_id = {self.workspace or f'{alias}.workspace_id'}), 'epoch')"
 
-    def _scan(self, source: str, condition: str, asked: Sequence[Asked], columns: str, of: str, groups: str) -> str:
-        """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap."""
+    def _scan(self, source: str, condition: str, asked: Sequence[Asked], columns: str, of: str, group: str) -> str:
+        """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap.
+
+        Rows are grouped by columns as they are, which is quicker than by their key: that is made once for each group.
+        """
         between = runs(asked)
+        groups = "".join(f", c.{_NAMES[dimension]}" for dimension in self.question.by) + group
         if len(between) == 1:
             join, inside, place = self._slots("c.at", asked)
             return f"""SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source} {join}{of}
- WHERE {self._of("c")} AND {condition} AND {inside}{self._matches("c")} GROUP BY {groups}"""
+ WHERE {self._of("c")} AND {condition} AND {inside}{self._matches("c")} GROUP BY 1{groups}"""
         places, starts = [place for place, _, _ in asked], [start for _, start, _ in asked]
         since, until = [run[0][1] for run in between], [run[-1][2] for run in between]
         place = f"({self._parameter(places, 'int[]')})[width_bucket(c.at, {self._parameter(starts, 'timestamptz[]')})]"
         return f"""SELECT x.* FROM unnest({self._parameter(since, "timestamptz[]")}, {self._parameter(until, "timestamptz[]")}) AS r (since, until)
  CROSS JOIN LATERAL (SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source}{of}
- WHERE {self._of("c")} AND {condition} AND c.at >= r.since AND c.at < r.until{self._matches("c")} GROUP BY {groups}) x"""
-
-    def _queued(self, asked: Sequence[Asked]) -> list[str]:
-        return [self._single(_QUEUED, asked, owner="q")] if asked else []
+ WHERE {self._of("c")} AND {condition} AND c.at >= r.since AND c.at < r.until{self._matches("c")} GROUP BY 1{groups}) x"""
 
     def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "") -> str:
         join, inside, place = self._slots(at, asked)
@@ -266,15 +301,15 @@ class Statement:
 
     def _durations(self, detail: Detail, cells: str, events: str, asked: list[Asked]) -> str:
         """Return a part of the statement: the sketch of a duration in each stretch of each line."""
-        parts = Parts([], [], [], asked) if self.question.level is None else Parts.of(asked)
+        parts = self._parts(asked)
         columns, condition = f"sketch_bucket_1(e.{events}) AS bucket, 1::bigint AS quantity", f"e.{events} IS NOT NULL"
         picks = [self._from_events("usage_event e", run, columns, condition) for run in runs(parts.edges)]
         if self.question.level is not None:
             if parts.stored:
-                picks.append(self._from_events(_QUEUED, parts.stored, columns, condition, owner="q"))
+                picks.append(self._from_events(self._queue(parts.stored), parts.stored, columns, condition, owner="q"))
             told = "s.e >> 40 AS bucket, sum(s.e & 1099511627775)::bigint AS quantity"
-            picks += self._stored(parts, told, of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", groups="1, 2, 3")
-        return f"""{detail.value}_sketch AS (
+            picks += self._stored(parts, told, of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", group=", 3")
+        return f"""{detail.value}_sketch AS MATERIALIZED (
   SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
     SELECT d.n, least(q.place, {self.first} + 1) AS place, d.bucket, sum(d.quantity) AS quantity
       FROM ({_united(picks)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
@@ -291,20 +326,20 @@ class Statement:
             whole, edges = split(one, DAY) if self.question.people_by_day else ([], list(one))
             singles += [self._from_events("usage_event e", run, columns, condition) for run in runs(edges)]
             if whole:
-                singles.append(self._from_events(_QUEUED, whole, columns, condition, owner="q"))
+                singles.append(self._from_events(self._queue(whole), whole, columns, condition, owner="q"))
                 sets.append(self._set(kind, whole, "true"))
             if edges and self.question.people_by_day:  # of time whose calls are gone, a day's people count where it begins
                 sets.append(self._set(kind, edges, f"(u.used_on::timestamp AT TIME ZONE 'UTC') < {self._gone('u')}"))
         name, folded = detail.value, f"least(q.place, {self.first} + 1) AS place"
         if not sets:
-            return f"""{name}_count AS (
+            return f"""{name}_count AS MATERIALIZED (
   SELECT x.n, x.place, count(*) AS told FROM (
     SELECT DISTINCT d.n, {folded}, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key) x GROUP BY 1, 2)"""
         return f"""{name}_set AS MATERIALIZED (
   SELECT d.n, {folded}, d.workspace_id, d.part, bit_or(d.people) AS people FROM ({_united(sets)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3, 4),
 {name}_single AS MATERIALIZED (
   SELECT DISTINCT d.n, {folded}, d.workspace_id, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key),
-{name}_count AS (
+{name}_count AS MATERIALIZED (
   SELECT x.n, x.place, sum(x.told)::bigint AS told FROM (
     SELECT t.n, t.place, bit_count(t.people) AS told FROM {name}_set t
     UNION ALL
@@ -319,7 +354,7 @@ class Statement:
  WHERE {self._of("u")} AND u.kind = {kind} AND u.used_on >= {days[0]} AND u.used_on <= {days[1]} AND {inside} AND {condition}{self._matches("u")}"""
 
     def _others(self) -> str:
-        return f"""other_buckets_sum AS (
+        return f"""other_buckets_sum AS MATERIALIZED (
   SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
     SELECT p.n, least(q.place, {self.first} + 1) AS place, o.key AS bucket, sum(o.value::bigint) AS quantity
       FROM picked p JOIN placed q ON q.key = p.key CROSS JOIN LATERAL jsonb_each_text(p.other_buckets) o GROUP BY 1, 2, 3) x GROUP BY 1, 2)"""
@@ -329,7 +364,7 @@ class Statement:
         source = "cache_miss m JOIN usage_event e ON e.workspace_id = m.workspace_id AND e.id = m.call_id"
         bounds = [self._parameter(instant, "timestamptz") for instant in (asked[0][1], asked[-1][2])]
         near = f"m.at >= {bounds[0]} AND m.at < {bounds[1]}"
-        return f"""{MISSES} AS (
+        return f"""{MISSES} AS MATERIALIZED (
   SELECT d.n, least(q.place, {self.first} + 1) AS place, sum(d.cost) AS told
     FROM ({self._from_events(source, asked, "m.cost_microusd AS cost", near, owner="m")}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2)"""
 
@@ -343,26 +378,26 @@ class Statement:
         )
 
     def _answer(self) -> str:
-        sums = ", ".join(f"{_sum(f'p.{column}')} AS {column}" for column in (*COLUMNS, *STANDS))
-        beside = "(SELECT t.told FROM {0} t WHERE t.n = {1} AND t.place = g.place)"
-        tables = [f"{detail.value}_sketch" for detail in DURATIONS if detail in self.question.details]
-        tables += [f"{name}_sum" for name in self._carried()]
-        tables += [MISSES] if Detail.CACHE_MISSES in self.question.details else []
-        apart = "".join(f", {beside.format(table, 'g.n')} AS {table}" for table in tables)
+        sums = ", ".join(f"{_sum(f'p.{column}')} AS {column}" for column in SUMMED)
+        tables = [(f"{detail.value}_sketch", "") for detail in DURATIONS if detail in self.question.details]
+        tables += [(f"{name}_sum", "") for name in self._carried()]
+        tables += [(MISSES, "")] if Detail.CACHE_MISSES in self.question.details else []
         for detail in DISTINCT:
             if detail in self.question.details:
-                table = f"{detail.value}_count"
-                apart += f", {beside.format(table, 'g.n')} AS {table}"
-                apart += f", {beside.format(table, WHOLE if len(self.stretches) > 1 else 0)} AS {table}_whole"
+                tables += [(f"{detail.value}_count", ""), (f"{detail.value}_count", "_whole")]
+        apart = "".join(f", {table}{part}.told AS {table}{part}" for table, part in tables)
+        whole = WHOLE if len(self.stretches) > 1 else 0
+        joins = "".join(
+            f"\n LEFT JOIN {table} AS {table}{part} ON {table}{part}.n = {whole if part else 'g.n'} AND {table}{part}.place = g.place" for table, part in tables
+        )
         kept = "" if self.question.include_other else f" WHERE q.place <= {self.first}"
         return f"""SELECT g.*{apart} FROM (
   SELECT p.n, CASE WHEN q.place <= {self.first} THEN q.key END AS key, least(q.place, {self.first} + 1) AS place, max(q.whole) AS whole, {sums}
     FROM picked p JOIN placed q ON q.key = p.key{kept}
-   GROUP BY 1, 2, 3) g ORDER BY 3, 1"""
+   GROUP BY 1, 2, 3) g{joins} ORDER BY 3, 1"""
 
 
 MISSES = "cache_miss_sum"
-_QUEUED = "usage_pending q JOIN usage_event e ON e.workspace_id = q.workspace_id AND e.id = q.event_id"
 
 
 def _sum(column: str) -> str:
@@ -378,16 +413,18 @@ def first_of(question: Question) -> int:
     return sys.maxsize - 1 if question.first is None else question.first
 
 
-def split(asked: Sequence[Asked], width: timedelta) -> tuple[list[Asked], list[Asked]]:
-    """Split stretches into what is whole in quarters of an hour, hours or days of UTC, and the edges beside it, both in order."""
+def split(asked: Sequence[Asked], width: timedelta, until: datetime | None = None) -> tuple[list[Asked], list[Asked]]:
+    """Split stretches into what is whole in quarters of an hour, hours or days of UTC, and before `until`, and the edges beside it, both in order."""
     whole, edges = [], []
     for place, start, end in asked:
         first, last = start + (BEGINNING - start) % width, end - (end - BEGINNING) % width
+        if until is not None:
+            last = min(last, until)
         if first >= last:
             edges.append((place, start, end))
             continue
         whole.append((place, first, last))
-        edges.extend((place, since, until) for since, until in ((start, first), (last, end)) if since < until)
+        edges.extend((place, *beside) for beside in ((start, first), (last, end)) if beside[0] < beside[1])
     return whole, edges
 
 

@@ -295,7 +295,7 @@ async def test_a_list_costs_as_many_statements_as_its_first_row(served: Served, 
             found = (await served.ask(document, credential=owner.session, n=size)).data["apiKeys"]["nodes"]
         counts.append(len(seen))
         assert len(found) == size
-    assert counts[0] == counts[1] == 6
+    assert counts[0] == counts[1] == 7
     idle = {"requests": 0, "cost": {"microUsd": 0}, "credits": 0, "runs": {"total": 0}}
     busy = {"requests": 3, "cost": {"microUsd": 4_000}, "credits": 0, "runs": {"total": 3}}
     assert [node["usage"]["totals"] for node in found] == [idle] * 7 + [busy]

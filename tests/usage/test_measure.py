@@ -58,7 +58,7 @@ def within(window: Window, written: Sequence[Event]) -> list[Event]:
     bounds=st.tuples(st.timedeltas(timedelta(), timedelta(days=8)), st.timedeltas(timedelta(days=8, seconds=1), timedelta(days=20))),
     whole_days=st.booleans(),
     season=st.sampled_from(SEASONS),
-    closed=st.lists(st.integers(0, 21), min_size=4, max_size=4),
+    closed=st.lists(st.integers(0, 21 * 24), min_size=4, max_size=4),
     hours_too=st.booleans(),
 )
 async def test_every_read_is_the_sum_of_its_events(
@@ -72,8 +72,8 @@ async def test_every_read_is_the_sum_of_its_events(
     closed: list[int],
     hours_too: bool,
 ) -> None:
-    """Totals, groups, series and series by value equal the raw events, whatever part of them is folded and however many days are closed, before and
-    after events of those days came, for eight zones over DST days and a leap day (F26, F27)."""
+    """Totals, groups, series and series by value equal the raw events, whatever part of them is folded and however many hours are closed, before and
+    after events of those hours came, for eight zones over DST days and a leap day (F26, F27)."""
     workspace = uuid4()
     me = caller(workspace)
     written = [dataclasses.replace(event, at=event.at + (season - START)) for event in written]
@@ -82,7 +82,7 @@ async def test_every_read_is_the_sum_of_its_events(
     for place, most in enumerate(folds):
         await write(workspace, written[place :: len(folds)])
         await rollups.fold(most)
-        await rollups.close(workspace, season + timedelta(days=closed[place]), days_from=0, hours_from=0 if hours_too else 10**6)
+        await rollups.close(workspace, season + timedelta(hours=closed[place]), days_from=0, hours_from=0 if hours_too else 10**6)
     await write(uuid4(), written[:3])  # somebody else's
     counted = within(window, written)
 

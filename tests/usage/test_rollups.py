@@ -79,8 +79,8 @@ async def test_folders_share_the_work(database: str, written: list[Event], sizes
             days.append((await measure.totals(caller(workspace), WHOLE_DAY)).charge_microusd)
 
     async def closer() -> None:
-        for day in (START, START + timedelta(days=1)):
-            await rollups.close(workspace, day, days_from=0, hours_from=0)
+        for until in (START, START + timedelta(hours=1), START + timedelta(days=1)):
+            await rollups.close(workspace, until, days_from=0, hours_from=0)
 
     await asyncio.gather(write(workspace, written[half:]), *(folder(most) for most in sizes), reader(), closer())
     sums = [added(part, lambda event: event.at < END).charge_microusd for part in (written[:half], written)]

@@ -75,17 +75,35 @@ async def test_quiet_workspaces_have_no_spans() -> None:
 
 
 @pytest.mark.usefixtures("database")
-async def test_days_are_closed_an_hour_after_they_end() -> None:
-    """The job closes what is over, each workspace once a day, and nothing of a day under way."""
-    workspace, quiet = uuid4(), uuid4()
+async def test_days_and_hours_are_closed_when_they_are_over() -> None:
+    """The job closes days ten minutes after they end, and hours too, those of the day under way as well, of workspaces that have hours; each once."""
+    workspace, quiet, busy = uuid4(), uuid4(), uuid4()
     written = [Event(START + place * timedelta(minutes=15), model=None, outcome=outcome) for place in range(6) for outcome in ("succeeded", "failed", "cancelled")]
     await write(workspace, written)
     await write(quiet, written[:1])
+    await write(busy, [Event(START + timedelta(hours=hour), charge_microusd=1 + hour) for hour in (0, 23, 24, 25, 26)])
     await rollups.fold_all()
-    assert await rollups.close_all(START + DAY + timedelta(minutes=59)) == 0
-    assert await rollups.close_all(START + DAY + timedelta(minutes=61)) == 1 + 1 + 3
-    assert await rollups.close_all(START + DAY + timedelta(minutes=62)) == 0
+    assert await rollups.close(busy, START + DAY, **BOTH) == 3 * (1 + 2)
+    assert await rollups.close_all(START + DAY + timedelta(minutes=9)) == 0
+    assert await rollups.close_all(START + DAY + timedelta(minutes=11)) == 1 + 1 + 3
+    assert await rollups.close_all(START + DAY + timedelta(minutes=12)) == 0
     assert await spans(quiet) == []
+    assert await rollups.close_all(START + timedelta(hours=26, minutes=9)) == 3  # the hour from 24, of the busy one alone
+    assert await rollups.close_all(START + timedelta(hours=26, minutes=10)) == 3
+    assert await rollups.close_all(START + timedelta(hours=26, minutes=10)) == 0
+    await write(busy, [Event(START + timedelta(hours=25, minutes=59), kind="late", requests=0, charge_microusd=5)])
+    await rollups.fold_all()
+    day = START + DAY
+    assert [span for span in await spans(busy) if span[1] == 0] == [
+        *((1, 0, START + timedelta(hours=hour), 1 + hour + (5 if hour == 25 else 0)) for hour in (0, 23, 24, 25)),
+        (24, 0, START, 1 + 24),
+    ]
+    assert (await measure.totals(caller(busy), days(2, 2))).charge_microusd == 25 + 26 + 27 + 5
+    assert (await measure.totals(caller(busy), resolve(Between(day, day + timedelta(hours=1)), "UTC", day))).charge_microusd == 25
+    assert await rollups.compare() == []
+    assert await rollups.close_all(START + 2 * DAY + timedelta(minutes=10)) == 3 * (1 + 1)  # the day, and its last hours
+    assert (await measure.totals(caller(busy), days(1, 2))).requests == 5
+    assert await rollups.compare() == []
 
 
 @pytest.mark.usefixtures("database")
