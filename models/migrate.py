@@ -7,7 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from tortoise import Tortoise
-from tortoise.migrations.api import migrate as run_migrations
+from tortoise.connection import get_connection
+from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+from tortoise.migrations.graph import MigrationKey
+from tortoise.migrations.schema_generator.state import ModelState, State
+from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from models.config import config
 
@@ -22,6 +26,50 @@ MIGRATIONS = "tortoise_migrations"
 
 PATIENT = {"statement_timeout": "0"}
 """A migration that reads or indexes a large table takes as long as it takes; the bound on waits for locks holds for it too."""
+
+
+class _Tables(StateApps):
+    """The models as a migration sees them: to write DDL, never to ask for rows, so that no queries are made ready (two thirds of a migration's time)."""
+
+    def _build_initial_querysets(self) -> None:
+        pass
+
+
+class _Before(State):
+    """The tables before an operation, whose classes are made only if the operation looks at them: few do, and Tortoise would make all for each."""
+
+    def __init__(self, models: dict[tuple[str, str], ModelState], after: _Tables) -> None:
+        self.models = models
+        self._after = after
+        self._apps: StateApps | None = None
+
+    @property
+    def apps(self) -> StateApps:  # type: ignore[override]  # a field there, made when it is first read here
+        """The models' classes."""
+        if self._apps is None:
+            self._apps = self._after.clone(model_states=self.models)
+        return self._apps
+
+
+class _Now(State):
+    """The tables as they are, changed by each operation."""
+
+    def clone(self) -> State:
+        """Return them as they are before an operation."""
+        assert isinstance(self.apps, _Tables)
+        return _Before({key: model.clone() for key, model in self.models.items()}, self.apps)
+
+
+class _Executor(MigrationExecutor):
+    """Tortoise's own, forward only, in a tenth of its time."""
+
+    async def _project_state(self, applied: set[MigrationKey], *, upto: MigrationKey | None = None) -> State:
+        state = _Now(models={}, apps=_Tables(default_connections={label: app["default_connection"] for label, app in self.loader.apps_config.items()}))
+        for key in self._full_plan():
+            migration = self.loader.graph.nodes[key]
+            if key in applied and migration is not None:
+                await migration.apply(state, dry_run=True)
+        return state
 
 
 async def _connect(url: str) -> asyncpg.Connection:
@@ -49,7 +97,8 @@ async def migrate(owner_url: str, application_url: str, functions: Sequence[tupl
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         settings = config(owner_url, pool=2)
         settings["connections"]["default"]["credentials"]["server_settings"] |= PATIENT
-        await run_migrations(config=settings)
+        await Tortoise.init(config=settings, init_connections=False)
+        await _Executor(get_connection("default"), settings["apps"]).migrate([MigrationTarget(label, "__latest__") for label in settings["apps"]])
         await Tortoise.close_connections()
         async with connection.transaction():
             for _, text in functions:
