@@ -5,7 +5,7 @@ import time
 import msgspec
 
 from domain import errors
-from domain.money.catalogue import quote
+from domain.money.catalogue import PriceVersion, quote
 from domain.serving.dry_runs import weigh
 from models.enums import Bucket
 from proxy.admission import Arrival, Prepared, prepare, prove, translated
@@ -46,10 +46,16 @@ async def price(runtime: Runtime, arrival: Arrival) -> Answer:
     return Answer(200, [(b"content-type", b"application/json")], msgspec.json.encode(told))
 
 
+def _counts(price: PriceVersion, bucket: Bucket) -> bool:
+    """Tell whether a bucket is a part of the least that a call costs: one that has a price, and is not made by the answer."""
+    return price.prices(bucket) and bucket is not Bucket.AUDIO_OUTPUT
+
+
 def _estimate(call: Prepared) -> dict[str, object]:
     """Return what the call would cost at list price: its input and no answer at least, its longest answer by the dearest candidate at most."""
     opening, first = call.opening, call.plan.candidates[0]
-    least = quote(first.price, {Bucket.UNCACHED_INPUT: opening.input_tokens, Bucket.CALLS: 1} | dict(call.ask.besides), service_tier=None, geography=None)
+    given = {Bucket.UNCACHED_INPUT: opening.input_tokens, Bucket.CALLS: 1} | dict(call.ask.besides)
+    least = quote(first.price, {bucket: quantity for bucket, quantity in given.items() if _counts(first.price, bucket)}, service_tier=None, geography=None)
     most = opening.input_picousd + opening.output_picousd * opening.max_output_tokens
     return {
         "object": "dry_run",

@@ -368,6 +368,16 @@ async def test_an_upstream_that_sends_no_events_is_broken(gateway: Gateway, prov
     assert await quiet(mine) == CREDIT
 
 
+@pytest.mark.parametrize(("model", "least", "most"), [("tts-1", 75, 75), ("gpt-4o-mini-tts", 2, 122)])
+async def test_a_dry_run_of_speech_counts_what_has_a_price(gateway: Gateway, model: str, least: int, most: int) -> None:
+    """5 characters at 15; 2 tokens of text at 0.6 with no sound at least and 10 tokens of it at 12 at most."""
+    mine = await tenant(credit_microusd=CREDIT)
+    headers = mine.bearer | {"x-tallygate-dry-run": "true"}
+    async with session() as client, client.post(f"{gateway.url}/v1/audio/speech", json={"model": model, "input": "Hello"}, headers=headers) as answer:
+        assert (await answer.json())["cost_microusd"] == {"minimum": least, "maximum": most}
+    assert await quiet(mine) == CREDIT
+
+
 async def test_forms_are_refused_in_openai_s_shape(gateway: Gateway, provider: Upstream) -> None:
     """A form that cannot be read, or whose boundary is not its header's, is 400; without a key it is 401 whatever it is."""
     mine = await tenant(credit_microusd=CREDIT)
