@@ -87,7 +87,7 @@ def parse(text: str, start: datetime, end: datetime) -> list[BillLine]:
     try:
         head = [name.strip().lower().replace(" ", "_") for name in next(rows, [])]
         columns = _Columns.of(head)
-        lines = added(columns.line(row, rows.line_num, start, end) for row in rows if any(cell.strip() for cell in row))
+        lines = added(columns.line(row, rows.line_num, start, end) for row in rows if any(cell.strip() for cell in row) and not columns.nothing(row))
     except csv.Error as error:
         raise InvalidInput(f"Line {rows.line_num} of the bill is no CSV: {error}.", path=PATH) from None
     if not lines:
@@ -118,6 +118,11 @@ class _Columns:
         if amount is None:
             raise InvalidInput(f"Line 1 of the bill names no column for the amount: one of {', '.join(_AMOUNTS)}.", path=PATH)
         return cls(len(head), amount, first(_ITEMS), tuple(places[name] for name in _BESIDES if name in places), first(_DAYS), first(_CURRENCIES))
+
+    def nothing(self, row: list[str]) -> bool:
+        """Tell whether a row is that of a day on which nothing was billed, as OpenAI writes them: times, and neither an amount, a currency nor an item."""
+        places = (self.amount, self.currency, self.item, *self.besides)
+        return self.day is not None and len(row) == self.width and not any(row[place].strip() for place in places if place is not None)
 
     def line(self, row: list[str], number: int, start: datetime, end: datetime) -> BillLine:
         """Read a row; raises InvalidInput that names its line."""

@@ -14,25 +14,32 @@ from domain.money.reconciliations import Compared, coverage, micros, side_by_sid
 
 START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
 FIRST, SECOND = date(2026, 10, 1), date(2026, 10, 2)
-ANTHROPIC = """usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost_usd,list_price_usd,cost_type,inference_geo,speed
-2026-10-01,claude-opus-5-5-20260807,Default,prod,message,≤ 200k,input_no_cache,1.25,1.25,token,global,standard
-2026-10-01,claude-opus-5-5-20260807,Default,prod,message,≤ 200k,output,0.000001250001,0.000001250001,token,global,standard
-2026-10-02,,Default,prod,web_search,,,0.03,0.03,web_search,,
+# The heads as both consoles write them, the names of models and the day without usage too.
+ANTHROPIC = """usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost_usd,list_price_usd,cost_type,inference_geo,speed,api_key_id,api_key_status
+2026-10-01,Claude Opus 5.5,Default,prod,message,≤ 200k,input_no_cache,1.25,1.25,token,global,standard,apikey_01,active
+2026-10-01,Claude Opus 5.5,Default,prod,message,≤ 200k,output,0.000001250001,0.01,token,not_available,,apikey_01,active
+2026-10-02,,Default,prod,web_search,,,0.03,0.03,web_search,,,apikey_02,archived
 """
-OPENAI = """start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,line_item,project_id
-1790812800,1790899200,2026-10-01T00:00:00+00:00,2026-10-02T00:00:00+00:00,0.0600000000000000012,usd,"gpt-5.5-2026-08-07, input",proj_1
-1790812800,1790899200,2026-10-01T00:00:00+00:00,2026-10-02T00:00:00+00:00,1.5e-05,usd,"gpt-5.5-2026-08-07, cached input",proj_1
-1790899200,1790985600,2026-10-02T00:00:00+00:00,2026-10-03T00:00:00+00:00,-0.01,usd,credits,proj_2
+OPENAI_HEAD = (
+    "start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,quantity_unit,line_item,user_id,api_key_id,project_id,"
+    "organization_id,project_name,organization_name,user_email,api_source\n"
+)
+OPENAI = f"""{OPENAI_HEAD}1790812800,1790899200,2026-10-01T00:00:00,2026-10-02T00:00:00,0.0600000000000000012,usd,1000,tokens,"gpt-5.5-2026-08-07, input",,,,,P,O,,
+1790812800,1790899200,2026-10-01T00:00:00+00:00,2026-10-02T00:00:00+00:00,1.5e-05,usd,10,tokens,"gpt-5.5-2026-08-07, cached input",,,proj_1,org,P,O,,
+1790899200,1790985600,2026-10-02T00:00:00+00:00,2026-10-03T00:00:00+00:00,-0.01,usd,,,credits,,,proj_2,org,P,O,,
+1790985600,1791072000,2026-10-03T00:00:00+00:00,2026-10-04T00:00:00+00:00,,,,,,,,,,,,,
 """
+UNGROUPED = f"{OPENAI_HEAD}1790812800,1790899200,2026-10-01T00:00:00,2026-10-02T00:00:00,0.003835980000000000000000000000,usd,,,,,,,org,,O,,\n"
 
 
 def test_the_files_of_two_providers_are_read() -> None:
     """Anthropic's and OpenAI's columns, by day and model, added up over kinds of tokens, to the picodollar."""
     assert parse(ANTHROPIC, START, END) == [
-        BillLine("claude-opus-5-5-20260807", FIRST, 1_250_001_250_001),
+        BillLine("Claude Opus 5.5", FIRST, 1_250_001_250_001),
         BillLine("web_search", SECOND, 30_000_000_000),
     ]
     assert parse(OPENAI, START, END) == [BillLine("gpt-5.5-2026-08-07", FIRST, 60_015_000_000), BillLine("credits", SECOND, -10_000_000_000)]
+    assert parse(UNGROUPED, START, END) == [BillLine("total", FIRST, 3_835_980_000)]
     assert parse("\ufeffModel,Cost USD\r\nm,$3\r\n\r\n", START, END) == [BillLine("m", None, 3 * 10**12)]
     assert parse("amount\n12.5\n", START, END) == [BillLine("total", None, 12_500_000_000_000)]
 
@@ -43,6 +50,8 @@ def test_the_files_of_two_providers_are_read() -> None:
         ("", "Line 1 of the bill names no column for the amount"),
         ("model,tokens\nm,3\n", "Line 1 of the bill names no column for the amount"),
         ("model,cost_usd\n", "no line below its head"),
+        ("model,cost_usd\nm,\n", "Line 2 of the bill has no amount in ''"),
+        ("date,model,cost_usd\n2026-10-01,m,\n", "Line 2 of the bill has no amount in ''"),
         ("model,cost_usd\nm,1\nm,one\n", "Line 3 of the bill has no amount in 'one': not a number"),
         ("model,cost_usd\nm,NaN\n", "Line 2 of the bill has no amount in 'NaN'"),
         ("model,cost_usd\nm,1e400\n", "Line 2 of the bill has no amount"),
