@@ -23,6 +23,7 @@ class AppBody(Asked):
     app_id: str = Field(alias="appId", description="Globally unique: 3 to 50 lower-case letters, digits and single hyphens inside.")
     name: str
     description: str | None = None
+    manifest: dict[str, Any] | None = Field(default=None, description="How it is served and what its visitors may do, as PUT takes it.")
 
 
 class AppChangesBody(Asked):
@@ -63,7 +64,8 @@ async def _list_apps(ask: Ask[Nothing]) -> list[ListedApp]:
 
 
 async def _make_app(ask: Ask[AppBody]) -> ShownApp:
-    return _shown(await registry.create(ask.caller, NewApp(ask.given.app_id, ask.given.name, ask.given.description, ask.idempotency_key)))
+    given = ask.given
+    return _shown(await registry.create(ask.caller, NewApp(given.app_id, given.name, given.description, ask.idempotency_key, given.manifest)))
 
 
 async def _show_app(ask: Ask[Nothing]) -> ShownApp:

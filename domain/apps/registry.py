@@ -65,6 +65,7 @@ class NewApp:
     name: str
     description: str | None = None
     idempotency_key: str | None = None
+    manifest: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +236,13 @@ async def create(caller: Caller, new: NewApp) -> AppView:
     name, description = check_name(new.name), _check_description(new.description)
     if new.slug in RESERVED:
         raise await _taken(new.slug)
+    wanted = manifests.check({} if new.manifest is None else new.manifest)
+    minter = await _minter(caller, public_tokens=wanted.get(manifests.PUBLIC_TOKENS) is True)
     app_id = uuid7()
     async with database.transaction():
         if new.idempotency_key is not None:
-            first = await idempotency.claim(workspace_id, "appCreate", new.idempotency_key, [new.slug, new.name, new.description], app_id)
+            asked = [new.slug, new.name, new.description, *([wanted] if wanted else [])]
+            first = await idempotency.claim(workspace_id, "appCreate", new.idempotency_key, asked, app_id)
             if first is not None:
                 return await _again(workspace_id, first)
         await plans.make_room_for_app(workspace_id, at=caller.at)
@@ -258,18 +262,20 @@ async def create(caller: Caller, new: NewApp) -> AppView:
             raise await _taken(new.slug)
         await database.fetch(
             """
-            INSERT INTO app (workspace_id, id, slug, name, description, manifest, creator_kind, creator_id, creator_name, wallet_markup, last_version,
-                             created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, '{}', $6, $7, $8, 1, 0, $9, $9)
+            INSERT INTO app (workspace_id, id, slug, name, description, manifest, creator_kind, creator_id, creator_name, minter_kind, minter_id, minter_name,
+                             wallet_markup, last_version, created_at, updated_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, $13, $13)
             """,
             workspace_id,
             app_id,
             new.slug,
             name,
             description,
+            msgspec.json.encode(wanted).decode(),
             caller.actor.kind.value,
             caller.actor.id,
             caller.actor.name[:200],
+            *(minter[column] for column in ("minter_kind", "minter_id", "minter_name")),
             caller.at,
         )
         await limits.replace(workspace_id, SubjectKind.APP, app_id, (Measure.MONEY,), DEFAULT_BUDGETS, at=caller.at)

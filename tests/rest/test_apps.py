@@ -50,6 +50,25 @@ async def test_an_app_is_registered_shown_changed_and_deleted(client: httpx2.Asy
     assert (await client.get("/v1/apps", headers=mine.bearer)).json() == []
 
 
+async def test_an_app_is_registered_with_its_manifest(client: httpx2.AsyncClient) -> None:
+    """The body may have the manifest that PUT takes, checked alike: a bad one, or public tokens from a key that may make none, registers nothing."""
+    mine, slug = await tenant(), fresh()
+    wanted = {"spaFallback": True, "publicTokens": True, "theme": {"n": 1.5}}
+    _, secret = await mine.mint(scopes=frozenset({Scope.APPS_READ, Scope.APPS_WRITE}))
+    refused = await client.post("/v1/apps", json={"appId": slug, "name": "x", "manifest": wanted}, headers={"Authorization": f"Bearer {secret}"})
+    assert refused.status_code == 403, refused.text
+    bad: object
+    for bad in ({"entry": "../x"}, {"spaFallback": 1}, [], "x"):
+        refused = await client.post("/v1/apps", json={"appId": slug, "name": "x", "manifest": bad}, headers=mine.bearer)
+        assert (refused.status_code, set(refused.json())) == (400, {"error"})
+    assert (await client.get("/v1/apps", headers=mine.bearer)).json() == []
+    made = await client.post("/v1/apps", json={"appId": slug, "name": "x", "manifest": wanted}, headers=mine.bearer)
+    assert (made.status_code, made.json()["manifest"]) == (201, wanted)
+    row = await database.fetch_row("SELECT minter_kind, minter_id FROM app WHERE slug = $1", slug)
+    assert row is not None
+    assert tuple(row) == ("api_key", mine.key.id)
+
+
 async def test_a_deleted_app_leaves_its_name_to_its_workspace(client: httpx2.AsyncClient) -> None:
     """Nobody else gets the name of a deleted app; its own workspace may take it again, for a new app."""
     mine, other, slug = await tenant(), await tenant(), fresh()

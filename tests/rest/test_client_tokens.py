@@ -46,6 +46,25 @@ async def test_a_token_is_made_for_an_app(client: httpx2.AsyncClient) -> None:
     assert bare.status_code == 200
 
 
+async def test_a_token_is_narrower_than_its_app_by_request(client: httpx2.AsyncClient) -> None:
+    """The body may say what `clientTokenCreate` says; what is out of range or wider than the key is 400 or 403, and makes no token."""
+    mine = await tenant()
+    slug = await registered(client, mine)
+    said = {"endUserId": "ann", "allowedOrigins": ["https://a.example"], "allowedModels": ["echo"], "expiresInSeconds": 300, "spendCapMicrousd": 9, "requestCap": 2}
+    made = await client.post("/v1/client-tokens", json={"appId": slug, **said}, headers=mine.bearer)
+    assert made.status_code == 200, made.text
+    token_id = client_tokens.read(SECRET, made.json()["token"], datetime.now(UTC)).id
+    row = await database.fetch_row("SELECT * FROM client_token WHERE workspace_id = $1 AND id = $2", mine.workspace_id, token_id)
+    assert row is not None
+    assert (row["end_user"], row["allowed_origins"], row["allowed_models"]) == ("ann", ["https://a.example"], ["echo"])
+    assert (row["spend_cap"], row["request_cap"], (row["expires_at"] - row["created_at"]).total_seconds()) == (9, 2, 300)
+    bad = ({"expiresInSeconds": 299}, {"expiresInSeconds": 901}, {"expiresInSeconds": "300"}, {"spendCapMicrousd": -1}, {"spendCapMicrousd": 0.5}, {"requestCap": 0})
+    for wrong in (*bad, {"allowedModels": "echo"}, {"allowedOrigins": ["nowhere"]}):
+        refused = await client.post("/v1/client-tokens", json={"appId": slug, **wrong}, headers=mine.bearer)
+        assert (refused.status_code, set(refused.json())) == (400, {"error"}), (wrong, refused.text)
+    assert await database.fetch_value("SELECT count(*) FROM client_token WHERE workspace_id = $1", mine.workspace_id) == 1
+
+
 async def test_an_app_that_is_not_mine(client: httpx2.AsyncClient) -> None:
     """An unknown app and another's are 404 alike, a wrong type 400, and no token is made."""
     mine, other = await tenant(), await tenant()
