@@ -7,6 +7,7 @@ import strawberry
 from strawberry import UNSET, field
 
 from domain.money.subscriptions import BillingView, QuotaView, SubscriptionView, TrialView
+from domain.periods import length_seconds
 from models import enums
 from models.enums import LimitPer
 from resolvers import billing as resolvers
@@ -105,12 +106,6 @@ def quota_of(quota: QuotaView) -> Quota:
     )
 
 
-def _length(window: str) -> int:
-    """Seconds of a window, about, to find the longest."""
-    named = {"day": 86_400, "week": 604_800, "month": 2_678_400, "billing_period": 2_678_401, "lifetime": 2**40, "concurrent": 0}
-    return named[window] if window in named else int(window[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[window[-1]]
-
-
 @strawberry.type(description="Tier, subscriptions, trial and quotas of the workspace.")
 class Billing:
     """As the contract has it."""
@@ -156,7 +151,7 @@ class Billing:
             for quota in await resolvers.quotas(info.context, self.shown.workspace_id)
             if quota.resource is resource and (window in (None, UNSET) or quota.window == window)
         ]
-        return quota_of(max(found, key=lambda quota: _length(quota.window))) if found else None
+        return quota_of(max(found, key=lambda quota: length_seconds(quota.window))) if found else None
 
     @resolved("What the current period has cost beyond its quotas.")
     async def overage(self, info: Info) -> Money:

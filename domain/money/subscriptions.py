@@ -14,15 +14,14 @@ from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, InvalidState, NotFound
 from domain.money import tiers
 from domain.money.ledger import check_reason
-from domain.money.tiers import Limit, Tier
+from domain.money.tiers import SPENT, Limit, Tier
+from domain.periods import length_seconds
 from models import database
 from models.enums import ActorKind, BillingCycle, Resource, Scope, SubscriptionSource, SubscriptionStatus
 from models.ids import uuid7
 
 CREDIT_MICROUSD = 10_000
 DAY = timedelta(days=1)
-LONGEST_FIRST = ("billing_period", "month", "concurrent")
-"""Which window stands for a resource where a page has room for one number only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,12 @@ L = TypeVar("L", Limit, QuotaView)
 
 
 def longest(limits: Iterable[L], resource: Resource) -> L | None:
-    """Return the limit of a resource over its longest window: the billing period, or what is held at once; None when there is none."""
-    found = {limit.window: limit for limit in limits if limit.resource is resource}
-    return next((found[window] for window in LONGEST_FIRST if window in found), next(iter(found.values()), None))
+    """Return the limit of a resource over its longest window, for a page that has room for one number only; None when there is none.
+
+    How many calls there may be at once is no such limit: it is none of what calls use up.
+    """
+    found = (limit for limit in limits if limit.resource is resource and (resource not in SPENT or limit.window != "concurrent"))
+    return max(found, key=lambda limit: length_seconds(limit.window), default=None)
 
 
 @dataclass(frozen=True, slots=True)

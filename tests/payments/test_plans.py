@@ -1,6 +1,6 @@
 """Plans over REST and GraphQL on a running gateway: subscribing, the portal, the billing page, the trial's status."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -8,6 +8,7 @@ import pytest
 
 from embedded.stripe import billing as bank
 from models import database
+from schema import ids
 from tests.payments.lives import Till
 from tests.payments.test_graphql import ask
 from tests.support.calling import until
@@ -24,7 +25,11 @@ USAGE = {
     *("active_instances", "api_call_limit", "conversation_limit", "instance_limit", "max_sites_per_node", "platform_cost_usd", "token_allowance", "total_cost_usd"),
     *("total_hosted_sites", "total_requests", "total_tokens", "unique_end_users", "webhost_nodes"),
 }
-TRIAL = {"plan_name", "status", "trial_days_remaining", "trial_ends_at", "trial_expired", "upgrade_url"}
+LIMITS = [
+    *(("TOKENS", 2_000_000, "5h"), ("TOKENS", 5_000_000, "24h"), ("TOKENS", 20_000_000, "7d"), ("CREDITS", 2_500, "billing_period")),
+    *(("API_CALLS", 16, "concurrent"), ("APPS", 10, "concurrent")),
+]
+"""What the shipped tier allows."""
 
 
 async def get(client: httpx2.AsyncClient, customer: Tenant, path: str) -> Any:
@@ -61,13 +66,38 @@ async def test_a_plan_from_the_page_to_the_billing_page(counter: tuple[httpx2.As
 
     await until(heard, "the subscription")
     told = await get(client, customer, "/v1/billing")
-    price = subscription["items"]["data"][0]["price"]["unit_amount"]
-    assert (told["plan"]["tier_slug"], told["plan"]["price_cents"], told["subscribed_tier_ids"]) == (TIER, price, [TIER])
-    assert told["plan"]["status"] in ("active", "trialing")
-    end = datetime.fromisoformat(told["plan"]["current_period_end"])
-    assert int(end.timestamp()) == subscription["items"]["data"][0]["current_period_end"]
-    trial = await get(client, customer, "/v1/billing/trial-status")
-    assert (set(trial), trial["status"], trial["trial_expired"]) == (TRIAL, told["plan"]["status"], False)
+    item = subscription["items"]["data"][0]
+    start, end = (datetime.fromtimestamp(item[name], UTC) for name in ("current_period_start", "current_period_end"))
+    days, ends = (end - datetime.now(UTC)) // timedelta(days=1), end.isoformat().replace("+00:00", "Z")
+    limits = {"api_call_limit": None, "conversation_limit": None, "instance_limit": 10, "max_sites_per_node": None, "token_allowance": 20_000_000}
+    assert told["plan"] == limits | {
+        "billing_cycle": "monthly", "plan_name": "Pro", "price_cents": 2_000, "product_name": "Tallygate", "status": "trialing", "tier_id": TIER, "tier_slug": TIER,
+        "current_period_start": start.isoformat().replace("+00:00", "Z"), "current_period_end": ends, "trial_days_remaining": days, "trial_ends_at": ends,
+    }
+    assert told["usage"] == limits | {
+        "active_instances": 0, "platform_cost_usd": "0.00", "total_cost_usd": "0.00", "total_hosted_sites": 0, "total_requests": 0, "total_tokens": 0,
+        "unique_end_users": 0, "webhost_nodes": 0,
+    }
+    assert told["subscribed_tier_ids"] == [TIER]
+    assert await get(client, customer, "/v1/billing/trial-status") == {
+        "plan_name": "Pro", "status": "trialing", "trial_days_remaining": days, "trial_ends_at": ends, "trial_expired": False, "upgrade_url": "/billing",
+    }
+    since, at = (instant.isoformat(timespec="milliseconds").replace("+00:00", "Z") for instant in (start, end))
+    trial = (await ask(client, customer, "S2_TrialStatus"))["billing"]
+    assert trial.pop("upgradeUrl").endswith("/billing")
+    assert trial == {"tier": {"name": "Pro"}, "subscription": {"status": "TRIALING"}, "trial": {"daysRemaining": days, "endsAt": at, "expired": False}}
+    mine = (await ask(client, customer, "S4_Subscription"))["billing"]
+    assert mine["subscription"] == {"tier": {"slug": TIER}, "status": "TRIALING", "currentPeriodEnd": at}
+    assert mine["quota"] == {"limit": 5_000_000, "used": 0, "remaining": 5_000_000, "startedAt": None, "resetsAt": None}
+    whole = await ask(client, customer, "S2_Billing")
+    assert whole["billing"]["tier"] == {
+        "id": ids.encode("Tier", TIER), "slug": TIER, "name": "Pro", "productName": "Tallygate", "cycle": "MONTHLY", "price": {"usd": "20.00"},
+        "limits": [{"resource": resource, "limit": limit, "window": window} for resource, limit, window in LIMITS],
+    }
+    assert whole["billing"]["subscription"] == {"status": "TRIALING", "currentPeriodStart": since, "currentPeriodEnd": at}
+    assert (whole["billing"]["trial"], whole["billing"]["subscriptions"]) == ({"daysRemaining": days, "endsAt": at}, [{"tier": {"id": ids.encode("Tier", TIER)}}])
+    assert sorted((each["resource"], each["limit"], each["window"], each["used"]) for each in whole["billing"]["quotas"]) == sorted((*each, 0) for each in LIMITS)
+    assert whole["usage"] == {"totals": {"requests": 0, "tokens": 0, "cost": {"usd": "0.00"}, "platformCost": {"usd": "0.00"}, "uniqueEndUsers": 0}}
     portal = await client.post("/tenant/billing/portal", headers=customer.bearer)
     assert (portal.status_code, set(portal.json())) == (200, {"url"})
     page = await client.get(portal.json()["url"])
