@@ -136,6 +136,11 @@ def head_of(
     )
 
 
+def top_up_url(runtime: Runtime, head: Head) -> str | None:
+    """Return where credit is added by who called; a token's visitor cannot."""
+    return None if head.token is not None else f"{runtime.settings.public_url.rstrip('/')}/billing"
+
+
 async def let_in(runtime: Runtime, arrival: Arrival) -> LetIn:
     """Admit a request; raises BadRequest for a body that cannot be served, or a domain refusal."""
     call = await prepare(runtime, arrival)
@@ -311,8 +316,8 @@ KINDS: tuple[tuple[type[errors.Refusal], RefusalKind], ...] = (
 )
 
 
-def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float) -> Refusal:
-    """Return a domain refusal as the dialects know it."""
+def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float, top_up_url: str | None = None) -> Refusal:
+    """Return a domain refusal as the dialects know it; who lacks credit is told where it is added, if anywhere."""
     kind = next((kind for type_, kind in KINDS if isinstance(refusal, type_)), RefusalKind.BAD_REQUEST)
     resets_at = refusal.resets_at if isinstance(refusal, errors.BoundReached) else None
     retry_after = None
@@ -327,4 +332,7 @@ def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float) 
     param = "model" if isinstance(refusal, errors.UnknownModel | errors.Unpriced) else None
     if isinstance(refusal, errors.UnknownAnswer):
         param = "previous_response_id"
-    return Refusal(kind, refusal.message, request_id, param=param, retry_after_seconds=retry_after, resets_at=resets_at)
+    message = refusal.message
+    if isinstance(refusal, errors.InsufficientCredit) and top_up_url is not None:
+        message = f"{message.removesuffix('.')}: {top_up_url}"
+    return Refusal(kind, message, request_id, param=param, retry_after_seconds=retry_after, resets_at=resets_at)

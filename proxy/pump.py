@@ -18,7 +18,7 @@ from domain.serving import kept_answers
 from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
 from domain.serving.health import Trouble
 from models.enums import UsageOutcome
-from proxy.admission import Arrival, LetIn, Spoken, let_in, translated
+from proxy.admission import Arrival, LetIn, Spoken, let_in, top_up_url, translated
 from proxy.attempts import Outcome, Try, judge, request_of, trouble_of
 from proxy.dialects.base import Answer, BadRequest, Meter, Reading, Refusal, RefusalKind
 from proxy.dialects.counting import CHARACTERS_PER_TOKEN
@@ -205,7 +205,8 @@ class Pump:
         except BadRequest as bad:
             refusal = Refusal(RefusalKind.BAD_REQUEST, bad.message, self._arrival.request_id, param=bad.param)
         except errors.Refusal as refused:
-            refusal = translated(refused, self._arrival.request_id, now_seconds=time.time())
+            where = top_up_url(self._runtime, self._arrival.head)
+            refusal = translated(refused, self._arrival.request_id, now_seconds=time.time(), top_up_url=where)
         except asyncio.CancelledError:
             if not self._ours():
                 raise

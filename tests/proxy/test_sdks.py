@@ -124,7 +124,7 @@ async def test_a_revoked_key_fails_on_its_next_request(gateway: Gateway) -> None
 
 
 async def test_an_empty_balance_is_402_in_both_dialects(gateway: Gateway) -> None:
-    """Without credit the SDKs see 402 with words for a person, no upstream is called, and nothing moves."""
+    """Without credit the SDKs see 402 with words for a person, which say where to add some; no upstream is called, and nothing moves."""
     mine = await tenant()
     async with _openai(gateway, mine.secret) as client:
         with pytest.raises(openai.APIStatusError) as refused:
@@ -135,7 +135,8 @@ async def test_an_empty_balance_is_402_in_both_dialects(gateway: Gateway) -> Non
         with pytest.raises(anthropic.APIStatusError) as refused_too:
             await other.messages.create(model="echo", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
     assert refused_too.value.status_code == 402
-    assert "balance is used up" in str(refused_too.value)
+    assert "The balance is used up: $0.00 can be spent" in str(refused_too.value)
+    assert f"Add credit, then try again: {gateway.url}/billing" in str(refused_too.value)
     assert await _settled(mine, 0) == 0
 
 
