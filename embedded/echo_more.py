@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 DIMENSIONS = 8
 SAMPLES_PER_CHARACTER = 80
+PIECE_BYTES = 8_000
 SAMPLES_PER_SECOND = 8_000
 _BOUNDARY = re.compile(rb'boundary="?([^";,]+)"?', re.IGNORECASE)
 _NAME = re.compile(rb'name="([^"]*)"')
@@ -119,7 +120,17 @@ def embeddings(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def speech(asked: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Give silence as long as the text, as WAV or as bare samples, and its content type; raises KeyError or TypeError for what is no text."""
+    """Give silence as long as the text, as WAV, as bare samples, or as events that carry either; and its content type.
+
+    Raises KeyError or TypeError for what is no text.
+    """
+    if asked.get("stream_format") == "sse":
+        _, sound = speech({name: value for name, value in asked.items() if name != "stream_format"})
+        pieces = [sound[start : start + PIECE_BYTES] for start in range(0, len(sound), PIECE_BYTES)]
+        tokens = {"input_tokens": -(-len(str(asked["input"])) // 4), "output_tokens": len(str(asked["input"]))}
+        told: list[dict[str, Any]] = [{"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()} for piece in pieces]
+        told.append({"type": "speech.audio.done", "usage": tokens | {"total_tokens": sum(tokens.values())}})
+        return b"text/event-stream", b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
     silence = b"\x80" * (SAMPLES_PER_CHARACTER * len(str(asked["input"])))
     if asked.get("response_format") == "pcm":
         return b"audio/pcm", silence

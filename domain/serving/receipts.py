@@ -404,5 +404,5 @@ def _timings(row: asyncpg.Record, attempts: tuple[AttemptView, ...]) -> Timings:
     first_byte = last_byte
     if last_byte is not None and row["streamed"] and row["http_status"] == 200 and attempts and attempts[-1].first_byte_at is not None:
         first_byte = attempts[-1].first_byte_at
-    overhead = (attempts[0].started_at - received).total_seconds() * 1000 if attempts else None
+    overhead = round((attempts[0].started_at - received).total_seconds() * 1000, 3) if attempts else None
     return Timings(received, row["admitted_at"], first_byte, last_byte, settled, overhead)

@@ -1,6 +1,7 @@
 """Embeddings, speech and transcriptions through a running gateway: the official SDK, bytes as they are, and bills that are right."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -105,10 +106,13 @@ async def test_the_sdk_speaks(gateway: Gateway) -> None:
         sound = answer.content
         async with client.audio.speech.with_streaming_response.create(model="echo", voice="alloy", input="abc", response_format="pcm") as opened:
             streamed = b"".join([part async for part in opened.iter_bytes()])
+        events = await client.audio.speech.create(model="echo", voice="alloy", input="abc", response_format="pcm", stream_format="sse")
     assert (sound[:4], len(sound)) == (b"RIFF", 44 + 80 * 1000)
     assert streamed == b"\x80" * 240
-    assert await quiet(mine) == CREDIT - 15_000 - 45
-    assert await _characters(mine) == (1003, 3)
+    told = [json.loads(event[6:]) for event in events.content.split(b"\n\n") if event.startswith(b"data: ")]
+    assert (b"".join(base64.b64decode(event["audio"]) for event in told[:-1]), told[-1]["type"]) == (streamed, "speech.audio.done")
+    assert await quiet(mine) == CREDIT - 15_000 - 2 * 45
+    assert await _characters(mine) == (1006, 4)
 
 
 @pytest.mark.parametrize("wanted", ["json", "text", "srt", "vtt", "verbose_json"])
