@@ -100,3 +100,21 @@ async def test_a_customer_of_another_s_rule_can_spend_the_whole_balance(gateway:
     await until(known, "the rule in the gateway")
     poor = await tenant(credit_microusd=ordinary.held)
     assert await cost(gateway, poor) == ordinary == await cost(gateway, small)
+
+
+async def test_what_is_free_is_let_in_with_an_empty_balance(gateway: Gateway) -> None:
+    """F34: a workspace without a cent gets 402; as soon as a rule says that it pays nothing, 200, nothing held, nothing charged, the list value told."""
+    rich, empty = await tenant(credit_microusd=1_000_000), await tenant()
+    ordinary = await cost(gateway, rich)
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        refused = await client.post("/v1/messages", json=BODY, headers=empty.bearer)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (402, "billing_error")
+        await rule(rich, 0, workspace_id=empty.workspace_id)
+
+        async def let_in() -> bool:
+            return (await client.post("/v1/messages", json=BODY, headers=empty.bearer)).status_code == 200
+
+        await until(let_in, "the rule in the gateway")
+    assert await cost(gateway, empty) == Cost(0, ordinary.listed, 0)
+    assert (await empty.balance()).balance == 0
+    assert await broken(empty) == []

@@ -112,6 +112,13 @@ def test_the_most_particular_rule_makes_the_charge(own: OwnBooks) -> None:
                 if group["dimensions"]["modelName"] == "marked"
             ]
             assert margins == [("Mia's lab", "marked", "0.012", "0.0118", "0.012", "-0.0002"), ("Noa's lab", "marked", "0.006", "0.009", "0.006", "0.003")]
+            given = (await run(served, "SubscriptionGrant", boss, w=place, tier=ids.encode("Tier", tier)))["subscriptionGrant"]
+            assert given["userErrors"] == []
+            question = """{ operator { usage { groups(by: [WORKSPACE], orderBy: { metric: MARGIN, direction: ASC }) {
+                dimensions { workspace { name billing { tier { slug } } } } metrics { margin { usd } } } } } }"""
+            groups = (await served.ask(question, credential=boss)).data["operator"]["usage"]["groups"]
+            by_tier = [(group["dimensions"]["workspace"]["billing"]["tier"], group["metrics"]["margin"]["usd"]) for group in groups]
+            assert by_tier == [({"slug": tier}, "-0.0002"), (None, "0.003")]
             await own.sound()
 
     own.run(story())
