@@ -266,7 +266,7 @@ class Calls:
         self._book = book
         self._hold_seconds = hold_seconds
         self._admissions = Batch(statement("SELECT * FROM admit_5($1::jsonb, $2)"), most=batch, says="verdict")
-        self._settlements = Batch(statement("SELECT * FROM settle_3($1::jsonb, $2)"), most=batch)
+        self._settlements = Batch(statement("SELECT * FROM settle_4($1::json, $2)"), most=batch)
         self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_3($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()
         self.standings = Standings(book.markup)

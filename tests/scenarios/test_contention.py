@@ -46,7 +46,7 @@ async def test_a_settlement_is_tried_until_it_is_through(
         async with locked(servers.admin_dsn("suite"), mine) as watcher:
             go.set()
             for _ in range(MORE_THAN_A_BATCH_TRIES if how == "pg_cancel_backend" else 2):
-                await _end_waiting(watcher, "settle_3", how)
+                await _end_waiting(watcher, "settle_4", how)
         assert wire.end in await response.read()
     booked = await settled(await only_call(mine))
     assert (booked.charge_microusd, booked.events, booked.token_source) == (wire.price(), 1, "provider")

@@ -132,12 +132,12 @@ async def _kept_progress(call: Call) -> bool:
 
 
 async def _waiting_settlements(admin: asyncpg.Connection) -> int:
-    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%settle_3(%' AND state = 'active' AND wait_event_type = 'Lock'")
+    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%settle_4(%' AND state = 'active' AND wait_event_type = 'Lock'")
     return count
 
 
 async def _running_settlements(admin: asyncpg.Connection) -> int:
-    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%settle_3(%' AND state = 'active' AND pid <> pg_backend_pid()")
+    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%settle_4(%' AND state = 'active' AND pid <> pg_backend_pid()")
     return count
 
 

@@ -154,7 +154,7 @@ def test_a_sign_of_life_keeps_a_call_from_the_sweep(own: OwnBooks) -> None:
         admitted = await process.admit(asked)
         await own.expire(asked.id)
         await process.keep(sign(asked, mine.workspace_id, used(10, 4)))
-        rows = await database.fetch("SELECT * FROM settle_3($1::jsonb, true)", as_json([serving._settlement(ending(admitted, price, used(10, 4)), own.book, by="sweep")]))
+        rows = await database.fetch("SELECT * FROM settle_4($1::json, true)", as_json([serving._settlement(ending(admitted, price, used(10, 4)), own.book, by="sweep")]))
         assert [row["result"] for row in rows] == ["alive"]
         assert await process.sweep() == 0
         assert (await mine.balance()).held == 210
@@ -247,7 +247,7 @@ def test_a_settlement_that_meets_the_sweep_in_one_batch_counts(own: OwnBooks, sw
         swept = serving._settlement(ending(admitted, price, used(10, 1)), own.book, by="sweep")
         ended = serving._settlement(ending(admitted, price, used(10, 50)), own.book, by="settle")
         items = [swept, ended]
-        rows = await database.fetch("SELECT * FROM settle_3($1::jsonb, true)", as_json(items if sweep_first else items[::-1]))
+        rows = await database.fetch("SELECT * FROM settle_4($1::json, true)", as_json(items if sweep_first else items[::-1]))
         assert sorted(row["result"] for row in rows) == ["done", "settled"]
         assert {row["charge_microusd"] for row in rows} == {110}
         assert (await mine.balance()).balance == 890
