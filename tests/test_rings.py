@@ -4,6 +4,7 @@ docs/architecture.md says it in words; the tables below are the same as data. A 
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -119,7 +120,12 @@ def imports_of(path: str) -> Iterator[Import]:
 
 
 PRODUCT = [path for path in PYTHON if path.split("/")[0] not in OUTSIDE]
-IMPORTS = [found for path in PRODUCT for found in imports_of(path)]
+
+
+@functools.cache
+def imports() -> tuple[Import, ...]:
+    """Every import of the product; looked for when a test asks, because every process of a run collects this file."""
+    return tuple(found for path in PRODUCT for found in imports_of(path))
 
 
 def is_within(name: str, allowed: str) -> bool:
@@ -148,13 +154,13 @@ def refuse(faults: Iterable[str]) -> None:
 
 def test_every_folder_is_a_ring() -> None:
     """A new folder or file of the root has its place in the shape."""
-    assert {found.ring for found in IMPORTS} | {path.split("/")[0].removesuffix(".py") for path in PRODUCT} == set(RINGS)
+    assert {found.ring for found in imports()} | {path.split("/")[0].removesuffix(".py") for path in PRODUCT} == set(RINGS)
 
 
 @pytest.mark.parametrize("ring", sorted(RINGS))
 def test_arrows_point_inward(ring: str) -> None:
     """A ring imports only what the table allows it."""
-    refuse(found.place for found in IMPORTS if found.ring == ring and found.name.split(".")[0] in OURS | {""} and not is_allowed(found))
+    refuse(found.place for found in imports() if found.ring == ring and found.name.split(".")[0] in OURS | {""} and not is_allowed(found))
 
 
 @pytest.mark.parametrize(
@@ -180,24 +186,24 @@ def test_the_tables_refuse(path: str, name: str) -> None:
 @pytest.mark.parametrize("folder", OUTSIDE)
 def test_no_ring_imports_what_looks_in(folder: str) -> None:
     """What is served does not need what tests or measures it."""
-    refuse(found.place for found in IMPORTS if is_within(found.name, folder))
+    refuse(found.place for found in imports() if is_within(found.name, folder))
 
 
 def test_no_import_is_hidden_in_a_call() -> None:
     """Every import is a statement, so that the other tests here see it."""
-    refuse(found.place for found in IMPORTS if found.name.startswith("something that this test cannot see"))
+    refuse(found.place for found in imports() if found.name.startswith("something that this test cannot see"))
 
 
 @pytest.mark.parametrize("folder", sorted(APART))
 def test_what_is_sold_does_not_know_how_it_is_reported(folder: str) -> None:
     """Serving and money import nothing from usage."""
-    refuse(found.place for found in IMPORTS if found.path.startswith(f"{folder}/") and any(is_within(found.name, name) for name in APART[folder]))
+    refuse(found.place for found in imports() if found.path.startswith(f"{folder}/") and any(is_within(found.name, name) for name in APART[folder]))
 
 
 @pytest.mark.parametrize("ring", sorted(PACKAGES))
 def test_packages_of_the_inner_rings(ring: str) -> None:
     """The inner rings know the database's driver and encodings, and no framework, queue or client."""
-    foreign = [found for found in IMPORTS if found.ring == ring and found.name.split(".")[0] not in OURS]
+    foreign = [found for found in imports() if found.ring == ring and found.name.split(".")[0] not in OURS]
     ours = PACKAGES[ring]
     refuse(found.place for found in foreign if found.name.split(".")[0] not in ours | set(sys.stdlib_module_names))
 
@@ -205,13 +211,13 @@ def test_packages_of_the_inner_rings(ring: str) -> None:
 @pytest.mark.parametrize("package", sorted(FOREIGN))
 def test_who_may_know_an_outside_package(package: str) -> None:
     """A framework, queue or vendor's library is known to the rings that are about it, and to no other."""
-    refuse(found.place for found in IMPORTS if is_within(found.name, package) and found.ring not in FOREIGN[package])
+    refuse(found.place for found in imports() if is_within(found.name, package) and found.ring not in FOREIGN[package])
 
 
 @pytest.mark.parametrize(("path", "name"), sorted(EXCEPTIONS))
 def test_exceptions_are_needed(path: str, name: str) -> None:
     """An exception whose import is gone does not stay in the table."""
-    assert any(found.path == path and is_within(found.name, name) for found in IMPORTS)
+    assert any(found.path == path and is_within(found.name, name) for found in imports())
 
 
 def test_every_package_has_its_charter() -> None:

@@ -1,5 +1,6 @@
 """Archives that nobody honest makes, each with the words that its refusal must hold."""
 
+import functools
 import gzip
 import io
 import stat
@@ -138,7 +139,7 @@ def _many_in_tar() -> bytes:
     return gzip.compress(folder.tobuf(tarfile.USTAR_FORMAT) * (archives.MOST_ENTRIES + 1) + bytes(1024), 1)
 
 
-ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+ZIPS: dict[str, tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = {
     "traversal": (entry("../../evil.html"), ("../../evil.html", "leads out")),
     "traversal inside": (entry("a/../../evil.html"), ("a/../../evil.html", "leads out")),
     "absolute": (entry("/etc/evil"), ("/etc/evil", "absolute")),
@@ -173,13 +174,13 @@ ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "file and folder": (_twice("a", "a/b"), ("a/b", "file")),
     "folder and file": (_twice("a/b", "a"), ("'a'", "folder")),
     "encrypted": (_encrypted(), ("secret.txt", "encrypted")),
-    "bomb": (zipped(lambda z: z.writestr("bomb.html", bytes(20 << 20))), ("bomb.html", "times its size")),
-    "too large": (zipped(lambda z: z.writestr("big.bin", bytes(1 << 20) * 51)), ("big.bin",)),
+    "bomb": (lambda: zipped(lambda z: z.writestr("bomb.html", bytes(20 << 20))), ("bomb.html", "times its size")),
+    "too large": (lambda: zipped(lambda z: z.writestr("big.bin", bytes(1 << 20) * 51)), ("big.bin",)),
     "lying size": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 24, "<I", 10), ("liar.html",)),
     "lying checksum": (_patched(zipped(lambda z: z.writestr("liar.html", "x" * 4000)), 16, "<I", 10), ("liar.html", "broken")),
-    "too many": (_many(), ("entries",)),
-    "too many, and says few": (_lying_count(), ("entries",)),
-    "too many files": (_empty_files(archives.MOST_FILES + 1), ("one file too many",)),
+    "too many": (_many, ("entries",)),
+    "too many, and says few": (_lying_count, ("entries",)),
+    "too many files": (lambda: _empty_files(archives.MOST_FILES + 1), ("one file too many",)),
     "too deep": (entry("/".join("a" * (archives.DEEPEST + 1))), ("folders deep",)),
     "long part": (entry("a" * 256), ("255 bytes",)),
     "long path": (entry("/".join(["a" * 200] * 6)), ("1024 bytes",)),
@@ -192,7 +193,7 @@ ZIPS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "garbage": (b"<html>not an archive</html>", ("neither",)),
     "garbage before": (b"#!/bin/sh\n" + zipped(lambda z: z.writestr("a", "x")), ("neither",)),
 }
-TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+TARS: dict[str, tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = {
     "traversal": (tarred(member("../evil")), ("../evil", "leads out")),
     "absolute": (tarred(member("/etc/evil")), ("/etc/evil", "absolute")),
     "backslash": (tarred(member("a\\b")), ("backslash",)),
@@ -203,7 +204,7 @@ TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "long part": (tarred(member("a" * 256)), ("255 bytes",)),
     "long path": (tarred(member("/".join(["a" * 200] * 6))), ("1024 bytes",)),
     "holes": (_sparse(), ("holes",)),
-    "too many": (_many_in_tar(), ("'folder'", "one entry too many")),
+    "too many": (_many_in_tar, ("'folder'", "one entry too many")),
     "bidi": (tarred(member("a\u2066b")), ("direction",)),
     "symlink": (tarred(member("link", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")), ("link", "plain file")),
     "hard link": (tarred(member("hard", b"", type=tarfile.LNKTYPE, linkname="a")), ("hard", "plain file")),
@@ -212,10 +213,17 @@ TARS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "duplicate": (tarred(lambda t: (member("a")(t), member("A")(t))), ("'A'", "twice")),
     "leading dot twice": (tarred(member("././a")), ("dot",)),
     "too deep": (tarred(member("/".join("a" * 33))), ("folders deep",)),
-    "bomb": (_tar_bomb(), ("bomb.bin", "inflates")),
+    "bomb": (_tar_bomb, ("bomb.bin", "inflates")),
     "not a tar": (gzip.compress(b"hello" * 500), ("broken",)),
     "cut": (tarred(member("a", bytes(range(256)) * 4000))[:-2000], ("'a'", "broken")),
     "bad name": (tarred(member("a\udcff")), ("UTF-8",)),
     "empty": (tarred(lambda t: None), ("no files",)),
 }
-HOSTILE = {**{f"zip: {name}": case for name, case in ZIPS.items()}, **{f"tar: {name}": case for name, case in TARS.items()}}
+CASES = {**{f"zip: {name}": case for name, case in ZIPS.items()}, **{f"tar: {name}": case for name, case in TARS.items()}}
+
+
+@functools.cache
+def hostile(case: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return an archive and the words that its refusal must hold; large ones are made when a test asks, not when it is collected."""
+    archive, words = CASES[case]
+    return (archive if isinstance(archive, bytes) else archive()), words

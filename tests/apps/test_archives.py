@@ -11,7 +11,7 @@ import pytest
 from clients.unpacker import Unpacker
 from domain.apps import archives
 from domain.errors import InvalidInput
-from tests.apps.hostile import HOSTILE, member, tarred, zipped
+from tests.apps.hostile import CASES, hostile, member, tarred, zipped
 
 pytestmark = pytest.mark.anyio
 WHOLE = {"index.html": b"<h1>hi</h1>", "assets/app.js": b"let a = 1\n" * 500, "é/🙂.txt": b"", "empty": b""}
@@ -42,10 +42,10 @@ async def test_an_honest_archive(archive: bytes, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", CASES)
 def test_a_hostile_archive(case: str, tmp_path: Path) -> None:
     """It is refused with a message that names what is wrong, and writes nothing outside of its folder; `tests/rest/test_deploys.py` sends each as a client."""
-    archive, told = HOSTILE[case]
+    archive, told = hostile(case)
     inner = tmp_path / "inner"
     inner.mkdir()
     given = inner / "given"

@@ -12,7 +12,7 @@ from domain.apps import archives
 from models import database
 from models.enums import Scope
 from tests.apps.deploying import SITE, deploy, fresh, make_app, tar_of, zip_of
-from tests.apps.hostile import HOSTILE
+from tests.apps.hostile import CASES, hostile
 from tests.conftest import Suite
 from tests.support.gateway import Gateway
 from tests.support.world import Tenant, tenant
@@ -118,13 +118,14 @@ async def target(gateway: Gateway) -> tuple[Tenant, str]:
         return mine, await make_app(client, mine)
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", CASES)
 async def test_a_hostile_archive_changes_nothing(client: httpx2.AsyncClient, target: tuple[Tenant, str], case: str) -> None:
     """Every hostile archive is 400 with a message, and leaves no deployment and no content (F39)."""
     mine, slug = target
-    refused = await client.post(f"/v1/apps/{slug}/deploy", content=HOSTILE[case][0], headers=mine.bearer)
+    archive, told = hostile(case)
+    refused = await client.post(f"/v1/apps/{slug}/deploy", content=archive, headers=mine.bearer)
     assert (refused.status_code, set(refused.json())) == (400, {"error"})
-    for words in HOSTILE[case][1]:
+    for words in told:
         assert words in refused.json()["error"]
     assert await counts(slug) == (0, 0)
 
