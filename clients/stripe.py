@@ -156,10 +156,12 @@ class Stripe:
         return [_entry(each) for each in reversed(listed)]
 
     async def ensure_price(self, slug: str, name: str, cents: int, *, yearly: bool) -> str:
-        """Return the active price under the tier's lookup key; one of another amount or interval loses the key to a new one."""
+        """Return the active price under the tier's lookup key; one of another amount or interval loses the key to a new one, the same for all who ask at once."""
         key, interval = f"tallygate:{slug}", "year" if yearly else "month"
         listed = await _ask(self._client.v1.prices.list_async({"lookup_keys": [key], "active": True, "limit": 1}))
+        holder = "nothing"
         for price in listed["data"]:
+            holder = price["id"]
             if (price["unit_amount"], price["currency"], (price["recurring"] or {}).get("interval")) == (cents, USD, interval):
                 return str(price["id"])
         product_id = f"tallygate_{slug}"
@@ -171,11 +173,12 @@ class Stripe:
                     "product": product_id,
                     "currency": USD,
                     "unit_amount": cents,
-                    "recurring": {"interval": "year" if yearly else "month"},
+                    "recurring": {"interval": interval},
                     "lookup_key": key,
                     "transfer_lookup_key": True,
                     "metadata": {"tier": slug},
-                }
+                },
+                {"idempotency_key": f"price:{slug}:{cents}:{interval}:after:{holder}"},
             )
         )
         return str(made["id"])

@@ -73,7 +73,8 @@ async def find_invoice(caller: Caller, invoice_id: UUID) -> InvoiceView:
 async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, return_url: str, idempotency_key: str | None, path: str = "tierId") -> SessionFact:
     """Begin a page to subscribe to a tier at; the same key gives the first page again. A first subscription has the tier's trial.
 
-    Raises NotFound for the tier, InvalidState for one that costs nothing, IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
+    Raises NotFound for the tier, InvalidState for one that costs nothing and for a repeat whose page can no more be had, IdempotencyConflict,
+    PaymentsDisabled, ProcessorFailed.
     """
     workspace_id = caller.require(Scope.BILLING_WRITE)
     tier = (await tiers.find_many([slug])).get(slug)
@@ -94,9 +95,15 @@ async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, r
     customer_id = await topups.customer_of(cashier, workspace_id)
     price_id = await price_of(cashier, tier)
     trial_days = 0 if had_one else tier.trial_days
-    session = await cashier.create_subscription_session(
-        page_id, workspace_id, customer_id, price_id, tier.slug, trial_days, success_url=return_url, cancel_url=return_url
-    )
+    try:
+        session = await cashier.create_subscription_session(
+            page_id, workspace_id, customer_id, price_id, tier.slug, trial_days, success_url=return_url, cancel_url=return_url
+        )
+    except ProcessorFailed as failed:
+        if first is None or failed.retryable:
+            raise
+        message = "The page of this idempotency key offers what is not on offer any more (a trial, another price): begin another one."
+        raise InvalidState(message, state="over", path=("idempotencyKey",)) from None
     if session.url is None:
         raise ProcessorFailed("This page is over: begin another one.", retryable=False)
     return session

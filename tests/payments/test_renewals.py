@@ -1,5 +1,6 @@
 """Subscriptions through Stripe on a clock that the test moves: bought, renewed, changed, late, over; heard of in any order, or not at all."""
 
+import asyncio
 import dataclasses
 import random
 from datetime import UTC, datetime, timedelta
@@ -247,10 +248,17 @@ async def test_sync_makes_each_price_once(till: Till) -> None:
 
 
 async def test_a_key_gives_the_same_page(till: Till) -> None:
-    """The same idempotency key gives the same page; the portal is a page of the same customer."""
+    """The same idempotency key gives the same page, at once and later, at a price that is made once; the portal is a page of the same customer."""
     customer = await tenant()
     first, again = [await renewals.subscribe(customer.caller(), till.client, "small", return_url=URL, idempotency_key="k") for _ in range(2)]
     assert first.id == again.id
+    many = await asyncio.gather(*(renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key="many") for _ in range(6)))
+    assert len({session.id for session in many}) == 1
+    assert sorted(price["metadata"]["tier"] for price in till.account.all("price")) == ["large", "small"]
+    bank.pay_subscription(till.account, many[0].id)
+    await till.hear()
+    with pytest.raises(InvalidState, match="begin another one"):  # it had a trial, which is had once
+        await renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key="many")
     address = await renewals.portal(customer.caller(), till.client, return_url=URL)
     assert address.startswith(f"{till.simulator.url}/portal/")
     assert len(list(till.account.all("customer"))) == 1
