@@ -202,6 +202,10 @@ class Statement:
     def _key(self, alias: str) -> str:
         return f"ARRAY[{', '.join(f'({self._column(dimension, alias)})::text' for dimension in self.question.by)}]::text[]"
 
+    def _columns(self, alias: str) -> str:
+        """Return what rows of one key have in common, for grouping them: columns as they are, which is quicker than by the key made of them."""
+        return "".join(f", {self._column(one, alias) if one is Dimension.TAG else f'{alias}.{_NAMES[one]}'}" for one in self.question.by)
+
     def _matches(self, alias: str) -> str:
         clauses = []
         for dimension, values in self.given.items():
@@ -253,12 +257,9 @@ class Statement:
         return f"coalesce((SELECT max(r.before) FROM usage_retired r WHERE r.workspace_id = {self.workspace or f'{alias}.workspace_id'}), 'epoch')"
 
     def _scan(self, source: str, condition: str, asked: Sequence[Asked], columns: str, of: str, group: str) -> str:
-        """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap.
-
-        Rows are grouped by columns as they are, which is quicker than by their key: that is made once for each group.
-        """
+        """Return a pick of cells or spans with their place and key first: one look into the index for each run of stretches without a gap."""
         between = runs(asked)
-        groups = "".join(f", c.{_NAMES[dimension]}" for dimension in self.question.by) + group
+        groups = self._columns("c") + group
         if len(between) == 1:
             join, inside, place = self._slots("c.at", asked)
             return f"""SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source} {join}{of}
@@ -273,11 +274,12 @@ class Statement:
     def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "") -> str:
         join, inside, place = self._slots(at, asked)
         there = condition or ("true" if owner == "q" else f"e.at >= {self._gone('e')}")
-        columns = ", ".join(f"e.{column}" for column in COLUMNS)
-        ended = ", ".join(f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in STANDS[:2])
-        return f"""SELECT {place}, {self._key("e")}, {columns}, {ended}, 0, 0{self._apart("e")}
+        summed = not self._carried()  # before they are passed on: millions of calls may come down to a few rows
+        columns = [f"e.{column}" for column in COLUMNS] + [f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in STANDS[:2]]
+        told = ", ".join(map(_sum, columns) if summed else columns)
+        return f"""SELECT {place} AS n, {self._key("e")} AS key, {told}, 0, 0{self._apart("e")}
   FROM {source} {join}
- WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live'{self._matches("e")}"""
+ WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live'{self._matches("e")}{f" GROUP BY 1{self._columns('e')}" if summed else ""}"""
 
     def _open_calls(self, asked: Sequence[Asked]) -> str:
         join, inside, place = self._slots("k.created_at", asked)
@@ -317,7 +319,8 @@ class Statement:
     def _people(self, detail: Detail, kind: int, events: str, asked: Sequence[Asked]) -> str:
         """Return parts of the statement: how many different people each stretch of each line has, and all stretches together.
 
-        Sets of whole days are united as bitmaps; who comes from single events is counted when its number is in none of them.
+        Sets of whole days are united as bitmaps; who comes from single events is counted when its number is in none of them, and where a stretch has no
+        set at all, without looking for a number.
         """
         wanted = [asked] if len(asked) == 1 else [asked, [(WHOLE, asked[0][1], asked[-1][2])]]
         columns, condition = f"e.workspace_id, person_1(e.workspace_id, e.{events}) AS person", f"e.{events} IS NOT NULL"
@@ -337,13 +340,18 @@ class Statement:
     SELECT DISTINCT d.n, {folded}, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key) x GROUP BY 1, 2)"""
         return f"""{name}_set AS MATERIALIZED (
   SELECT d.n, {folded}, d.workspace_id, d.part, bit_or(d.people) AS people FROM ({_united(sets)}) d JOIN placed q ON q.key = d.key GROUP BY 1, 2, 3, 4),
+{name}_some AS MATERIALIZED (SELECT DISTINCT t.n, t.place, t.workspace_id FROM {name}_set t),
 {name}_single AS MATERIALIZED (
   SELECT DISTINCT d.n, {folded}, d.workspace_id, d.person FROM ({_united(singles)}) d JOIN placed q ON q.key = d.key),
 {name}_count AS MATERIALIZED (
   SELECT x.n, x.place, sum(x.told)::bigint AS told FROM (
     SELECT t.n, t.place, bit_count(t.people) AS told FROM {name}_set t
     UNION ALL
-    SELECT i.n, i.place, 1 FROM {name}_single i LEFT JOIN usage_name m ON m.workspace_id = i.workspace_id AND m.kind = {kind} AND m.person = i.person
+    SELECT i.n, i.place, count(*) FROM {name}_single i LEFT JOIN {name}_some o ON o.n = i.n AND o.place = i.place AND o.workspace_id = i.workspace_id
+     WHERE o.n IS NULL GROUP BY 1, 2
+    UNION ALL
+    SELECT i.n, i.place, 1 FROM {name}_single i JOIN {name}_some o ON o.n = i.n AND o.place = i.place AND o.workspace_id = i.workspace_id
+      LEFT JOIN usage_name m ON m.workspace_id = i.workspace_id AND m.kind = {kind} AND m.person = i.person
       LEFT JOIN {name}_set t ON t.n = i.n AND t.place = i.place AND t.workspace_id = i.workspace_id AND t.part = m.number >> 15
      WHERE t.people IS NULL OR get_bit(t.people, m.number & 32767) = 0) x GROUP BY 1, 2)"""
 
