@@ -66,8 +66,10 @@ class LetIn(Prepared, frozen=True):
     admitted: Admitted
 
     async def spoken_to(self, candidate: Candidate) -> Spoken:
-        """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express."""
+        """Return the request in the dialect of a candidate's upstream; raises BadRequest for what that cannot express, or has no price for."""
         upstream = candidate.upstream
+        if not self.ask.sold(candidate.price.buckets):
+            raise BadRequest("model: has no price for such a request", "model")
         translation = between(self.dialect, upstream.dialect, upstream.forms)
         if translation is not None and self.first.translation is translation and candidate.model is self.plan.candidates[0].model:
             return self.first
@@ -163,6 +165,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         if asked.model in runtime.routes.routers:  # what the router chooses, and falls back to, is what the key may use
             asked = replace(asked, allowed=await _models_of(secret))
         plan = runtime.routes.plan(asked, now)
+        if not ask.sold(plan.candidates[0].price.buckets):
+            raise errors.Unpriced(f"The model `{plan.candidates[0].model.name}` has no price here for such a request, so it is not sold. Its operator can enter one.")
         spoken = await _speak(dialect, ask, body, plan.candidates[0])
         if ask.continues is not None:
             await _check_answer(secret, ask.continues)

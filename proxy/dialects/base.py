@@ -38,7 +38,8 @@ class Ask(msgspec.Struct, frozen=True):
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
     `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
     of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `kept` whether the
-    provider keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its own.
+    provider keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its own. Of each group in `needs` at least one bucket
+    must have a price, or nobody could say before the call what it may cost.
     """
 
     model: str
@@ -56,6 +57,11 @@ class Ask(msgspec.Struct, frozen=True):
     continues: str | None = None
     kept: bool = False
     fast: bool = False
+    needs: tuple[tuple[Bucket, ...], ...] = ((Bucket.UNCACHED_INPUT,), (Bucket.OUTPUT,))
+
+    def sold(self, buckets: Collection[Bucket]) -> bool:
+        """Tell whether a model that has prices for these buckets has one for what is asked."""
+        return all(any(bucket in buckets for bucket in group) for group in self.needs)
 
     def priced(self, buckets: Collection[Bucket]) -> Self:
         """Return the same as it is put to a model that has prices for these buckets."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from models.enums import Bucket
 from proxy import splice
 from proxy.dialects.base import Ask, BadRequest, Reading, Usage
 from proxy.dialects.bodies import Body, identity
@@ -49,6 +50,7 @@ def parse(body: bytes) -> Ask:
         end_user=identity(read_body.value("user")),
         conversation=None,
         spans=read_body.spans,
+        needs=((Bucket.UNCACHED_INPUT,),),
     )
 
 

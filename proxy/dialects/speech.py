@@ -99,6 +99,7 @@ def parse(body: bytes) -> SpeechAsk:
         conversation=None,
         spans=read_body.spans,
         besides={Bucket.CHARACTERS: size.characters, Bucket.AUDIO_OUTPUT: len(text.encode(errors="replace")) * AUDIO_TOKENS_PER_BYTE},
+        needs=((Bucket.CHARACTERS, Bucket.AUDIO_OUTPUT),),
         characters=size.characters,
         lines=size.lines,
         format=wanted if isinstance(wanted, str) else "mp3",

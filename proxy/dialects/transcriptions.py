@@ -86,6 +86,7 @@ def parse(body: bytes) -> RecordingAsk:
         conversation=None,
         spans={},
         besides={Bucket.SECONDS: most},
+        needs=((Bucket.SECONDS, Bucket.AUDIO_INPUT),),
         seconds=seconds(recording),
         response_format=_text(body, form_fields, "response_format") or "json",
     )

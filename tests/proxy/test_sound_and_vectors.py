@@ -414,6 +414,23 @@ async def test_a_model_of_another_dialect_does_not_embed(gateway: Gateway, provi
     assert await quiet(mine) == CREDIT
 
 
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [("whisper-1", "audio/speech"), ("text-embedding-3-small", "audio/speech"), ("tts-1", "embeddings"), ("tts-1", "chat/completions"), ("whisper-1", "responses")],
+)
+async def test_what_a_model_has_no_price_for_is_not_sold(gateway: Gateway, provider: Upstream, model: str, path: str) -> None:
+    """F13: what a call may cost must be known before: a model without a price for characters or sound does not speak, and so on; 400, and nobody is asked."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    body = {"model": model, "input": "x" * 1000, "messages": [{"role": "user", "content": "hi"}]}
+    async with session() as client, client.post(f"{gateway.url}/v1/{path}", json=body, headers=mine.bearer) as refused:
+        told = (await refused.json())["error"]
+    assert (refused.status, told["type"], told["param"]) == (400, "invalid_request_error", "model")
+    assert f"`{model}` has no price here for such a request" in told["message"]
+    assert provider.requests == []
+    assert await quiet(mine) == CREDIT
+
+
 async def test_a_large_recording_passes(gateway: Gateway, provider: Upstream) -> None:
     """20 MB go up whole."""
     mine = await tenant(credit_microusd=CREDIT)
