@@ -66,10 +66,22 @@ async def test_a_key_s_life_is_traced(served: Served) -> None:
 async def test_the_contract_s_question_is_answered(served: Served) -> None:
     """AuditLog asks for a noun over a range: keys, and nothing else."""
     owner = await served.owner()
-    await run(served, "S0_KeyCreate", owner.session)
+    key = (await run(served, "S0_KeyCreate", owner.session))["apiKeyCreate"]["apiKey"]
     await run(served, "WebhookCreate", owner.session)
     (event,) = (await run(served, "AuditLog", owner.session))["auditEvents"]["nodes"]
-    assert (event["action"], event["actor"]["name"], event["subject"]["id"][:4]) == ("apiKey.create", "Olive Owner", event["subject"]["id"][:4])
+    assert UUID(event.pop("requestId"))
+    assert {name: event["changes"][name] for name in ("name", "kind", "mode", "bounds")} == {
+        "name": [None, "ci"], "kind": [None, "pay_per_token"], "mode": [None, "live"], "bounds": [None, []],
+    }
+    assert "inference" in event.pop("changes")["scopes"][1]
+    assert event == {
+        "action": "apiKey.create",
+        "actor": {"kind": "USER", "name": "Olive Owner", "user": {"email": owner.email}, "apiKey": None},
+        "subject": {"id": key["id"]},
+        "reason": None,
+        "address": "127.0.0.1",
+        "createdAt": key["createdAt"],
+    }
 
 
 async def test_the_log_is_narrowed_and_paged(served: Served) -> None:
