@@ -25,9 +25,15 @@ def length_seconds(window: str) -> int:
     return _ABOUT_SECONDS[window] if window in _ABOUT_SECONDS else int(window[:-1]) * _SECONDS[window[-1]]
 
 
+_NOWHERE = ("right/", "posix/", "localtime", "posixrules", "Factory")
+"""Files beside the zones in a machine's database, and how their names begin: of clocks that count leap seconds, or that differ from machine to machine."""
+
+
 def check_zone(name: str, *, path: tuple[str, ...]) -> str:
     """Return `name` when it is an IANA time zone or UTC; raises InvalidInput, naming `path`."""
     try:
+        if name.startswith(_NOWHERE):
+            raise ZoneInfoNotFoundError(name)
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidInput("No such IANA time zone.", path=path) from None

@@ -152,7 +152,8 @@ class Door:
             told = await operation.answer(Ask(self._runtime, who, given, scope["path_params"], headers, request_id, receive, address))
         except errors.InvalidInput as refusal:
             if self._document.shape(headers).located:
-                refusal.path = ("query" if body is None else "body", *(refusal.path or ()))
+                path = tuple(refusal.path or ())
+                refusal.path = ("header", "Idempotency-Key") if path == ("idempotencyKey",) else ("query" if body is None else "body", *path)
             raise
         if isinstance(told, Reply):
             return told, list(told.fields)

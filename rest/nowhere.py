@@ -4,10 +4,12 @@ import re
 
 from domain.errors import NotFound, Refusal
 from rest.callers import Headers, header
-from rest.shapes import ANTHROPIC, OPENAI, PLAIN, TYPED, Shape
+from rest.shapes import ANTHROPIC, ENVELOPED, LISTED, OPENAI, PLAIN, TYPED, Shape
 
 _OF_OPENAI = re.compile(r"/v1/(chat|completions|responses|embeddings|audio|images|moderations|files|batches)(/|$)")
 """Paths of OpenAI's API, whose SDKs read its error body alone."""
+_OF_DOCUMENTS = {"/tenant/": TYPED, "/api/v1/": ENVELOPED, "/v1/billing/": LISTED, "/usage/": LISTED}
+"""Paths of documents that have a shape of their own; document 0's is the plain one."""
 
 
 def nowhere(path: str, headers: Headers, request_id: str) -> tuple[bytes, dict[str, str]]:
@@ -38,4 +40,4 @@ def _shape(path: str, headers: Headers) -> Shape:
         return ANTHROPIC
     if _OF_OPENAI.search(path):
         return OPENAI
-    return TYPED if path.startswith("/tenant/") else PLAIN
+    return next((shape for prefix, shape in _OF_DOCUMENTS.items() if path.startswith(prefix)), PLAIN)

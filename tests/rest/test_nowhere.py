@@ -8,6 +8,7 @@ pytestmark = pytest.mark.anyio
 ANTHROPIC = {"type": "error", "error": {"type": "not_found_error", "message": "There is no such path."}}
 OPENAI = {"error": {"message": "There is no such path.", "type": "invalid_request_error", "param": None, "code": None}}
 TYPED = {"error": {"type": "not_found_error", "message": "There is no such path."}}
+DETAIL = {"detail": "There is no such path."}
 PLAIN = {"error": "There is no such path."}
 
 
@@ -21,6 +22,9 @@ PLAIN = {"error": "There is no such path."}
         ("/cursor/v1/images/edits", {}, OPENAI),
         ("/tenant/nothing", {}, TYPED),
         ("/tenant/keys/", {}, TYPED),
+        ("/api/v1/usage/nothing", {}, DETAIL),
+        ("/v1/billing/nothing", {}, DETAIL),
+        ("/usage/", {}, DETAIL),
         ("/v1/keys/", {}, PLAIN),
         ("//v1/keys", {}, PLAIN),
         ("/favicon.ico", {}, PLAIN),
@@ -32,7 +36,9 @@ async def test_every_client_can_read_that_there_is_nothing(client: httpx2.AsyncC
     answer = await client.request(method, f"{str(client.base_url).rstrip(chr(47))}{path}", headers=headers)
     request_id = answer.headers["x-request-id"]
     assert (answer.status_code, answer.headers["content-type"], answer.headers["request-id"]) == (404, "application/json", request_id)
-    assert answer.json() == (told | {"request_id": request_id} if told is ANTHROPIC else told)
+    body = answer.json()
+    assert body.pop("meta", {}).get("request_id", request_id) == request_id
+    assert body == (told | {"request_id": request_id} if told is ANTHROPIC else told)
 
 
 async def test_the_base_address_shows_a_person_the_page(client: httpx2.AsyncClient) -> None:

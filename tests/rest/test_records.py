@@ -91,6 +91,15 @@ async def test_a_repeat_is_the_first_record(client: httpx2.AsyncClient, mine: Te
     assert len((await client.get("/usage", headers=mine.bearer)).json()) == 2
 
 
+@pytest.mark.parametrize("key", ["", "x" * 241])
+async def test_a_key_that_is_none(client: httpx2.AsyncClient, mine: Tenant, key: str) -> None:
+    """An empty or too long Idempotency-Key: 422 that names the header, and nothing is logged."""
+    refused = await log(client, mine, key=key)
+    assert refused.status_code == 422
+    assert [fault["loc"] for fault in refused.json()["detail"]] == [["header", "Idempotency-Key"]]
+    assert await moved(mine) == []
+
+
 async def test_what_cannot_be_paid_is_not_logged(client: httpx2.AsyncClient, mine: Tenant) -> None:
     """402 in the document's shape, and neither a record nor a charge; the last cent can be spent."""
     refused = await log(client, mine, cost_usd=1.000001)

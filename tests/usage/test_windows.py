@@ -129,6 +129,8 @@ def test_months_across_a_leap_day() -> None:
     [
         (RelativeRange.LAST_7_DAYS, "Mars/Olympus", ("timezone",), InvalidInput),
         (RelativeRange.LAST_7_DAYS, "../etc/passwd", ("timezone",), InvalidInput),
+        (RelativeRange.LAST_7_DAYS, "right/America/New_York", ("timezone",), InvalidInput),
+        (RelativeRange.LAST_7_DAYS, "localtime", ("timezone",), InvalidInput),
         (Between(utc("2026-11-02"), utc("2026-11-02")), "UTC", ("range", "between", "end"), InvalidInput),
         (Between(utc("2026-12-02")), "UTC", ("range", "between", "start"), InvalidInput),
         (Between(datetime(2026, 11, 2)), "UTC", ("range", "between"), InvalidInput),  # noqa: DTZ001
