@@ -1,5 +1,6 @@
 """What an owner holds an app to, and takes away from it, as the next inference call of a browser feels it: caps, the kill switch, revocations (F39)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -102,6 +103,23 @@ async def test_caps_that_the_owner_sets_hold_at_once(client: httpx2.AsyncClient)
     assert (await call(client, token)).status_code == 200
     await shift(of, app, "calls", 20, ends="50 seconds")
     assert (await call(client, token)).status_code == 429
+
+
+async def test_an_end_user_is_held_from_the_very_first_call(client: httpx2.AsyncClient) -> None:
+    """F2: a limit of three calls a day for each end user lets exactly three of twelve first calls at once of one who was never seen through; another has
+    three of their own."""
+    of = await tenant(credit_microusd=1_000_000)
+    app = await app_of(of)
+    limits = """mutation ($id: ID!) { appUpdate(input: { id: $id, limits: [{ resource: API_CALLS, window: "day", limit: 3, per: END_USER }] }) {
+        app { limits { resource window limit per } } userErrors { code } } }"""
+    told = (await client.post("/graphql", json={"query": limits, "variables": {"id": ids.encode("App", app.id)}}, headers=of.bearer)).json()["data"]["appUpdate"]
+    assert told == {"app": {"limits": [{"resource": "API_CALLS", "window": "day", "limit": 3, "per": "END_USER"}]}, "userErrors": []}
+    _, token = await minted(as_key(of), app_id=app.id, end_user="never-seen")
+    _, other = await minted(as_key(of), app_id=app.id, end_user="nor-this-one")
+    statuses = sorted(answer.status_code for answer in await asyncio.gather(*(call(client, token) for _ in range(12))))
+    assert statuses == [200] * 3 + [429] * 9
+    assert [(await call(client, other)).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert await broken(of) == []
 
 
 async def test_the_kill_switch(client: httpx2.AsyncClient) -> None:
