@@ -9,6 +9,8 @@ from embedded.stripe.account import Account, Json, Refused
 RETRY_DAYS = (3, 5, 7)
 """When a failed renewal is tried again; after the last try the subscription ends."""
 DAY = 86400
+BANK_DAYS = 4
+"""How long the money of a bank account is on its way when nobody decides otherwise."""
 
 
 def create_product(account: Account, params: Json) -> Json:
@@ -264,10 +266,13 @@ def release_schedule(account: Account, schedule_id: str) -> Json:
 
 
 def tick(account: Account) -> None:
-    """Do everything that is due by the account's clock: expiries, ends of trials, renewals, retries, cancellations."""
+    """Do everything that is due by the account's clock: expiries, money of banks, ends of trials, renewals, retries, cancellations."""
     for session in list(account.all("checkout.session", status="open")):
         if session["expires_at"] <= account.now():
             payments.expire(account, session["id"])
+    for payment in list(account.all("payment_intent", status="processing")):
+        if payment["created"] + BANK_DAYS * DAY <= account.now():
+            payments.finish(account, payment["id"], succeeded=True)
     while True:
         due = min(
             (each for each in account.all("subscription") if each["status"] in ("active", "trialing", "past_due") and _next(account, each) <= account.now()),

@@ -153,7 +153,7 @@ def routes(account: Account) -> list[BaseRoute]:
             return RedirectResponse("clock", 303)
         moved = account.offset_seconds // billing.DAY
         said = f"It is {_day(account.now())} at this Stripe, {moved} days ahead of the world." if moved else f"It is {_day(account.now())}, here as everywhere."
-        told = "<p>What is due by then happens at once: renewals, ends of trials, retries of cards, expiries. It cannot go back."
+        told = "<p>What is due by then happens at once: renewals, ends of trials, retries of cards, money from bank accounts, expiries. It cannot go back."
         return _page("Stripe's clock", f"<p>{said}{told}<form method=post><p>{_buttons(*((name, text) for name, (_, text) in MOVES.items()))}</form>")
 
     return [

@@ -213,7 +213,7 @@ async def test_a_trial_is_free_and_then_billed(simulator: Simulator) -> None:
 
 
 async def test_the_page_says_that_it_is_a_simulator(client: Stripe, simulator: Simulator) -> None:
-    """The hosted page tells that nothing is paid; its buttons pay, fail, cancel and abandon."""
+    """The hosted page tells that nothing is paid; its buttons pay, fail, cancel and abandon; a bank account's money arrives when four days have passed."""
     customer = await client.create_customer(uuid7())
     async with httpx2.AsyncClient() as http:
 
@@ -234,6 +234,12 @@ async def test_the_page_says_that_it_is_a_simulator(client: Stripe, simulator: S
         left = await fresh()
         await http.post(left.url, data={"action": "abandon"})
         assert simulator.account.objects[left.id]["status"] == "expired"
+        slow = await fresh()
+        await http.post(slow.url, data={"action": "pay", "card": "6789"})
+        for days, status in ((3, "unpaid"), (4, "paid")):
+            simulator.account.offset_seconds = days * billing.DAY
+            billing.tick(simulator.account)
+            assert simulator.account.objects[slow.id]["payment_status"] == status
 
 
 async def test_the_account_is_remembered(tmp_path: Any) -> None:
