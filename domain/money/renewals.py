@@ -293,8 +293,8 @@ async def _look_at_sale(processor: Processor, workspace_id: UUID, invoice_id: UU
         log.error("payment is not bound to the customer whose invoice names it", payment=payment_id)
         return
     async with database.transaction():
+        await payments.book_sale(workspace_id, invoice_id, payment)  # which takes the account's lock, before any other as everybody does
         await topups.enter(payment.id, topups.SALE, workspace_id, invoice_id)
-        await payments.book_sale(workspace_id, invoice_id, payment)
 
 
 async def _write_invoice(workspace_id: UUID, fact: InvoiceFact) -> UUID:
