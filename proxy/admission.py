@@ -323,14 +323,14 @@ KINDS: tuple[tuple[type[errors.Refusal], RefusalKind], ...] = (
 def translated(refusal: errors.Refusal, request_id: str, *, now_seconds: float, top_up_url: str | None = None) -> Refusal:
     """Return a domain refusal as the dialects know it; who lacks credit is told where it is added, if anywhere."""
     kind = next((kind for type_, kind in KINDS if isinstance(refusal, type_)), RefusalKind.BAD_REQUEST)
-    resets_at = refusal.resets_at if isinstance(refusal, errors.BoundReached) else None
-    retry_after = None
+    resets_at, retry_after = None, None
     if isinstance(refusal, errors.Unavailable):
         retry_after = refusal.retry_after_seconds
-    elif resets_at is not None:
-        retry_after = max(1, int(resets_at.timestamp() - now_seconds) + 1)
-    elif isinstance(refusal, errors.BoundReached) and refusal.passes:
+    elif isinstance(refusal, errors.BoundReached) and refusal.passes:  # when a call under way ends, which is long before the window does
         retry_after = 1
+    elif isinstance(refusal, errors.BoundReached) and refusal.resets_at is not None:
+        resets_at = refusal.resets_at
+        retry_after = max(1, int(resets_at.timestamp() - now_seconds) + 1)
     if isinstance(refusal, errors.BoundReached) and retry_after is not None and retry_after <= WORTH_WAITING_SECONDS:
         kind = RefusalKind.RATE_LIMITED
     param = "model" if isinstance(refusal, errors.UnknownModel | errors.Unpriced) else None
