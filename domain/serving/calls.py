@@ -265,7 +265,7 @@ class Calls:
     def __init__(self, book: Book, *, batch: int, hold_seconds: int) -> None:
         self._book = book
         self._hold_seconds = hold_seconds
-        self._admissions = Batch(statement("SELECT * FROM admit_5($1::jsonb, $2)"), most=batch, says="verdict")
+        self._admissions = Batch(statement("SELECT * FROM admit_6($1::json, $2)"), most=batch, says="verdict")
         self._settlements = Batch(statement("SELECT * FROM settle_4($1::json, $2)"), most=batch)
         self._signs = Batch(statement("SELECT *, $2::boolean AS waited FROM progress_3($1::jsonb)"), most=batch)
         self._aside: set[asyncio.Task[Any]] = set()

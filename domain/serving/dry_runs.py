@@ -22,7 +22,7 @@ async def weigh(calls: Calls, opening: Opening) -> Admitted:
     text = msgspec.json.encode([{**calls.admission(opening), "n": 0}]).decode()
     try:
         async with database.transaction():
-            raise _Weighed((await database.fetch("SELECT * FROM admit_5($1::jsonb, $2)", text, True))[0])
+            raise _Weighed((await database.fetch("SELECT * FROM admit_6($1::json, $2)", text, True))[0])
     except _Weighed as weighed:
         return admitted_of(weighed.row, opening)
     except (*UNREACHABLE, *CONTENDED):

@@ -170,7 +170,7 @@ async def test_a_client_that_leaves_during_admission_holds_nothing(gateway: Gate
     async with session() as client, locked(servers.admin_dsn("suite"), mine) as watcher:
 
         async def waiting() -> bool:
-            return bool(await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%admit_5(%' AND wait_event_type = 'Lock')"))
+            return bool(await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%admit_6(%' AND wait_event_type = 'Lock')"))
 
         calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
         await until(waiting, "an admission inside its statement")

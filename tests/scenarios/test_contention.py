@@ -59,7 +59,7 @@ async def test_an_admission_that_cannot_get_through_is_to_be_tried_again(gateway
     async with session() as client, locked(servers.admin_dsn("suite"), mine) as watcher:
         calling = asyncio.create_task(client.post(gateway.url + wire.path, data=wire.body(), headers=bearer(mine.secret)))
         while not calling.done():
-            ending = asyncio.create_task(_end_waiting(watcher, "admit_5", "pg_cancel_backend"))
+            ending = asyncio.create_task(_end_waiting(watcher, "admit_6", "pg_cancel_backend"))
             await asyncio.wait({calling, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
                 ending.cancel()

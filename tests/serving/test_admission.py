@@ -229,7 +229,7 @@ async def test_an_admission_that_is_sent_again_keeps_its_first_hold(book: Book) 
     first = await calls(book).admit(asked)
     item = {"n": 0, "again": True, "id": str(asked.id), "hash": asked.fingerprint, "road": "generic", "echo": True, "candidates": ["echo"], "requested_model": "echo"}
     amounts = {"instalment": 10, "max_output": 10, "input_tokens": 5, "input_picousd": asked.input_picousd, "output_picousd": asked.output_picousd}
-    row = await database.fetch_row("SELECT * FROM admit_5(jsonb_build_array($1::jsonb), true)", as_json(item | amounts))
+    row = await database.fetch_row("SELECT * FROM admit_6(json_build_array($1::json), true)", as_json(item | amounts))
     assert row is not None
     assert (row["verdict"], row["hold_microusd"], row["output"]) == ("admitted", first.hold_microusd, first.output_tokens)
     assert (await mine.balance()).held == 25
