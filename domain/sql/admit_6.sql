@@ -107,16 +107,15 @@ BEGIN
   SELECT array_agg(ROW(i.n, i.workspace_id, i.zone, b.ids, b.scopes, b.measures, b.mosts, b.spans)::shape_6), coalesce(array_agg(i.n), '{}')
     INTO v_shapes, v_bounded
     FROM unnest(v_items) i
-    CROSS JOIN LATERAL (SELECT ARRAY[i.workspace_id, i.key_id, i.app_id, i.client_token_id, i.end_user_id]
-             || CASE WHEN i.user_id IS NOT NULL THEN ARRAY(SELECT m.id FROM member m WHERE m.workspace_id = i.workspace_id AND m.user_id = i.user_id) END AS ids OFFSET 0) s
     CROSS JOIN LATERAL (
       SELECT array_agg(b.id ORDER BY b.position, b.id) AS ids, array_agg(b.measure ORDER BY b.position, b.id) AS measures, array_agg(b.most ORDER BY b.position, b.id) AS mosts,
              array_agg(b."window" ORDER BY b.position, b.id) AS spans,
              array_agg(CASE b.per WHEN 'end_user' THEN coalesce(i.end_user, '') WHEN 'address' THEN coalesce(i.address, '') ELSE '' END ORDER BY b.position, b.id) AS scopes
-        FROM (SELECT * FROM bound b WHERE b.workspace_id = i.workspace_id AND b.subject_id = ANY (s.ids) AND b.removed_at IS NULL OFFSET 0) b
-       WHERE (b.model IS NULL OR b.model = i.requested_model OR b.model = ANY (i.candidates))
-         AND CASE b.subject_kind WHEN 'workspace' THEN b.subject_id = i.workspace_id WHEN 'key' THEN b.subject_id = i.key_id WHEN 'member' THEN i.user_id IS NOT NULL AND b.subject_id = ANY (s.ids[6:])
-               WHEN 'app' THEN b.subject_id = i.app_id WHEN 'client_token' THEN b.subject_id = i.client_token_id WHEN 'end_user' THEN b.subject_id = i.end_user_id ELSE false END) b
+        FROM (VALUES ('workspace', i.workspace_id), ('key', i.key_id), ('app', i.app_id), ('client_token', i.client_token_id), ('end_user', i.end_user_id)
+               UNION ALL
+              SELECT 'member', m.id FROM member m WHERE m.workspace_id = i.workspace_id AND m.user_id = i.user_id) u (kind, id)
+       CROSS JOIN LATERAL (SELECT * FROM bound b WHERE b.workspace_id = i.workspace_id AND b.subject_id = u.id AND b.subject_kind = u.kind AND b.removed_at IS NULL OFFSET 0) b
+       WHERE b.model IS NULL OR b.model = i.requested_model OR b.model = ANY (i.candidates)) b
    WHERE i.n = i.shape AND i.verdict IS NULL AND b.ids IS NOT NULL;
 
   -- The locks, in id order. A call that costs nothing and that nothing bounds takes none.
