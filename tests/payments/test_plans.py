@@ -54,7 +54,8 @@ async def test_without_a_plan(counter: tuple[httpx2.AsyncClient, Till]) -> None:
 
 
 async def test_a_plan_from_the_page_to_the_billing_page(counter: tuple[httpx2.AsyncClient, Till]) -> None:
-    """POST /tenant/billing/checkout, paid at the simulator, heard by the webhook: /v1/billing, /v1/billing/trial-status and the portal tell it."""
+    """POST /tenant/billing/checkout, paid at the simulator, heard by the webhook: /v1/billing, /v1/billing/trial-status (which reads no usage), the portal and
+    S2_Billing, S2_TrialStatus and S4_Subscription tell it, each field."""
     client, till = counter
     customer = await tenant()
     begun = await client.post("/tenant/billing/checkout", json={"tier": TIER}, headers=customer.bearer)
@@ -79,9 +80,11 @@ async def test_a_plan_from_the_page_to_the_billing_page(counter: tuple[httpx2.As
         "unique_end_users": 0, "webhost_nodes": 0,
     }
     assert told["subscribed_tier_ids"] == [TIER]
-    assert await get(client, customer, "/v1/billing/trial-status") == {
-        "plan_name": "Pro", "status": "trialing", "trial_days_remaining": days, "trial_ends_at": ends, "trial_expired": False, "upgrade_url": "/billing",
-    }
+    async with database.transaction():
+        await database.fetch("LOCK TABLE usage_cell IN ACCESS EXCLUSIVE MODE")  # so that nobody reads usage
+        assert await get(client, customer, "/v1/billing/trial-status") == {
+            "plan_name": "Pro", "status": "trialing", "trial_days_remaining": days, "trial_ends_at": ends, "trial_expired": False, "upgrade_url": "/billing",
+        }
     since, at = (instant.isoformat(timespec="milliseconds").replace("+00:00", "Z") for instant in (start, end))
     trial = (await ask(client, customer, "S2_TrialStatus"))["billing"]
     assert trial.pop("upgradeUrl").endswith("/billing")
