@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from operations.upstreams import check
+from settings import Settings
 from tests.conftest import Suite
 from tests.support import commands
 from tests.support import upstream as scripted
@@ -39,6 +41,32 @@ async def test_a_sound_upstream_is_proved_by_a_small_call(suite: Suite, tmp_path
     sent = json.loads(request.body)
     assert (sent["model"], sent.get("max_tokens", sent.get("max_completion_tokens"))) == ("theirs", 16)
     assert (request.header("x-api-key") if wire is CLAUDE else request.header("authorization")) in ("sk-canary-of-the-check", "Bearer sk-canary-of-the-check")
+
+
+WITHOUT_CONVERSATION = {
+    "chat after all": ('models = ["tts-1", "gpt-5.5"]', "/v1/chat/completions", "gpt-5.5", scripted.whole(GPT.whole())),
+    "of the vendor": ("weight = 1", "/v1/chat/completions", "gpt-5.5", scripted.whole(GPT.whole())),
+    "responses": ('models = ["gpt-5.5"]\nforms = ["responses"]', "/v1/responses", "gpt-5.5", scripted.whole(b'{"output": []}')),
+    "embeddings": ('models = ["text-embedding-3-small"]', "/v1/embeddings", "text-embedding-3-small", scripted.whole(b'{"data": []}')),
+    "speech": ('models = ["tts-1"]', "/v1/audio/speech", "tts-1", scripted.whole(b"ID3", headers={"content-type": "audio/mpeg"})),
+    "transcription": ('models = ["whisper-1"]', "/v1/audio/transcriptions", "whisper-1", scripted.whole(b'{"text": ""}')),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_CONVERSATION)
+async def test_an_upstream_is_asked_for_what_it_does(suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    """A model that holds no conversation is asked for a vector, two letters of speech, a second of silence; an answer of another kind proves nothing."""
+    entry, path, model, script = WITHOUT_CONVERSATION[case]
+    async with scripted.serve() as upstream:
+        file = tmp_path / "upstreams.toml"
+        file.write_text(f'[upstreams.mine]\ndialect = "openai"\nurl = "{upstream.url}"\n{entry}\n')
+        settings = Settings.model_validate({**suite.environment, "TALLYGATE_CONFIG": str(file)})
+        upstream.script(script, scripted.whole(b'{"object": "else"}'))
+        assert [await check(settings, None, None), await check(settings, "mine", None)] == [True, False]
+        assert {(request.path, model.encode() in request.body) for request in upstream.requests} == {(path, True)}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"    ok  mine: {model} answered in ")
+    assert said[1].startswith("REPAIR  mine: answers 200, but not in its dialect")
 
 
 FAULTS: dict[str, tuple[Script, str]] = {
