@@ -14,6 +14,8 @@ from proxy.dialects.text import TextSize
 
 FAST = "fast"
 """What an answer says of its speed when it was made in fast mode, which has prices of its own; and the service tier of those prices."""
+_TOOLS = ("web_search_requests", "web_fetch_requests")
+"""What tools of the provider's are counted by that has a bucket, or is free."""
 
 
 def read(body: bytes, ask: Ask) -> Reading:
@@ -63,9 +65,9 @@ def merge(report: dict[str, object], later: object) -> None:
 def reported(report: dict[str, object], model: str | None) -> Usage:
     """Read a final report. Raises Unsound when input or output is missing, and Nonsense when a number is no count.
 
-    `speed: fast` is a service tier of its own. Code that the provider ran has no bucket: a doubtful report. What the top level does not hold is
-    added: every `compaction` iteration to its buckets, every `advisor_message` under its own model; a `fallback_message` names the model that
-    the whole is priced by.
+    `speed: fast` is a service tier of its own. Code that the provider ran, and tools and iterations that are not known, have no bucket: a doubtful
+    report. What the top level does not hold is added: every `compaction` iteration to its buckets, every `advisor_message` under its own model; a
+    `fallback_message` names the model that the whole is priced by.
     """
     if report.get("input_tokens") is None or report.get("output_tokens") is None:
         raise Unsound("usage")
@@ -82,6 +84,10 @@ def reported(report: dict[str, object], model: str | None) -> Usage:
                 others.append(replace(_buckets(entry, word(entry.get("model"))), reported=True))
             case "fallback_message":
                 usage = replace(usage, model=word(entry.get("model")) or usage.model)
+            case "message":
+                pass
+            case _:
+                usage = replace(usage, doubtful=True)
     return replace(usage, reported=True, others=tuple(others))
 
 
@@ -136,7 +142,7 @@ def _buckets(report: dict[str, object], model: str | None) -> Usage:
         output_tokens=output,
         reasoning_tokens=min(count(part(report, "output_tokens_details"), "thinking_tokens"), output),
         web_searches=count(ran, "web_search_requests"),
-        doubtful=count(ran, "code_execution_requests") > 0,
+        doubtful=any(count(ran, name) > 0 for name in ran if name not in _TOOLS),
         model=model,
         service_tier=FAST if speed == FAST else word(report.get("service_tier")),
         geography=word(report.get("inference_geo")),
