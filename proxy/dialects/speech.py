@@ -35,8 +35,12 @@ AUDIO_TOKENS_PER_BYTE = 2
 """More than a byte of UTF-8 comes to when it is spoken, whatever the script, for a model that charges tokens of sound: what is held, never what is charged."""
 TYPES = {"mp3": b"audio/mpeg", "opus": b"audio/opus", "aac": b"audio/aac", "flac": b"audio/flac", "wav": b"audio/wav", "pcm": b"audio/pcm"}
 """What a recording is called, by the format that was asked for; `mp3` where none was."""
+LEAST_BOUND_BYTES = 4 * 1024 * 1024
+MOST_BYTES_PER_CHARACTER = 256 * 1024
+"""A second of the finest sound: no character takes longer to say. A recording that goes on beyond that will never end."""
 LEAD_BYTES = 64
 """How much of an answer is looked at, to tell an error in JSON from sound."""
+ENDLESS = StreamError("server_error", "The sound does not end.")
 _ERROR = re.compile(rb'\s*\{\s*"error"')
 _NO_SOUND = (b"application/json", b"application/problem+json", b"text/")
 
@@ -53,6 +57,11 @@ class SpeechAsk(Ask, frozen=True):
     events: bool = False
     by_characters: bool = True
     by_tokens: bool = True
+
+    @property
+    def most_bytes(self) -> int:
+        """How large a recording of the text may become."""
+        return LEAST_BOUND_BYTES + self.characters * MOST_BYTES_PER_CHARACTER
 
     def priced(self, buckets: Collection[Bucket]) -> Self:
         """Return the same as it is put to a model that has prices for these buckets; one that has neither is asked as one that charges characters."""
@@ -224,6 +233,7 @@ class CarriedMeter(_Recording, SpeechMeter):
     def __init__(self, ask: SpeechAsk) -> None:
         super().__init__(ask)
         self._sound = bytearray()
+        self._left = ask.most_bytes
 
     def content_type(self, told: bytes) -> bytes | None:
         """Give the type of the recording, where the upstream sends events."""
@@ -236,6 +246,9 @@ class CarriedMeter(_Recording, SpeechMeter):
             self._unreadable()
         sound = bytes(self._sound)
         self._sound.clear()
+        self._left -= len(sound)
+        if self._left < 0:
+            self.error, self.ended = ENDLESS, True
         return sound
 
     def tail(self) -> bytes:
@@ -263,6 +276,7 @@ class SoundMeter(_Recording):
         self.ended = self.complete = self.first_token_seen = False
         self.error: StreamError | None = None
         self._lead = b""
+        self._left = ask.most_bytes
 
     def content_type(self, told: bytes) -> bytes | None:
         """Give the type as the upstream tells it; that of a text is no recording's."""
@@ -270,10 +284,13 @@ class SoundMeter(_Recording):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give it, the same object from the second time on."""
-        if self.first_token_seen:
-            return chunk
         if self.ended:
             return b""
+        self._left -= len(chunk)
+        if self._left < 0:
+            self.error, self.ended = ENDLESS, True
+        if self.first_token_seen:
+            return chunk
         lead = self._lead + chunk
         if _ERROR.match(lead):
             self.error, self.ended, lead = StreamError("server_error", "An error came in place of sound."), True, b""

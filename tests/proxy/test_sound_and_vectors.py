@@ -300,6 +300,31 @@ async def test_speech_falls_back_before_its_first_byte(gateway: Gateway, provide
     assert await quiet(mine) == CREDIT - 150
 
 
+@pytest.mark.parametrize("model", ["tts-1", "gpt-4o-mini-tts"])
+async def test_a_recording_that_never_ends_is_cut(gateway: Gateway, provider: Upstream, model: str) -> None:
+    """F4: two characters take no half hour to say: the upstream is left, the client's connection cut, and nothing stays held."""
+    mine = await tenant(credit_microusd=CREDIT)
+    provider.requests.clear()
+    piece = bytes(256 * 1024)
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.head(200, content_type="audio/mpeg" if model == "tts-1" else "text/event-stream")
+        told = piece if model == "tts-1" else _spoken({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})[0]
+        while True:
+            await exchange.send(told)
+
+    provider.script(endless)
+    async with session() as client:
+        asking = client.post(f"{gateway.url}/v1/audio/speech", json={"model": model, "input": "Hi"}, headers=mine.bearer)
+        async with asking as answer:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+    await provider.requests[0].client_closed.wait()
+    line = await settled(await only_call(mine))
+    assert (line.charge_microusd, line.outcome, line.error_code) == ({"tts-1": 30, "gpt-4o-mini-tts": 24}[model], "failed", "upstream_error")
+    assert await quiet(mine) == CREDIT - line.charge_microusd
+
+
 @pytest.mark.parametrize(("pieces", "charge"), [(1, 75), (0, 0)])
 async def test_who_leaves_in_the_middle_pays_the_characters(gateway: Gateway, provider: Upstream, pieces: int, charge: int) -> None:
     """F5, F33: the upstream is left at once, and nothing stays held; before the first byte nothing is charged."""
