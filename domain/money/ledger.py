@@ -1,7 +1,7 @@
 """The ledger: one function moves money, and a few read what moved. Nothing here is ever changed or taken back, only posted against."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
@@ -12,7 +12,7 @@ from domain import idempotency
 from domain.access.callers import Actor, Caller
 from domain.audit import SERVICE, note
 from domain.errors import InsufficientCredit, InvalidInput, NotFound, OutOfRange
-from domain.pages import Page, PageOf, cut, following, newest_first
+from domain.pages import Keyset, Page, PageOf, cut, following, newest_first
 from models import database
 from models.enums import ActorKind, LedgerAccountKind, Scope, TransferKind
 from models.ids import uuid7
@@ -79,7 +79,7 @@ class TransferView:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A transfer as one account sees it: what it added, and the balance after it."""
+    """A transfer as an account, or the balance, sees it: what it added, and what there was after it."""
 
     transfer: TransferView
     change: int
@@ -259,30 +259,30 @@ async def balance(workspace_id: UUID) -> Balance:
 
 
 async def statement(caller: Caller, page: Page, wanted: StatementFilter | None = None, *, account_id: UUID | None = None) -> PageOf[Entry]:
-    """Return a page of what changed an account of the caller's, cash where none is named, newest first; it adds up to the balance."""
+    """Return a page of what changed an account of the caller's, or where none is named the balance, newest first; it adds up to the balance."""
     workspace_id = caller.require(Scope.BILLING_READ)
-    account_id = account_id or await _cash(workspace_id)
-    return await entries(workspace_id, account_id, page, wanted or StatementFilter())
+    keyset = newest_first(page, column="t.id", offset=5)
+    return cut(await _entries(workspace_id, await _looked_at(workspace_id, account_id), wanted or StatementFilter(), keyset), page)
 
 
-async def _cash(workspace_id: UUID) -> UUID:
-    account_id: UUID = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
-    return account_id
+async def _looked_at(workspace_id: UUID, account_id: UUID | None) -> list[UUID]:
+    """The accounts of a statement: the one that is named, or all that make up the balance, those of grants that are used up too."""
+    if account_id is not None:
+        return [account_id]
+    return [row["id"] for row in await database.fetch("SELECT id FROM account WHERE workspace_id = $1 AND kind IN ('cash', 'grant')", workspace_id)]
 
 
 async def statement_count(caller: Caller, wanted: StatementFilter | None = None, *, account_id: UUID | None = None) -> int:
     """Return how many transfers the statement has."""
     workspace_id = caller.require(Scope.BILLING_READ)
-    account_id = account_id or await _cash(workspace_id)
+    accounts_ = await _looked_at(workspace_id, account_id)
     return int(
-        await database.fetch_value(
-            f"SELECT count(*) FROM transfer t WHERE {_FILTER}", workspace_id, account_id, *_filter_arguments(wanted or StatementFilter())
-        )
+        await database.fetch_value(f"SELECT count(*) FROM transfer t WHERE {_FILTER}", workspace_id, accounts_, *_filter_arguments(wanted or StatementFilter()))
     )
 
 
 _FILTER = """
-    t.workspace_id = $1 AND (t.debit_id = $2 OR t.credit_id = $2) AND ($3::text[] IS NULL OR t.kind = ANY ($3))
+    t.workspace_id = $1 AND (t.debit_id = ANY ($2) OR t.credit_id = ANY ($2)) AND ($3::text[] IS NULL OR t.kind = ANY ($3))
     AND ($4::timestamptz IS NULL OR t.created_at >= $4) AND ($5::timestamptz IS NULL OR t.created_at < $5)
 """
 
@@ -291,38 +291,51 @@ def _filter_arguments(wanted: StatementFilter) -> tuple[list[str] | None, dateti
     return (None if wanted.kinds is None else [kind.value for kind in wanted.kinds], wanted.start, wanted.end)
 
 
-async def entries(workspace_id: UUID, account_id: UUID, page: Page, wanted: StatementFilter) -> PageOf[Entry]:
-    """Return a page of an account's transfers, newest first, with what each changed."""
-    keyset = newest_first(page, column="t.id", offset=5)
+async def _entries(workspace_id: UUID, accounts_: list[UUID], wanted: StatementFilter, keyset: Keyset) -> list[Entry]:
     rows = await database.fetch(
         f"SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM transfer t WHERE {_FILTER} {keyset.where} {keyset.order}",
         workspace_id,
-        account_id,
+        accounts_,
         *_filter_arguments(wanted),
         *keyset.arguments,
     )
-    return cut([_entry(row, account_id) for row in rows], page)
+    if len(accounts_) == 1:
+        (account_id,) = accounts_
+        return [_entry(row, row["debit_id"] == account_id) for row in rows]
+    after = await _balances_after(workspace_id, accounts_, [row["id"] for row in rows])
+    return [replace(_entry(row, row["debit_id"] in accounts_), balance_after=after[row["id"]]) for row in rows]
 
 
-def _entry(row: asyncpg.Record, account_id: UUID) -> Entry:
-    if row["debit_id"] == account_id:
+def _entry(row: asyncpg.Record, taken: bool) -> Entry:
+    if taken:
         return Entry(_transfer(row), -row["amount"], row["debit_balance_after"] or 0)
     return Entry(_transfer(row), row["amount"], row["credit_balance_after"] or 0)
+
+
+async def _balances_after(workspace_id: UUID, accounts_: list[UUID], transfers: list[UUID]) -> dict[UUID, int]:
+    """What accounts have together after each transfer: of each account the balance that its last transfer until then left."""
+    rows = await database.fetch(
+        """
+        SELECT p.id, coalesce(sum(l.after), 0)::bigint AS after
+          FROM unnest($2::uuid[]) p (id) CROSS JOIN unnest($3::uuid[]) a (id) LEFT JOIN LATERAL (
+               SELECT x.after FROM (
+                 (SELECT d.id, d.debit_balance_after AS after FROM transfer d WHERE d.workspace_id = $1 AND d.debit_id = a.id AND d.id <= p.id ORDER BY d.id DESC LIMIT 1)
+                 UNION ALL
+                 (SELECT c.id, c.credit_balance_after FROM transfer c WHERE c.workspace_id = $1 AND c.credit_id = a.id AND c.id <= p.id ORDER BY c.id DESC LIMIT 1)
+               ) x ORDER BY x.id DESC LIMIT 1) l ON true
+         GROUP BY p.id
+        """,
+        workspace_id,
+        transfers,
+        accounts_,
+    )
+    return {row["id"]: row["after"] for row in rows}
 
 
 async def statement_after(caller: Caller, wanted: StatementFilter, last: UUID | None, most: int) -> list[Entry]:
     """Return the next `most` entries of the caller's statement after the transfer `last`, oldest first, for reading all of them."""
     workspace_id = caller.require(Scope.BILLING_READ)
-    account_id = await database.fetch_value("SELECT id FROM account WHERE workspace_id = $1 AND kind = 'cash'", workspace_id)
-    keyset = following(last, most, column="t.id", offset=5)
-    rows = await database.fetch(
-        f"SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM transfer t WHERE {_FILTER} {keyset.where} {keyset.order}",
-        workspace_id,
-        account_id,
-        *_filter_arguments(wanted),
-        *keyset.arguments,
-    )
-    return [_entry(row, account_id) for row in rows]
+    return await _entries(workspace_id, await _looked_at(workspace_id, None), wanted, following(last, most, column="t.id", offset=5))
 
 
 async def find_transfers(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, TransferView]:
@@ -381,8 +394,8 @@ async def _transfers(where: str, *arguments: object) -> list[TransferView]:
 
 
 async def accounts(workspace_id: UUID, ids: Sequence[UUID] | None = None) -> list[AccountView]:
-    """Return accounts of a workspace: those with these ids, or all that it can spend from."""
-    wanted = "a.kind IN ('cash', 'grant')" if ids is None else "a.id = ANY ($2)"
+    """Return accounts of a workspace: those with these ids, or cash and those of grants that are not used up."""
+    wanted = "a.kind IN ('cash', 'grant') AND (a.kind = 'cash' OR a.credits > a.debits)" if ids is None else "a.id = ANY ($2)"
     rows = await database.fetch(
         f"""
         SELECT a.id, a.workspace_id, a.kind, a.held, CASE WHEN a.kind IN ('cash', 'grant', 'wallet') THEN a.floor END AS floor,

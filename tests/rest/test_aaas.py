@@ -8,7 +8,8 @@ import httpx2
 import pytest
 
 from domain.access.secrets import well_formed
-from domain.money import ledger
+from domain.money import grants, ledger
+from domain.money.grants import NewGrant
 from models.enums import ApiKeyKind, ApiKeyMode, Scope
 from tests.support.world import TESTS, Tenant, tenant
 
@@ -131,6 +132,24 @@ async def test_transactions_are_signed_and_name_their_call(client: httpx2.AsyncC
     }
     balance = (await client.get("/v1/credits/balance", headers=mine.bearer)).json()
     assert balance["balanceMicrousd"] == 1_000_000 - CHARGE_MICROUSD
+
+
+async def test_transactions_add_up_to_the_balance_with_grants(client: httpx2.AsyncClient) -> None:
+    """A grant that is given and what it pays are in the statement as credit by hand is; all amounts together are `balanceMicrousd`, here and in GraphQL."""
+    mine = await tenant(credit_microusd=1_000)
+    await grants.create(mine.caller(Scope.OPERATOR), None, NewGrant(10, "launch", idempotency_key="g"))
+    await ask_echo(client, mine)
+    listed = (await client.get("/v1/credits/transactions", headers=mine.bearer)).json()
+    told = [(each["type"], each["amountMicrousd"]) for each in listed]
+    assert told == [("charge", 10 - CHARGE_MICROUSD), ("charge", -10), ("grant", 10), ("adjustment", 1_000)]
+    assert len({each["idempotencyKey"] for each in listed}) == 4
+    balance = (await client.get("/v1/credits/balance", headers=mine.bearer)).json()["balanceMicrousd"]
+    assert balance == sum(amount for _, amount in told) == 1_010 - CHARGE_MICROUSD
+    query = "{ credits { balance { microUsd } transactions(first: 10) { totalCount edges { change { microUsd } balanceAfter { microUsd } } } } }"
+    credits = (await client.post("/graphql", json={"query": query}, headers=mine.bearer)).json()["data"]["credits"]
+    edges = [(edge["change"]["microUsd"], edge["balanceAfter"]["microUsd"]) for edge in credits["transactions"]["edges"]]
+    assert edges == [(10 - CHARGE_MICROUSD, balance), (-10, 1_000), (10, 1_010), (1_000, 1_000)]
+    assert (credits["balance"]["microUsd"], credits["transactions"]["totalCount"]) == (balance, 4)
 
 
 async def test_transactions_without_the_right_to_usage(client: httpx2.AsyncClient) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from domain import errors
 from domain.access.limits import BoundInput
-from domain.money import grants
+from domain.money import grants, ledger
 from domain.money.grants import GrantStatus, GrantView, NewGrant
+from domain.money.ledger import StatementFilter
 from domain.pages import Page
 from domain.serving.calls import Admitted
 from models import database
-from models.enums import LimitPer, Measure, Scope
+from models.enums import LedgerAccountKind, LimitPer, Measure, Scope, TransferKind
 from models.ids import uuid7
 from tests.money.own_books import OwnBooks
 from tests.serving.openings import calls, ending, listed, opening, sign, used
@@ -47,7 +48,8 @@ async def left(mine: Tenant) -> dict[UUID, tuple[int, str]]:
 
 
 def test_grants_pay_before_cash_by_priority_and_expiry(own: OwnBooks) -> None:
-    """A charge of 100 takes 20, 30 and 40 of three grants in their order, and 10 of cash; each part is a transfer, and the hold is split alike."""
+    """A charge of 100 takes 20, 30 and 40 of three grants in their order, and 10 of cash; each part is a transfer, the hold is split
+    alike, and the statement has all of it: it adds up to the balance on pages of any size."""
 
     async def work() -> None:
         mine, price, process = await tenant(credit_microusd=1000), listed(own.book, "echo"), calls(own.book)
@@ -68,9 +70,31 @@ def test_grants_pay_before_cash_by_priority_and_expiry(own: OwnBooks) -> None:
         assert await left(mine) == {first.id: (0, "used_up"), second.id: (0, "used_up"), third.id: (0, "used_up")}
         balance = await mine.balance()
         assert (balance.balance, balance.held, balance.available) == (990, 0, 990)
+        for size in (1, 3, 8):
+            assert await statement(mine, size) == [
+                *[(TransferKind.CHARGE, -10, 990), (TransferKind.CHARGE, -40, 1000), (TransferKind.CHARGE, -30, 1040), (TransferKind.CHARGE, -20, 1070)],
+                *[(TransferKind.GRANT, 20, 1090), (TransferKind.GRANT, 30, 1070), (TransferKind.GRANT, 40, 1040), (TransferKind.ADJUSTMENT, 1000, 1000)],
+            ]
+        only = StatementFilter(kinds=(TransferKind.GRANT,))
+        assert [entry.balance_after for entry in (await ledger.statement(mine.caller(), Page(), only)).items] == [1090, 1070, 1040]
+        assert (await ledger.statement_count(mine.caller()), await ledger.statement_count(mine.caller(), only)) == (8, 3)
+        assert [entry.balance_after for entry in await ledger.statement_after(mine.caller(), StatementFilter(), None, 3)] == [1000, 1040, 1070]
+        (newest,) = (await ledger.statement(mine.caller(), Page(1), account_id=third.id)).items
+        assert (newest.change, newest.balance_after) == (-40, 0)
+        assert [(account.kind, account.balance) for account in await ledger.accounts(mine.workspace_id)] == [(LedgerAccountKind.CASH, 990)]
         await own.sound()
 
     own.run(work())
+
+
+async def statement(mine: Tenant, size: int) -> list[tuple[TransferKind, int, int]]:
+    """What changed the balance, newest first, read in pages of a size."""
+    found: list[ledger.Entry] = []
+    while True:
+        page = await ledger.statement(mine.caller(), Page(size, after=found[-1].transfer.id if found else None))
+        found += page.items
+        if not page.has_next:
+            return [(entry.transfer.kind, entry.change, entry.balance_after) for entry in found]
 
 
 def test_grants_alone_pay_for_an_empty_balance_and_no_more(own: OwnBooks) -> None:
