@@ -16,6 +16,7 @@ import msgspec
 from domain.access.callers import Caller
 from domain.errors import MissingScope, OutOfRange
 from domain.usage import windows
+from domain.usage.bounded import bounded
 from domain.usage.metrics import (
     COLUMNS,
     CREDIT_MICROUSD,
@@ -137,13 +138,14 @@ async def measure(caller: Caller, stretches: Sequence[Stretch], question: Questi
 
     Without dimensions there is exactly one line; with them one for each combination of values that has usage, in the order asked for.
     Raises MissingScope (USAGE_READ; USAGE_READ_ALL to see other people apart; OPERATOR to rank by what upstreams charged), InvalidInput
-    and its kin for what cannot be asked.
+    and its kin for what cannot be asked, or reads too many single calls.
     """
     workspace_id = caller.require(Scope.USAGE_READ)
     question.check()
     _check_sight(caller, question)
-    statement = Statement(workspace_id, stretches, question, None if question.filter.everywhere else await _closed(workspace_id, question))
-    rows = await database.fetch(statement.sql, *statement.arguments)
+    with bounded():
+        statement = Statement(workspace_id, stretches, question, None if question.filter.everywhere else await _closed(workspace_id, question))
+        rows = await database.fetch(statement.sql, *statement.arguments)
     return _lines(rows, len(stretches), question)
 
 

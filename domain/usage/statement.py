@@ -129,23 +129,23 @@ class Statement:
         ]
         ids = question.filter.end_user_ids
         self.end_user_ids = "" if ids is None else self._parameter(list(ids), "uuid[]")
-        asked = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
-        if question.wants(Detail.CREDITS) and self.stretches[0][0] > BEGINNING:
-            asked.insert(0, (HISTORY, BEGINNING, self.stretches[0][0]))
-        parts = self._parts(asked)
+        now = [(place, *stretch) for place, stretch in enumerate(self.stretches)]
+        before = [(HISTORY, BEGINNING, now[0][1])] if question.wants(Detail.CREDITS) and now[0][1] > BEGINNING else []
+        parts = self._parts(now if level is None else [*before, *now])
         picks = self._sums(parts)
         if parts.stored:
             picks.append(self._single(self._queue(parts.stored), parts.stored, owner="q"))
         picks += [self._single("usage_event e", run) for run in runs(parts.edges)]
+        if level is None and before:
+            picks.append(self._single("usage_event e", before, counted=("list_microusd",)))
         if level is not None and parts.edges:
             quarter, gone = "date_bin('15 minutes', e.at, 'epoch')", f"e.at < {self._gone('e')}"
             picks.append(self._single(self._queue(parts.edges), parts.edges, owner="q", at=quarter, condition=gone))
         if question.wants(Detail.RUNS):
-            picks.append(self._open_calls([one for one in asked if one[0] >= 0]))
+            picks.append(self._open_calls(now))
         apart = self._carried()
         picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *STANDS, *apart))}) AS (\n{_united(picks)}\n)"
         named = [picked, self._placed()]
-        now = [one for one in asked if one[0] >= 0]
         for detail, (cells, events) in DURATIONS.items():
             if detail in question.details:
                 named.append(self._durations(detail, cells, events, now))
@@ -271,12 +271,14 @@ class Statement:
  CROSS JOIN LATERAL (SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source}{of}
  WHERE {self._of("c")} AND {condition} AND c.at >= r.since AND c.at < r.until{self._matches("c")} GROUP BY 1{groups}) x"""
 
-    def _single(self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "") -> str:
+    def _single(
+        self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "", counted: Sequence[str] = (*COLUMNS, *STANDS[:2])
+    ) -> str:
         join, inside, place = self._slots(at, asked)
         there = condition or ("true" if owner == "q" else f"e.at >= {self._gone('e')}")
         summed = not self._carried()  # before they are passed on: millions of calls may come down to a few rows
-        columns = [f"e.{column}" for column in COLUMNS] + [f"CASE e.outcome WHEN '{outcome}' THEN e.requests ELSE 0 END" for outcome in STANDS[:2]]
-        told = ", ".join(map(_sum, columns) if summed else columns)
+        columns = {column: f"e.{column}" for column in COLUMNS} | {name: f"CASE e.outcome WHEN '{name}' THEN e.requests ELSE 0 END" for name in STANDS[:2]}
+        told = ", ".join("0" if name not in counted else _sum(column) if summed else column for name, column in columns.items())
         return f"""SELECT {place} AS n, {self._key("e")} AS key, {told}, 0, 0{self._apart("e")}
   FROM {source} {join}
  WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live'{self._matches("e")}{f" GROUP BY 1{self._columns('e')}" if summed else ""}"""

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from domain.errors import InvalidInput
 from domain.money import books
 from domain.money.books import COMPARISON
-from domain.usage import measure, rollups
+from domain.pages import Page
+from domain.usage import measure, records, rollups
 from domain.usage.metrics import Detail, Dimension, Question
 from domain.usage.windows import Between, Days, Granularity, Window, resolve
 from jobs.rollups import compare_usage
@@ -170,6 +172,30 @@ async def test_the_comparison_is_remembered() -> None:
     await compare_usage({})
     (last,) = [check for check in (await books.report(operator)).checks if check.name == COMPARISON]
     assert (last.broken, last.difference_microusd, last.sound) == (1, 7, False)
+
+
+async def test_what_reads_too_much_is_refused(database: str, servers: Servers) -> None:
+    """A report, the request log by cost, and its count, when the server ends their statement for its time: a refusal in words that names the window."""
+    me = caller(uuid4())
+
+    async def hurried(ask: Callable[[], Awaitable[object]]) -> None:
+        async with db.transaction():
+            await db.fetch("SET LOCAL statement_timeout = '50ms'")
+            await ask()
+
+    blocker = await asyncpg.connect(servers.admin_dsn(urlsplit(database).path.lstrip("/")))
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE usage_closing, usage_event IN ACCESS EXCLUSIVE MODE")
+        for ask in (
+            lambda: measure.totals(me, days(1, 2)),
+            lambda: records.page(me, Page()),
+            lambda: records.page(me, Page(), order=records.Order.COST),
+            lambda: records.count(me),
+        ):
+            with pytest.raises(InvalidInput, match="narrower window") as refused:
+                await hurried(ask)
+            assert refused.value.path == ("range",)
+    await blocker.close()
 
 
 FOLDER = """
