@@ -26,7 +26,7 @@ LONGEST_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A workspace's prepaid credit in microdollars: `available` is what can be spent, never below zero."""
+    """A workspace's prepaid credit in microdollars: `available` is what can be spent, never below zero, and nothing while cash is owed."""
 
     balance: int
     cash: int
@@ -246,7 +246,8 @@ async def balance(workspace_id: UUID) -> Balance:
         """
         SELECT sum(credits - debits)::bigint AS balance, coalesce(sum(credits - debits) FILTER (WHERE kind = 'cash'), 0)::bigint AS cash,
                coalesce(sum(credits - debits) FILTER (WHERE kind = 'grant'), 0)::bigint AS granted, sum(held)::bigint AS held,
-               greatest(sum(credits - debits - held - floor), 0)::bigint AS available, max(carry_picousd) FILTER (WHERE kind = 'cash') AS carry_picousd,
+               CASE WHEN bool_or(kind = 'cash' AND credits < debits) THEN 0 ELSE greatest(sum(credits - debits - held), 0) END::bigint AS available,
+               max(carry_picousd) FILTER (WHERE kind = 'cash') AS carry_picousd,
                max(updated_at) AS updated_at,
                (SELECT coalesce(sum(h.amount), 0) FROM hold h WHERE h.workspace_id = $1 AND h.state = 'open')::bigint AS write_off_bound
           FROM account WHERE workspace_id = $1 AND kind IN ('cash', 'grant')

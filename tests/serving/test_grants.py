@@ -308,3 +308,25 @@ def test_a_budget_holds_for_what_grants_pay(own: OwnBooks) -> None:
         await own.sound()
 
     own.run(work())
+
+
+def test_a_grant_pays_no_debt_and_no_call_of_one_who_owes(own: OwnBooks) -> None:
+    """Cash below zero: nothing can be spent, whatever grants there are, and refusal and balance say so alike; credit pays the debt, then all of it can be."""
+
+    async def work() -> None:
+        mine, price, process = await tenant(), listed(own.book, "echo"), calls(own.book)
+        await ledger.adjust(mine.caller(Scope.OPERATOR), None, -50, "a mistake", uuid7().hex)
+        await given(mine, 200)
+        balance = await mine.balance()
+        assert (balance.balance, balance.cash, balance.granted, balance.available) == (150, -50, 200, 0)
+        with pytest.raises(errors.InsufficientCredit) as refused:
+            await process.admit(opening(mine.secret, price, input_tokens=10, max_output=0))
+        assert refused.value.available_microusd == 0
+        await ledger.adjust(mine.caller(Scope.OPERATOR), None, 60, "paid", uuid7().hex)
+        balance = await mine.balance()
+        assert (balance.balance, balance.cash, balance.available) == (210, 10, 210)
+        await process.settle(ending(await process.admit(opening(mine.secret, price, input_tokens=210, max_output=0)), price, used(210, 0)))
+        assert (await mine.balance()).balance == 0
+        await own.sound()
+
+    own.run(work())
