@@ -282,10 +282,11 @@ async def statement_count(caller: Caller, wanted: StatementFilter | None = None,
     )
 
 
-_FILTER = """
-    t.workspace_id = $1 AND (t.debit_id = ANY ($2) OR t.credit_id = ANY ($2)) AND ($3::text[] IS NULL OR t.kind = ANY ($3))
+_NARROWED = """
+    t.workspace_id = $1 AND ($3::text[] IS NULL OR t.kind = ANY ($3))
     AND ($4::timestamptz IS NULL OR t.created_at >= $4) AND ($5::timestamptz IS NULL OR t.created_at < $5)
 """
+_FILTER = f"{_NARROWED} AND (t.debit_id = ANY ($2) OR t.credit_id = ANY ($2))"
 
 
 def _filter_arguments(wanted: StatementFilter) -> tuple[list[str] | None, datetime | None, datetime | None]:
@@ -293,8 +294,14 @@ def _filter_arguments(wanted: StatementFilter) -> tuple[list[str] | None, dateti
 
 
 async def _entries(workspace_id: UUID, accounts_: list[UUID], wanted: StatementFilter, keyset: Keyset) -> list[Entry]:
+    # From each side of each account its part of the page, in the order of an index: whoever has a million transfers waits for a page no longer.
+    part = f"SELECT t.* FROM transfer t WHERE {_NARROWED} {keyset.where}"
     rows = await database.fetch(
-        f"SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM transfer t WHERE {_FILTER} {keyset.where} {keyset.order}",
+        f"""
+        SELECT {_COLUMNS}, t.debit_balance_after, t.credit_balance_after FROM unnest($2::uuid[]) a (id) CROSS JOIN LATERAL (
+               ({part} AND t.debit_id = a.id {keyset.order}) UNION ALL ({part} AND t.credit_id = a.id AND t.debit_id <> ALL ($2) {keyset.order})) t
+         {keyset.order}
+        """,
         workspace_id,
         accounts_,
         *_filter_arguments(wanted),
