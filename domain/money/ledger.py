@@ -215,21 +215,31 @@ async def adjust(caller: Caller, workspace_id: UUID | None, amount_microusd: int
 
 
 async def give(workspace_id: UUID, amount_microusd: int, reason: str, ref: str, actor: Actor) -> TransferView:
-    """Add credit to a workspace by the operator's command; the same `ref` adds once. Raises OutOfRange, InvalidInput."""
+    """Add credit to a workspace by a command; the same `ref` adds once. What a person gives stands in the audit log. Raises OutOfRange, InvalidInput."""
     if not 0 < amount_microusd <= LARGEST_ADJUSTMENT_MICROUSD:
         raise OutOfRange(
             "Credit is above zero and at most a million dollars.", minimum=1, maximum=LARGEST_ADJUSTMENT_MICROUSD, too_large=amount_microusd > 0, path=("amount",)
         )
-    return await post(
-        workspace_id,
-        TransferKind.ADJUSTMENT,
-        f"give:{ref}",
-        debit=LedgerAccountKind.ADJUSTMENTS,
-        credit=LedgerAccountKind.CASH,
-        amount_microusd=amount_microusd,
-        reason=check_reason(reason),
-        actor=actor,
-    )
+    reason = check_reason(reason)
+    async with database.transaction():
+        await database.fetch("SELECT FROM account WHERE workspace_id = $1 AND kind = 'cash' FOR NO KEY UPDATE", workspace_id)
+        again = await database.fetch_value(
+            "SELECT EXISTS (SELECT FROM transfer WHERE workspace_id = $1 AND kind = $2 AND ref = $3)", workspace_id, TransferKind.ADJUSTMENT.value, f"give:{ref}"
+        )
+        transfer = await post(
+            workspace_id,
+            TransferKind.ADJUSTMENT,
+            f"give:{ref}",
+            debit=LedgerAccountKind.ADJUSTMENTS,
+            credit=LedgerAccountKind.CASH,
+            amount_microusd=amount_microusd,
+            reason=reason,
+            actor=actor,
+        )
+        if not again and actor.kind is ActorKind.OPERATOR:
+            told = {"amountMicroUsd": (None, amount_microusd)}
+            await note(actor, "credits.adjust", ("Transfer", transfer.id), told, workspace_id=workspace_id, at=transfer.created_at, reason=reason)
+    return transfer
 
 
 def check_reason(reason: str) -> str:

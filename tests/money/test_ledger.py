@@ -1,5 +1,6 @@
 """The ledger as its owners read it: a statement that adds up, page by page."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
@@ -104,3 +105,15 @@ async def test_transfers_of_others_do_not_exist(books: Suite) -> None:
     [entry] = (await ledger.statement(theirs.caller(), Page())).items
     assert await ledger.find_transfers(mine.caller(), [entry.transfer.id]) == {}
     assert list(await ledger.find_transfers(theirs.caller(), [entry.transfer.id])) == [entry.transfer.id]
+
+
+async def test_credit_by_command_stands_in_the_audit_log_once(books: Suite) -> None:
+    """What an operator gives by command names who, how much and why, once for each reference, also when it is given several times at once."""
+    mine = await tenant()
+    otto = Actor(ActorKind.OPERATOR, None, "otto")
+    given = await asyncio.gather(*(ledger.give(mine.workspace_id, 25, "invoice 1001", "i-1001", otto) for _ in range(4)))
+    assert len({transfer.id for transfer in given}) == 1
+    statement = "SELECT actor_kind, actor_name, reason, changes FROM audit_event WHERE workspace_id = $1 AND action = 'credits.adjust'"
+    rows = await database.fetch(statement, mine.workspace_id)
+    assert [tuple(row) for row in rows] == [("operator", "otto", "invoice 1001", '{"amountMicroUsd": [null, 25]}')]
+    assert (await mine.balance()).cash == 25
