@@ -34,13 +34,14 @@ class _Said(msgspec.Struct):
     role: str = ""
 
 
+_PROMPT = (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H)
 _ROLE = msgspec.json.Decoder(_Said)
 
 
 def turn_of(call: LetIn, ending: Ending) -> Turn | None:
     """Return a call that is over as the doctor takes it; None for one that no prompt cache has to do with, or whose answer did not say."""
     used, ask = ending.consumption, call.ask
-    amounts = [used.quantities.get(bucket, 0) for bucket in (Bucket.UNCACHED_INPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H)]
+    amounts = [used.quantities.get(bucket, 0) for bucket in _PROMPT]
     if sum(amounts) < LEAST_TOKENS or not used.reported or ending.outcome is not UsageOutcome.SUCCEEDED or not ending.attempts or call.opening.echo:
         return None
     form = call.dialect.form

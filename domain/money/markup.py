@@ -93,6 +93,11 @@ class Rules:
             self._rules = tuple(_view(each) for each in await database.fetch(f"SELECT {_COLUMNS} FROM markup_rule"))
             self._stamp = tuple(row)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no rule at all, as mostly."""
+        return not self._rules
+
     def in_force(self, model: str, standing: Standing, at: datetime) -> RuleView | None:
         """Return the most particular rule for a call that was admitted `at` an instant; None when it is charged at list price."""
         if not self._rules:

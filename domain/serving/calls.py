@@ -26,6 +26,7 @@ from models.ids import instant, uuid7
 
 SWEEP_AT_ONCE = 200
 _CALLS = (Bucket.CALLS,)
+_ONE_CALL = {Bucket.CALLS: 1}
 _OUTPUT = (Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUTPUT)
 TOKENS = (*INPUT_BUCKETS, Bucket.OUTPUT, Bucket.AUDIO_OUTPUT)
 _TOKENS = frozenset(TOKENS)
@@ -221,7 +222,7 @@ def reckon(book: Book, used: Consumption, price: PriceVersion, *, upstream: str 
         return version if upstream is None or at is None else book.price(version.model, at, upstream) or version
 
     first = own(price)
-    listed = quote(first, _buckets(used.quantities) | {Bucket.CALLS: 1}, service_tier=used.service_tier, geography=used.geography)
+    listed = quote(first, _buckets(used.quantities) | _ONE_CALL, service_tier=used.service_tier, geography=used.geography)
     if not used.others and not used.doubtful and listed.picousd <= LARGEST_CHARGE_PICOUSD:
         return listed
     lines = [listed]
@@ -473,8 +474,13 @@ class Calls:
 
 
 _BUCKETS = {bucket.value: bucket for bucket in Bucket}
-_NAMED = frozenset((Bucket.UNCACHED_INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H, Bucket.REASONING))
+_COLUMNS = (
+    *(("input_tokens", Bucket.UNCACHED_INPUT), ("output_tokens", Bucket.OUTPUT), ("cache_read_tokens", Bucket.CACHE_READ)),
+    *(("cache_write_5m_tokens", Bucket.CACHE_WRITE_5M), ("cache_write_1h_tokens", Bucket.CACHE_WRITE_1H), ("reasoning_tokens", Bucket.REASONING)),
+)
 """The buckets that have a column of their own."""
+_NAMED = frozenset(bucket for _, bucket in _COLUMNS)
+_SOURCES = (TokenCountSource.ESTIMATE, TokenCountSource.PROVIDER)
 
 
 def _buckets(quantities: Mapping[str, int]) -> dict[Bucket, int]:
@@ -499,8 +505,7 @@ def _progress(sign: Sign, book: Book) -> dict[str, Any]:
 def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -> Item:
     priced = ending.quote(book)
     used = ending.consumption
-    amounts = {bucket: min(quantity, LARGEST_COUNT) for bucket, quantity in used.totals.items() if quantity}
-    source = TokenCountSource.PROVIDER if used.reported and by == "settle" else TokenCountSource.ESTIMATE
+    amounts = {bucket: quantity if quantity < LARGEST_COUNT else LARGEST_COUNT for bucket, quantity in used.totals.items() if quantity}
     costs = [_cost(book, made, ending, priced) for made in ending.attempts]
     upstream_cost_picousd = sum([cost.picousd for cost in costs])
     unseen = not ending.attempts
@@ -524,18 +529,13 @@ def _settlement(ending: Ending, book: Book, *, by: Literal["settle", "sweep"]) -
         "http_status": ending.http_status,
         "error_code": ending.error_code,
         "tokens": sum([amounts[bucket] for bucket in amounts if bucket in _TOKENS]),
-        "input_tokens": amounts.get(Bucket.UNCACHED_INPUT, 0),
-        "output_tokens": amounts.get(Bucket.OUTPUT, 0),
-        "cache_read_tokens": amounts.get(Bucket.CACHE_READ, 0),
-        "cache_write_5m_tokens": amounts.get(Bucket.CACHE_WRITE_5M, 0),
-        "cache_write_1h_tokens": amounts.get(Bucket.CACHE_WRITE_1H, 0),
-        "reasoning_tokens": amounts.get(Bucket.REASONING, 0),
+        **{column: amounts.get(bucket, 0) for column, bucket in _COLUMNS},
         "other_buckets": {bucket: quantity for bucket, quantity in amounts.items() if bucket not in _NAMED} or None,
         "characters": used.characters,
         "lines": used.lines,
         "latency_ms": ending.latency_ms,
         "first_token_ms": used.first_token_ms,
-        "token_source": source,
+        "token_source": _SOURCES[used.reported and by == "settle"],
         "needs_review": priced.needs_review,
         "attempts": [
             _attempt(attempt, cost, ending, rule, charged=by == "settle" and attempt is ending.attempts[-1]) for attempt, cost in zip(ending.attempts, costs, strict=True)

@@ -25,7 +25,7 @@ NOBODY = Standing(UUID(int=0))
 
 def rule_of(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> RuleView | None:
     """Return the rule of markup that makes a call's charge, by who called when it was let in; None for list price."""
-    return book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
+    return None if book.markup.empty else book.markup.in_force(price.model, standing or Standing(workspace_id), instant(call_id))
 
 
 def markup_kept(book: Book, price: PriceVersion, workspace_id: UUID, standing: Standing | None, call_id: UUID) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def estimated(report: object, model: str | None, tier: str | None, ask: Ask, del
 
 def searched(usage: Usage, ask: Ask) -> Usage:
     """Add the search that was asked for with the call, where the report tells of none."""
-    asked = ask.besides.get(Bucket.WEB_SEARCHES, 0)
+    asked = ask.besides.get(Bucket.WEB_SEARCHES, 0) if ask.besides else 0
     return replace(usage, web_searches=asked) if asked and not usage.web_searches else usage
 
 
