@@ -426,6 +426,10 @@ async def _insert(price_id: UUID, model: str, upstream: str | None, rows: str, *
         actor.name[:200],
         at,
     )
+    if actor.kind is not ActorKind.SYSTEM:  # what is shipped is nobody's change
+        told = {"model": model, "upstream": upstream, "rows": msgspec.json.decode(rows), "effectiveFrom": effective_from, "source": source}
+        changes = {name: (None, value) for name, value in told.items() if value is not None}
+        await audit.note(actor, "price.create", ("Price", price_id), changes, workspace_id=audit.SERVICE, at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,15 +474,6 @@ async def create(caller: Caller, new: NewPrice, book: Book) -> PriceVersion:
         if first is None:
             rows = msgspec.json.encode(told).decode()
             await _insert(price_id, model.name, new.upstream, rows, effective_from=begins, source=source, actor=caller.actor, at=caller.at)
-            changes = {"model": model.name, "upstream": new.upstream, "rows": told, "effectiveFrom": begins, "source": source}
-            await audit.note(
-                caller.actor,
-                "price.create",
-                ("Price", price_id),
-                {name: (None, value) for name, value in changes.items() if value is not None},
-                workspace_id=audit.SERVICE,
-                at=caller.at,
-            )
     await book.refresh()
     version = book.price_by_id(first or price_id)
     assert version is not None, "versions are never deleted"

@@ -233,8 +233,19 @@ def test_login_prints_a_session_only_where_the_local_issuer_is_believed(environm
     assert "TALLYGATE_LOCAL_ISSUER" in manage({**environment, "TALLYGATE_LOCAL_ISSUER": "false"}, "login", code=1)
 
 
+async def _prices_noted(dsn: str, model: str) -> list[tuple[str, str]]:
+    """Who entered prices of a model, and from where, as the audit log has it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        noted = "SELECT actor_name, changes -> 'source' ->> 1 FROM audit_event WHERE action = 'price.create' AND changes -> 'model' ->> 1 = $1"
+        return [tuple(row) for row in await connection.fetch(noted, model)]
+    finally:
+        await connection.close()
+
+
 def test_prices_are_imported_dated_from_a_file_and_from_genai_prices(environment: dict[str, str], tmp_path: Path) -> None:
-    """A price file and the genai-prices package each enter dated versions; the same import again enters none; a malformed one enters nothing."""
+    """A price file and the genai-prices package each enter dated versions, which the audit log has; the same import again enters none; a malformed one
+    enters nothing."""
     path = tmp_path / "prices.toml"
     path.write_text(
         '[[model]]\nname = "llama-x"\nusd_per_million = { uncached_input = "0.15", output = "0.60" }\n'
@@ -242,6 +253,7 @@ def test_prices_are_imported_dated_from_a_file_and_from_genai_prices(environment
     )
     assert "1 of 1 models have a new price version" in manage(environment, "prices", "import", "--file", str(path), "--effective-from", "2027-01-01")
     assert "0 of 1 models have a new price version" in manage(environment, "prices", "import", "--file", str(path))
+    assert asyncio.run(_prices_noted(environment["DATABASE_URL"], "llama-x")) == [("manage.py prices import", "file prices.toml")]
     said = manage(environment, "prices", "import", "--from-genai-prices", "mistral", "--dry-run")
     assert "nothing was entered" in said
     for wrong in ('"-1"', '"NaN"', '"inf"', '"1e30"', '"0.0000001"'):
