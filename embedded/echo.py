@@ -26,6 +26,8 @@ CHARACTERS_PER_TOKEN = 4
 PIECE_CHARACTERS = 16
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 SLICE_BYTES = 16 * 1024
+MOST_OUTPUT_TOKENS = 8192
+"""As the shipped catalogue says: nobody gets many times what they sent."""
 CREATED = 1_790_000_000
 """The `created` of every answer, in seconds of Unix time: the same request gives the same answer, its id aside."""
 
@@ -132,7 +134,7 @@ def _reply(asked: dict[str, Any]) -> _Reply:
     if call and call[1] in offered and _is_object(call[2]):
         tool, last = call[1], call[2]
     limit = asked.get("max_tokens") if asked.get("max_completion_tokens") is None else asked["max_completion_tokens"]
-    answer = last if limit is None else last[: max(0, limit) * CHARACTERS_PER_TOKEN]
+    answer = last[: max(0, MOST_OUTPUT_TOKENS if limit is None else min(limit, MOST_OUTPUT_TOKENS)) * CHARACTERS_PER_TOKEN]
     return _Reply(str(asked["model"]), max(1, tokens(sum(map(len, texts)))), answer, tool, answer != last, max(1, int(asked.get("n") or 1)))
 
 

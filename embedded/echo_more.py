@@ -18,6 +18,10 @@ from typing import Any, NamedTuple
 DIMENSIONS = 8
 SAMPLES_PER_CHARACTER = 80
 PIECE_BYTES = 8_000
+LONGEST_SPEECH_CHARACTERS = 4_096
+MOST_DIMENSIONS = 3_072
+MOST_INPUTS = 2_048
+"""As at OpenAI: a caller says little, and gets no more than a little."""
 SAMPLES_PER_SECOND = 8_000
 _BOUNDARY = re.compile(rb'boundary="?([^";,]+)"?', re.IGNORECASE)
 _NAME = re.compile(rb'name="([^"]*)"')
@@ -110,6 +114,8 @@ def embeddings(asked: dict[str, Any]) -> dict[str, Any]:
     inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
     tokens = sum(len(each) if isinstance(each, list) else -(-len(each) // 4) for each in inputs)
     wide = int(asked.get("dimensions") or DIMENSIONS)
+    if not 0 < wide <= MOST_DIMENSIONS or len(inputs) > MOST_INPUTS:
+        raise ValueError("more than is given for nothing")
     rows = []
     for index, each in enumerate(inputs):
         digest = hashlib.shake_256(json.dumps(each).encode()).digest(wide)
@@ -122,7 +128,7 @@ def embeddings(asked: dict[str, Any]) -> dict[str, Any]:
 def speech(asked: dict[str, Any]) -> tuple[bytes, bytes]:
     """Give silence as long as the text, as WAV, as bare samples, or as events that carry either; and its content type.
 
-    Raises KeyError or TypeError for what is no text.
+    Raises KeyError, TypeError or ValueError for what is no text, or too long a one.
     """
     if asked.get("stream_format") == "sse":
         _, sound = speech({name: value for name, value in asked.items() if name != "stream_format"})
@@ -131,6 +137,8 @@ def speech(asked: dict[str, Any]) -> tuple[bytes, bytes]:
         told: list[dict[str, Any]] = [{"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()} for piece in pieces]
         told.append({"type": "speech.audio.done", "usage": tokens | {"total_tokens": sum(tokens.values())}})
         return b"text/event-stream", b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
+    if len(str(asked["input"])) > LONGEST_SPEECH_CHARACTERS:
+        raise ValueError("longer than OpenAI takes")
     silence = b"\x80" * (SAMPLES_PER_CHARACTER * len(str(asked["input"])))
     if asked.get("response_format") == "pcm":
         return b"audio/pcm", silence

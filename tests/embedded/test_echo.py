@@ -136,3 +136,15 @@ async def test_bad_requests(base: str, body: bytes) -> None:
         status, said = await _post(base + path, body)
         assert (status, set(json.loads(said))) == (400, told)
     assert (await _post(base + "/v1/nowhere", body))[0] == 404
+
+
+async def test_nobody_gets_many_times_what_they_sent(base: str) -> None:
+    """What would fill the memory of the process is refused, or cut where the model ends: vectors, speech, and many choices of a long answer."""
+    long = {"model": "echo", "input": "x" * 5_000}
+    wide: list[dict[str, Any]] = [{"model": "echo", "input": "x", "dimensions": number} for number in (-1, 3_073, 2**40, 2**70)]
+    for path, asked in (("/v1/audio/speech", long), *(("/v1/embeddings", each) for each in wide), ("/v1/embeddings", {"model": "echo", "input": ["x"] * 2_049})):
+        assert (await _post(base + path, json.dumps(asked).encode()))[0] == 400
+    many = {"model": "echo", "n": 2, "messages": [{"role": "user", "content": "x" * 40_000}]}
+    status, said = await _post(base + "/v1/chat/completions", json.dumps(many).encode())
+    told = json.loads(said)
+    assert (status, [len(choice["message"]["content"]) for choice in told["choices"]], told["choices"][0]["finish_reason"]) == (200, [32_768] * 2, "length")

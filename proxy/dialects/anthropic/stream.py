@@ -58,7 +58,7 @@ class AnthropicMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before the stream has started."""
-        if not self._started and not self.delivered_characters and not self._final:
+        if not (self._started or self.first_token_seen or self._final or self.complete):
             return Usage()
         nonsense = False
         if self._final and (self._stop_reason or self.complete):

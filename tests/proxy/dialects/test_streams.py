@@ -131,6 +131,16 @@ def test_usage_that_was_not_asked_for_is_taken_out() -> None:
         assert (meter.usage.input_tokens, meter.usage.output_tokens, meter.usage.reported) == (9, 2, True)
 
 
+def test_an_answer_that_lacks_its_beginning_is_not_free() -> None:
+    """F13: without `message_start` and any usage the input is the counted one, as soon as anything has come: a tool's name, or a proper end."""
+    tool: dict[str, object] = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "w", "input": {}}}
+    end: dict[str, object] = {"type": "message_stop"}
+    for event in (tool, end):
+        meter = anthropic.meter(anthropic_ask())
+        run(meter, events(event))
+        assert meter.usage == Usage(input_tokens=anthropic_ask().input_tokens)
+
+
 def test_a_broken_stream_is_estimated() -> None:
     """F16: without its end, input and cache are the start's, output a quarter of text, thinking and arguments; it says estimated."""
     meter = anthropic.meter(anthropic_ask())
