@@ -158,8 +158,9 @@ _DUE = f"""
     SELECT a.workspace_id FROM auto_top_up a JOIN workspace w ON w.id = a.workspace_id
      WHERE a.enabled AND a.pending_id IS NULL AND w.frozen_at IS NULL AND w.stopped_at IS NULL
        AND (a.tried_at IS NULL OR a.tried_at + make_interval(secs => a.cooldown_seconds) <= clock_timestamp())
-       AND a.threshold_microusd > (SELECT greatest(coalesce(sum(c.credits - c.debits - c.held), 0), 0) FROM account c
-                                    WHERE c.workspace_id = a.workspace_id AND c.kind IN ('cash', 'grant'))
+       AND a.threshold_microusd > (SELECT CASE WHEN bool_or(c.kind = 'cash' AND c.credits < c.debits) THEN 0
+                                                ELSE greatest(coalesce(sum(c.credits - c.debits - c.held), 0), 0) END
+                                      FROM account c WHERE c.workspace_id = a.workspace_id AND c.kind IN ('cash', 'grant'))
        AND a.daily_cap_microusd >= a.amount_microusd + (SELECT coalesce(sum(t.amount_microusd), 0) FROM top_up t
              WHERE t.workspace_id = a.workspace_id AND t.automatic AND t.status IN ('open', 'pending', 'fulfilled')
                AND t.created_at >= date_trunc('day', clock_timestamp() AT TIME ZONE w.default_timezone) AT TIME ZONE w.default_timezone)

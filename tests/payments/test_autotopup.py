@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidInput, OutOfRange, Refusal, Required
-from domain.money import autotopup, payments
+from domain.money import autotopup, grants, ledger, payments
 from domain.money.autotopup import AutoTopUpChanges
+from domain.money.grants import NewGrant
 from embedded.stripe import payments as bank
 from embedded.stripe.server import Fault
 from models import database
+from models.enums import Scope
 from tests.payments.lives import CENT, Till, books
 from tests.support.world import Tenant, tenant
 
@@ -59,6 +61,18 @@ async def test_it_buys_only_below_the_threshold(till: Till) -> None:
     assert await autotopup.trigger(till.client, customer.workspace_id) is None
     await autotopup.update(customer.caller(), AutoTopUpChanges(enabled=True))
     assert await autotopup.trigger(till.client, customer.workspace_id) is not None
+
+
+async def test_it_buys_when_cash_is_owed_whatever_grants_there_are(till: Till) -> None:
+    """Cash below zero lets nothing be spent: `available` is 0, below any threshold, and the payment pays the debt first."""
+    customer = await switched_on(till, changes=AutoTopUpChanges(enabled=True, threshold=1, amount=25 * USD, daily_cap=100 * USD))
+    await ledger.adjust(customer.caller(Scope.OPERATOR), None, -21 * USD, "a mistake", "k")
+    await grants.create(customer.caller(Scope.OPERATOR), None, NewGrant(50 * USD, "launch", idempotency_key="g"))
+    assert (await customer.balance()).available == 0
+    assert await autotopup.trigger(till.client, customer.workspace_id) is not None
+    balance = await customer.balance()
+    assert (balance.cash, balance.available) == (24 * USD, 74 * USD)
+    assert await autotopup.trigger(till.client, customer.workspace_id) is None
 
 
 async def test_the_cool_off_and_the_daily_cap(till: Till) -> None:
