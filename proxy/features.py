@@ -8,6 +8,7 @@ import msgspec
 from domain.serving.routers import Features
 from models.enums import ModelCapability
 from proxy.dialects.base import Ask
+from proxy.dialects.counting import MOST_COMMAS
 
 _IMAGE = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image|document|file|input_file)"')
 _NOTHING = (b"", b"[]", b"null")
@@ -56,6 +57,8 @@ def conversation(body: bytes, ask: Ask, secret: str) -> bytes | None:
 def _first(value: bytes) -> bytes:
     """Return the messages up to the first of a user, or a text as it is."""
     if not value.startswith(b"["):
+        return value[:LONGEST_LEAD_BYTES]
+    if value.count(b",") > MOST_COMMAS:
         return value[:LONGEST_LEAD_BYTES]
     try:
         messages = _PARTS.decode(value)

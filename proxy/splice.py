@@ -7,6 +7,8 @@ import msgspec
 
 _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _COMMA_OR_BRACE = b",}"
+MOST_FIELDS = 1_000
+"""More fields than any request has: a walk over millions would keep everybody else waiting."""
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -26,8 +28,8 @@ class Span(msgspec.Struct, frozen=True):
 def fields(text: bytes) -> dict[str, Span]:
     """Find the fields of a JSON object, in their order, without building their values; linear in the text.
 
-    Raises NotAnObject when the text is not UTF-8, not one JSON object, nested too deeply, or names a field twice: two readers
-    would then disagree on which one counts. Escaped keys are found under their plain name. The grammar is RFC 8259's.
+    Raises NotAnObject when the text is not UTF-8, not one JSON object, nested too deeply, of more than MOST_FIELDS fields, or names a field twice:
+    two readers would then disagree on which one counts. Escaped keys are found under their plain name. The grammar is RFC 8259's.
     """
     try:
         text.decode()
@@ -40,6 +42,8 @@ def fields(text: bytes) -> dict[str, Span]:
         raise NotAnObject(f"the text is not JSON: {error}") from None
     except RecursionError:
         raise NotAnObject("the text is nested too deeply") from None
+    if len(values) > MOST_FIELDS:
+        raise NotAnObject(f"the object has more than {MOST_FIELDS} fields")
     # The decoder knows each value's text and, with no name twice, their order: only the keys between them are left to walk over.
     found: dict[str, Span] = {}
     position = text.index(b"{") + 1

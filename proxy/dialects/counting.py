@@ -17,6 +17,8 @@ IMAGE_TOKENS = 1_600
 FILE_TOKENS = 3_000
 FILE_BASE64_BYTES_PER_TOKEN = 20
 AUDIO_BASE64_BYTES_PER_TOKEN = 1_000
+MOST_COMMAS = 200_000
+"""Up to how many commas an array is taken apart whose messages are not all of a known shape; what has more is counted as text altogether."""
 
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _NOTHING = msgspec.Raw()
@@ -78,7 +80,7 @@ def _decoded(messages: bytes) -> Iterable[_Message]:
     try:
         return _MESSAGES.decode(messages)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return filter(None, map(_decoded_alone, _ELEMENTS.decode(messages)))
+        return filter(None, map(_decoded_alone, _ELEMENTS.decode(messages))) if messages.count(b",") <= MOST_COMMAS else ()
 
 
 def _decoded_alone(message: msgspec.Raw) -> _Message | None:

@@ -252,3 +252,9 @@ def test_ask_prints_no_text() -> None:
     """The printed form of an ask holds nothing of the messages."""
     ask: Ask = anthropic.parse(body(messages=[{"role": "user", "content": "canary"}]))
     assert "canary" not in repr(ask)
+
+
+def test_an_array_of_very_many_odd_things_is_counted_as_text() -> None:
+    """Whatever stands in `messages` has a count, and none keeps the process busy for long: every byte of such an array counts."""
+    odd = b"[" + b"1," * 300_000 + b"1]"
+    assert anthropic.count(b'{"model":"m","messages":' + odd + b"}") == -(-len(odd) // 4)

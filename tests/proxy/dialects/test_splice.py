@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.splice import NotAnObject, drop, fields, put
+from proxy.splice import MOST_FIELDS, NotAnObject, drop, fields, put
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -109,3 +109,11 @@ def test_any_bytes_are_an_object_or_refused(text: bytes) -> None:
     except NotAnObject:
         return
     assert list(found) == list(json.loads(text))
+
+
+def test_more_fields_than_any_request_has_are_refused() -> None:
+    """A walk over a million names would keep every other call of the process waiting."""
+    most = {f"k{number}": number for number in range(MOST_FIELDS)}
+    assert len(fields(json.dumps(most).encode())) == MOST_FIELDS
+    with pytest.raises(NotAnObject, match="more than 1000 fields"):
+        fields(json.dumps(most | {"more": 1}).encode())
