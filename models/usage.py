@@ -81,7 +81,7 @@ class UsagePending(Model):
 
 
 class UsageCell(Model):
-    """Folded usage of a quarter of an hour, at one of three levels: the workspace, a model, or an app with a key and an outcome."""
+    """Folded usage of a quarter of an hour, at one of four levels: the workspace, a model, an app with a key and an outcome, or a language (in `model`)."""
 
     at = fields.DatetimeField(primary_key=True)
     workspace_id = fields.UUIDField()

@@ -202,6 +202,8 @@ class Question:
             return 0
         if needs == {Dimension.MODEL}:
             return 1
+        if needs == {Dimension.LANGUAGE}:
+            return 3
         if needs <= {Dimension.APP, Dimension.API_KEY, Dimension.OUTCOME}:
             return 2
         return None

@@ -56,7 +56,7 @@ async def fold_all() -> int:
 
 async def close(workspace_id: UUID, until: datetime, *, days_from: int = DAYS_FROM, hours_from: int = HOURS_FROM) -> int:
     """Sum the cells of a workspace up into days and hours before an hour of UTC, if it is busy enough, and return how many spans that made."""
-    return int(await database.fetch_value("SELECT close_2($1, $2, $3, $4)", workspace_id, until, days_from, hours_from))
+    return int(await database.fetch_value("SELECT close_3($1, $2, $3, $4)", workspace_id, until, days_from, hours_from))
 
 
 async def close_all(now: datetime) -> int:

@@ -187,13 +187,18 @@ class Statement:
         join = f"CROSS JOIN LATERAL width_bucket({at}, {self._parameter(starts, 'timestamptz[]')}) AS slot"
         return join, f"{inside} AND {at} < ({self._parameter(ends, 'timestamptz[]')})[slot]", f"({self._parameter(places, 'int[]')})[slot]"
 
+    @staticmethod
+    def _name(dimension: Dimension, alias: str) -> str:
+        """Return the column of a dimension; a cell or span of a language says it where those of a model say the model."""
+        return _NAMES[Dimension.MODEL if alias == "c" and dimension is Dimension.LANGUAGE else dimension]
+
     def _column(self, dimension: Dimension, alias: str) -> str:
         if dimension is Dimension.TAG:
             return f"{alias}.tags ->> {self.tag}"
         if alias == "k" and dimension in (Dimension.OUTCOME, Dimension.HTTP_STATUS):
             return "NULL::text"
-        column = f"{alias}.{'upstream' if alias == 'k' and dimension is Dimension.PROVIDER else _NAMES[dimension]}"
-        if dimension is Dimension.MODEL:
+        column = f"{alias}.{'upstream' if alias == 'k' and dimension is Dimension.PROVIDER else self._name(dimension, alias)}"
+        if dimension in (Dimension.MODEL, Dimension.LANGUAGE):
             return f"nullif({column}, '')"
         if alias in ("c", "u") and dimension in (Dimension.APP, Dimension.API_KEY):
             return f"nullif({column}, '{NIL}')"
@@ -204,7 +209,7 @@ class Statement:
 
     def _columns(self, alias: str) -> str:
         """Return what rows of one key have in common, for grouping them: columns as they are, which is quicker than by the key made of them."""
-        return "".join(f", {self._column(one, alias) if one is Dimension.TAG else f'{alias}.{_NAMES[one]}'}" for one in self.question.by)
+        return "".join(f", {self._column(one, alias) if one is Dimension.TAG else f'{alias}.{self._name(one, alias)}'}" for one in self.question.by)
 
     def _matches(self, alias: str) -> str:
         clauses = []

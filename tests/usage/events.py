@@ -123,6 +123,7 @@ def events(start: datetime, end: datetime) -> st.SearchStrategy[Event]:
         app_id=st.sampled_from(APPS),
         end_user=st.sampled_from(END_USERS),
         model=st.sampled_from(MODELS),
+        language=st.sampled_from([None, "de", "fr"]),
         outcome=st.sampled_from(OUTCOMES),
         requests=st.integers(0, 1),
         **{name: count for name in COLUMNS if name != "requests"},

@@ -97,6 +97,7 @@ async def test_every_read_is_the_sum_of_its_events(
 
         for by, of in (
             ((Dimension.MODEL,), lambda event: (event.model,)),
+            ((Dimension.LANGUAGE,), lambda event: (event.language,)),
             ((Dimension.API_KEY, Dimension.OUTCOME), lambda event: (event.key_id, event.outcome)),
             ((Dimension.APP, Dimension.MODEL, Dimension.END_USER), lambda event: (event.app_id, event.model, event.end_user)),
         ):
@@ -160,7 +161,7 @@ async def test_filters(
 
 
 async def test_single_calls_are_read_only_where_no_cell_holds_the_question() -> None:
-    """Models alone, and apps with keys and outcomes, come from cells; other filters, dimensions and details say that they read calls."""
+    """Models alone, languages alone, and apps with keys and outcomes come from cells; other filters, dimensions and details say that they read calls."""
     cells = (
         Question(),
         Question(by=(Dimension.MODEL,)),
@@ -169,6 +170,7 @@ async def test_single_calls_are_read_only_where_no_cell_holds_the_question() -> 
         Question(by=(Dimension.MODEL,), details=frozenset({Detail.LATENCY, Detail.FIRST_TOKEN})),
         Question(by=(Dimension.APP,), details=frozenset({Detail.END_USERS, Detail.CONVERSATIONS})),
         Question(by=(Dimension.MODEL,), order_by=Metric.RUNS),
+        Question(filter=UsageFilter(languages=("de",)), by=(Dimension.LANGUAGE,), details=frozenset({Detail.RUNS, Detail.CREDITS})),
     )
     calls = (
         Question(by=(Dimension.MODEL, Dimension.API_KEY)),
@@ -177,7 +179,7 @@ async def test_single_calls_are_read_only_where_no_cell_holds_the_question() -> 
         Question(by=(Dimension.MODEL,), details=frozenset({Detail.END_USERS})),
         Question(details=frozenset({Detail.OTHER_BUCKETS})),
     )
-    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 7 + [True] * 5
+    assert [question.raw_calls for question in (*cells, *calls)] == [False] * 8 + [True] * 5
 
 
 async def test_test_calls_stand_in_no_total() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,11 +11,13 @@ import pytest
 
 from domain.errors import NotFound
 from domain.money import ledger
+from domain.sql.install import statements
 from domain.usage import measure, partitions, records, rollups
 from domain.usage.metrics import Detail, Dimension, Question
 from domain.usage.windows import Between, Granularity, resolve
 from models import database as db
 from models.migrate import PARTITIONED
+from tests.support.servers import Servers
 from tests.usage.events import Event, added, backdated, caller, write
 
 pytestmark = pytest.mark.anyio
@@ -51,13 +54,13 @@ async def made(retention_days: int | None) -> UUID:
 
 
 async def measured(workspace: UUID) -> list[object]:
-    """Numbers by day in two zones, by model and by app, with people and latencies of all."""
+    """Numbers by day in two zones, by model, app and language, with people and latencies of all."""
     me = caller(workspace)
     found: list[object] = []
     for zone in ("UTC", "Asia/Kathmandu"):
         window = resolve(Between(WINDOW.start, WINDOW.end), zone, NOW)
         found += [point.metrics for point in await measure.series(me, window, Granularity.DAY)]
-    for by in (Dimension.MODEL, Dimension.APP):
+    for by in (Dimension.MODEL, Dimension.APP, Dimension.LANGUAGE):
         found += [(group.values.values, group.metrics) for group in await measure.groups(me, WINDOW, Question(by=(by,)))]
     return [*found, await measure.totals(me, WINDOW, details=PEOPLE)]
 
@@ -93,6 +96,47 @@ async def test_a_workspace_keeps_its_calls_for_less() -> None:
     assert sum(group.metrics.requests for group in by_person) == 4
     with pytest.raises(NotFound):
         await records.find(caller(mine), queued.id)
+
+
+async def test_languages_of_calls_folded_before_languages_had_cells(database: str, servers: Servers) -> None:
+    """An update fills the level of languages, once, in the transaction that brings it: from calls where they are kept, without a language where they are
+    gone, for cells, hours and days; what is queued stays queued, and a fold that is under way is waited for."""
+    mine, other = await made(30), await made(None)
+    days = [dataclasses.replace(one, language=("de", None, "fr", "de")[place % 4]) for place, one in enumerate((*of(NOW - 90 * DAY), *of(NOW - 5 * DAY)))]
+    for workspace in (mine, other):
+        await write(workspace, [dataclasses.replace(one, id=backdated(one.at)) for one in days])
+    await rollups.fold_all()
+    for workspace in (mine, other):
+        await rollups.close(workspace, NOW.replace(hour=0) - 2 * DAY, days_from=0, hours_from=0)
+    await partitions.retire(NOW, None)
+    await write(mine, [Event(NOW - 3 * DAY, language="de")])
+    by_language = Question(by=(Dimension.LANGUAGE,))
+
+    async def found(workspace: UUID) -> dict[object, int]:
+        return {group.values.values[0]: group.metrics.requests for group in await measure.groups(caller(workspace), WINDOW, by_language)}
+
+    kept = {workspace: await found(workspace) for workspace in (mine, other)}
+    assert kept == {mine: {"de": 5, None: 2, "fr": 2}, other: {"de": 4, None: 2, "fr": 2}}
+    owner, folding = await asyncpg.connect(servers.owner_dsn(urlsplit(database).path.lstrip("/"))), await asyncpg.connect(database)
+    texts = "".join(text for _, text in statements())
+    await owner.execute("DELETE FROM usage_cell WHERE level = 3; DELETE FROM usage_span WHERE level = 3")
+    fold = folding.transaction()
+    await fold.start()
+    assert await folding.fetchval("SELECT fold_4(10)") == 1  # with the level of today, which is why it is rolled back
+    updating = asyncio.create_task(owner.execute(texts))
+    while not await db.fetch_value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'usage_closing'::regclass"):
+        await asyncio.sleep(0.01)
+    await fold.rollback()
+    await updating
+    assert await found(mine) == {"de": 3, None: 4 + 1, "fr": 1}, "of four calls that are gone nobody knows the language"
+    assert await found(other) == kept[other]
+    assert await rollups.compare() == []
+    before = await db.fetch("SELECT count(*), sum(requests) FROM usage_cell")
+    await owner.execute(texts)
+    assert await db.fetch("SELECT count(*), sum(requests) FROM usage_cell") == before
+    assert [await broken(workspace) for workspace in (mine, other)] == [[], []]
+    await owner.close()
+    await folding.close()
 
 
 @pytest.mark.usefixtures("database")

@@ -35,14 +35,14 @@ async def _cells(workspace: UUID) -> list[tuple[object, ...]]:
 
 
 async def test_what_a_cell_says(database: str) -> None:
-    """A quarter of an hour at three levels: the workspace, a model, an app with a key and an outcome; what is absent is '' or the nil UUID."""
+    """A quarter of an hour at four levels: the workspace, a model, an app with a key and an outcome, a language; what is absent is '' or the nil UUID."""
     workspace, app, key, nil = uuid4(), uuid4(), uuid4(), UUID(int=0)
     quarter = START + timedelta(minutes=15)
     await write(
         workspace,
         [
             Event(quarter, model="atlas", key_id=key, app_id=app, charge_microusd=3),
-            Event(quarter + timedelta(minutes=14, seconds=59), model=None, outcome="failed", charge_microusd=4),
+            Event(quarter + timedelta(minutes=14, seconds=59), model=None, language="de", outcome="failed", charge_microusd=4),
         ],
     )
     assert await rollups.fold() == 2
@@ -53,6 +53,8 @@ async def test_what_a_cell_says(database: str) -> None:
         (1, quarter, "atlas", nil, nil, "", 1, 3),
         (2, quarter, "", nil, nil, "failed", 1, 4),
         (2, quarter, "", app, key, "succeeded", 1, 3),
+        (3, quarter, "", nil, nil, "", 1, 3),
+        (3, quarter, "de", nil, nil, "", 1, 4),
     ]
 
 

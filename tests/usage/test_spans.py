@@ -47,15 +47,15 @@ async def test_what_a_span_says() -> None:
     await write(workspace, [Event(START + timedelta(hours=hour, minutes=30), charge_microusd=10**hour, latency_ms=hour * 100) for hour in (0, 1)])
     await rollups.fold_all()
     assert await rollups.close(workspace, START, **BOTH) == 0
-    assert await rollups.close(workspace, START + DAY, **BOTH) == 9
+    assert await rollups.close(workspace, START + DAY, **BOTH) == 12
     assert await rollups.close(workspace, START + DAY, **BOTH) == 0
-    hours = [(1, level, START + timedelta(hours=hour), 10**hour) for level in range(3) for hour in (0, 1)]
-    assert await spans(workspace) == [*hours, *((24, level, START, 11) for level in range(3))]
+    hours = [(1, level, START + timedelta(hours=hour), 10**hour) for level in range(4) for hour in (0, 1)]
+    assert await spans(workspace) == [*hours, *((24, level, START, 11) for level in range(4))]
     late = Event(START + timedelta(hours=1), kind="late", requests=0, charge_microusd=-3, latency_ms=700)
     await write(workspace, [late, Event(START + DAY, charge_microusd=500)])
     await rollups.fold_all()
-    hours = [(1, level, START + timedelta(hours=hour), charge) for level in range(3) for hour, charge in ((0, 1), (1, 7))]
-    assert await spans(workspace) == [*hours, *((24, level, START, 8) for level in range(3))]
+    hours = [(1, level, START + timedelta(hours=hour), charge) for level in range(4) for hour, charge in ((0, 1), (1, 7))]
+    assert await spans(workspace) == [*hours, *((24, level, START, 8) for level in range(4))]
     assert (await measure.totals(caller(workspace), days(1, 2))).charge_microusd == 508
     assert await rollups.compare() == []
 
@@ -69,10 +69,10 @@ async def test_quiet_workspaces_have_no_spans() -> None:
     assert await rollups.close(workspace, START + DAY, days_from=5, hours_from=5) == 0
     await write(workspace, [Event(START + DAY + place * timedelta(minutes=15), charge_microusd=1) for place in range(8)])
     await rollups.fold_all()
-    assert await rollups.close(workspace, START + 2 * DAY, days_from=5, hours_from=7) == 2 * 3  # six a day: days alone, of both days
+    assert await rollups.close(workspace, START + 2 * DAY, days_from=5, hours_from=7) == 2 * 4  # six a day: days alone, of both days
     await write(workspace, [Event(START + 2 * DAY, charge_microusd=1)])
     await rollups.fold_all()
-    assert await rollups.close(workspace, START + 3 * DAY, days_from=100, hours_from=100) == 3
+    assert await rollups.close(workspace, START + 3 * DAY, days_from=100, hours_from=100) == 4
     assert (await measure.totals(caller(workspace), days(1, 3))).charge_microusd == 13
 
 
@@ -85,13 +85,13 @@ async def test_days_and_hours_are_closed_when_they_are_over() -> None:
     await write(quiet, written[:1])
     await write(busy, [Event(START + timedelta(hours=hour), charge_microusd=1 + hour) for hour in (0, 23, 24, 25, 26)])
     await rollups.fold_all()
-    assert await rollups.close(busy, START + DAY, **BOTH) == 3 * (1 + 2)
+    assert await rollups.close(busy, START + DAY, **BOTH) == 4 * (1 + 2)
     assert await rollups.close_all(START + DAY + timedelta(minutes=9)) == 0
-    assert await rollups.close_all(START + DAY + timedelta(minutes=11)) == 1 + 1 + 3
+    assert await rollups.close_all(START + DAY + timedelta(minutes=11)) == 1 + 1 + 3 + 1
     assert await rollups.close_all(START + DAY + timedelta(minutes=12)) == 0
     assert await spans(quiet) == []
-    assert await rollups.close_all(START + timedelta(hours=26, minutes=9)) == 3  # the hour from 24, of the busy one alone
-    assert await rollups.close_all(START + timedelta(hours=26, minutes=10)) == 3
+    assert await rollups.close_all(START + timedelta(hours=26, minutes=9)) == 4  # the hour from 24, of the busy one alone
+    assert await rollups.close_all(START + timedelta(hours=26, minutes=10)) == 4
     assert await rollups.close_all(START + timedelta(hours=26, minutes=10)) == 0
     await write(busy, [Event(START + timedelta(hours=25, minutes=59), kind="late", requests=0, charge_microusd=5)])
     await rollups.fold_all()
@@ -103,7 +103,7 @@ async def test_days_and_hours_are_closed_when_they_are_over() -> None:
     assert (await measure.totals(caller(busy), days(2, 2))).charge_microusd == 25 + 26 + 27 + 5
     assert (await measure.totals(caller(busy), resolve(Between(day, day + timedelta(hours=1)), "UTC", day))).charge_microusd == 25
     assert await rollups.compare() == []
-    assert await rollups.close_all(START + 2 * DAY + timedelta(minutes=10)) == 3 * (1 + 1)  # the day, and its last hours
+    assert await rollups.close_all(START + 2 * DAY + timedelta(minutes=10)) == 4 * (1 + 1)  # the day, and its last hours
     assert (await measure.totals(caller(busy), days(1, 2))).requests == 5
     assert await rollups.compare() == []
 
