@@ -21,7 +21,7 @@ DEFAULT_COOLDOWN_SECONDS = 300
 SHORTEST_COOLDOWN_SECONDS, LONGEST_COOLDOWN_SECONDS = 60, 30 * 86400
 LARGEST_MICROUSD = 1_000_000 * 1_000_000
 DUE: Final = "auto_top_up"
-"""The duty that `watch_balance_1` owes when a settlement leaves too little."""
+"""The duty that `watch_balance_2` owes when a settlement leaves too little."""
 AUTOMATIC = Actor(ActorKind.SYSTEM, None, "auto top-up")
 MOST_AT_ONCE = 20
 

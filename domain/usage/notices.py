@@ -17,10 +17,10 @@ from models.enums import AlertMetric
 
 LOW_BALANCE: Final = "low_balance"
 BUDGET_REACHED: Final = "budget_reached"
-"""The duties that `watch_1.sql` owes in the transaction of what causes them."""
+"""The duties that `watch_1.sql` and `watch_2.sql` owe in the transaction of what causes them."""
 MAIL: Final = "notice_mail"
 LOW_MICROUSD: Final = 5_000_000
-"""What counts as little: `watch_1.sql` says the same."""
+"""What counts as little: `watch_2.sql` says the same."""
 BILLING_PATH: Final = "/billing"
 
 

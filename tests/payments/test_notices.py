@@ -240,6 +240,6 @@ def test_the_database_says_the_same_amount() -> None:
     """What counts as little is one number in two languages."""
     from domain.sql.install import statements
 
-    assert f"c_low CONSTANT bigint := {notices.LOW_MICROUSD};" in dict(statements())["watch_1"]
+    assert f"c_low CONSTANT bigint := {notices.LOW_MICROUSD};" in dict(statements())["watch_2"]
 
 
