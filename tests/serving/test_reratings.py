@@ -401,7 +401,8 @@ def test_a_worker_that_is_killed_half_way_loses_and_doubles_nothing(own: OwnBook
             job_id = await database.fetch_value("SELECT id FROM job WHERE kind = $1 AND status = 'queued'", reratings.APPLY)
             look = "SELECT workspace_id, record_id, state FROM rerated_call WHERE rerating_id = $1 ORDER BY workspace_id, record_id"
             rows = await database.fetch(look, ids.uuid_of("Rerating", told["id"]))
-            environment = environment_of(servers, own.name, tmp_path) | {"PATH": os.environ.get("PATH", ""), "REDIS_URL": f"{servers.redis_url}?db=5"}
+            redis = f"{servers.redis_url}?db=6"  # workers of other databases share the server, and would take the ids away
+            environment = environment_of(servers, own.name, tmp_path) | {"PATH": os.environ.get("PATH", ""), "REDIS_URL": redis}
             async with own.admin.transaction():
                 await own.admin.execute("SELECT FROM rerated_call WHERE record_id = $1 FOR UPDATE", rows[4]["record_id"])
                 with (tmp_path / "worker.log").open("ab") as log:
