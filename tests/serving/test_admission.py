@@ -210,7 +210,9 @@ async def test_a_client_that_leaves_while_it_is_admitted_leaves_no_hold(book: Bo
         admission = asyncio.create_task(process.admit(opening(mine.secret, price, input_tokens=5, max_output=50)))
         for _ in range(turns):
             await asyncio.sleep(0)
-        admission.cancel()
+        if not admission.cancel():  # a busy machine may have let it in by now: then it ends as any call does
+            await process.settle(ending(await admission, price, used(0, 0)))
+            continue
         with pytest.raises(asyncio.CancelledError):
             await admission
     await process.close()
