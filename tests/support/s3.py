@@ -49,6 +49,8 @@ class FrontDoor:
         self.holds: list[Hold] = []
         self.refusals: dict[str, int] = {}
         """Status by pattern of request; 0 cuts the connection."""
+        self._conditional = asyncio.Lock()
+        """Held over a conditional write: a store decides it in one step, moto looks first and writes then."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,7 +89,8 @@ class FrontDoor:
         fault = self._fault(request, body)
         if fault is not None:
             return web.Response(status=403, text=f"<Error><Code>{fault}</Code></Error>", content_type="application/xml")
-        return await self._forward(request, body)
+        async with self._conditional if "If-None-Match" in request.headers else contextlib.nullcontext():
+            return await self._forward(request, body)
 
     async def _forward(self, request: web.Request, body: bytes) -> web.StreamResponse:
         fields = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "content-length", "transfer-encoding")}
