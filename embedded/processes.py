@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote
 
+from embedded.keeper import HEARD
+
 KEEPER = Path(__file__).with_name("keeper.py")
 SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its final zero
 Steps = Sequence[tuple[str, float]]
@@ -45,6 +47,9 @@ class Kept:
     ) -> None:
         heard, status = os.pipe()
         stop = ",".join(f"{name}:{seconds}" for name, seconds in steps)
+        # A fork is in our process group until it has a session of its own: a Ctrl-C at that moment would kill it. The keeper begins with what is
+        # blocked here, and hears it once it can stop its command in order; we hear it below.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         try:
             self._keeper = subprocess.Popen(  # noqa: S603  # commands of ours
                 [sys.executable, "-I", "-S", str(KEEPER), str(status), stop, *map(str, command)],
@@ -57,6 +62,7 @@ class Kept:
                 start_new_session=True,
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(status)
         with os.fdopen(heard, "rb") as told:
             line = told.readline()

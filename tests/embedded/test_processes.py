@@ -45,6 +45,29 @@ def test_a_commands_own_children_go_with_it(folder: Path) -> None:
     wait_until(lambda: over(folder) == {})
 
 
+STORM = """
+import os, signal, subprocess, sys
+from embedded.processes import Kept
+
+signal.signal(signal.SIGINT, lambda number, frame: None)
+storm = f"import os, signal\\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\\nprint(flush=True)\\nwhile True: os.killpg({os.getpgrp()}, signal.SIGINT)"
+storming = subprocess.Popen([sys.executable, "-c", storm], start_new_session=True, stdout=subprocess.PIPE)
+storming.stdout.readline()
+try:
+    for _ in range(20):
+        Kept(["sleep", "60"], steps=(("TERM", 5.0),)).stop()
+finally:
+    storming.kill()
+print("all started")
+"""
+
+
+def test_a_ctrl_c_while_a_command_is_started() -> None:
+    """A terminal's Ctrl-C in the middle of a start, before the command has a session of its own, leaves it to whoever starts it: the start succeeds."""
+    told = subprocess.run([sys.executable, "-c", STORM], cwd=ROOT, start_new_session=True, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "all started\n"), told.stderr
+
+
 def test_a_given_up_wait_stops_the_command(folder: Path) -> None:
     """When the check of a wait raises, the command is stopped before the exception goes on."""
 
