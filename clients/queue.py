@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 from arq import ArqRedis
 from arq.connections import RedisSettings
+from arq.constants import in_progress_key_prefix
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -41,9 +42,15 @@ class ArqQueue:
         self._redis = ArqRedis(pool, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
 
     async def nudge(self, job_id: UUID, tries: int) -> None:
-        """Queue a job's id once for each of its tries; raises what redis raises."""
+        """Queue a job's id once for each of its tries; raises what redis raises.
+
+        The row says that nobody has the job. A mark of arq's that somebody is at it was left by a worker that ended between the mark and its
+        claim of the row; it would hide the job for as long as the longest may take. A worker that is just about to claim loses nothing.
+        """
         before_calling("the queue")
-        await self._redis.enqueue_job(FUNCTION, str(job_id), _job_id=f"{job_id}:{tries}", _queue_name=QUEUE_NAME)
+        name = f"{job_id}:{tries}"
+        if await self._redis.enqueue_job(FUNCTION, str(job_id), _job_id=name, _queue_name=QUEUE_NAME) is None:
+            await self._redis.delete(in_progress_key_prefix + name)
 
     async def ping(self) -> None:
         """Raise what redis raises when the server is away, or silent."""

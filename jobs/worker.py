@@ -106,6 +106,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
         health_check_interval=10,
         job_serializer=encode,
         job_deserializer=decode,
+        keep_result=0,  # a kept result makes arq ignore the next nudge for the same job, also where nothing was done because its definition was lost
         ctx={"runtime": runtime},
         log_results=False,
     )
@@ -136,7 +137,7 @@ async def _supervise(runtime: Runtime, stop: asyncio.Event) -> None:
             log.warning("worker lost its queue", error=type(error).__name__)
         worker.allow_pick_jobs = False
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker._sleep_until_tasks_complete(), SHUTDOWN_SECONDS)
+            await asyncio.wait_for(_finish(worker, running), SHUTDOWN_SECONDS)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         with contextlib.suppress(Exception, asyncio.CancelledError):  # what is left to close may be gone already, or say nothing
@@ -146,3 +147,9 @@ async def _supervise(runtime: Runtime, stop: asyncio.Event) -> None:
                 await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
 
 
+async def _finish(worker: Worker, running: asyncio.Future[None]) -> None:
+    """Wait for the jobs under way; a worker that has ended looks at none of its tasks any more, and would be waited for in vain."""
+    while not running.done() and worker.tasks:
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    worker.tasks.clear()

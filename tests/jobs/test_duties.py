@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from clients.queue import ArqQueue
+from clients.queue import QUEUE_NAME, ArqQueue
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from models import database
@@ -30,7 +30,7 @@ DIES_BEFORE_THE_NUDGE = """
 import asyncio, os, signal, sys
 from datetime import UTC, datetime
 from uuid import UUID
-from clients.queue import ArqQueue
+from clients.queue import QUEUE_NAME, ArqQueue
 from domain import duties
 from models import database
 
@@ -185,6 +185,38 @@ async def test_a_worker_whose_lease_ran_out_changes_nothing_any_more(books: Suit
     async with database.transaction():
         assert await duties.done(fast)
     assert await _is(job_id, "succeeded")
+
+
+async def test_a_queue_that_forgot_a_job_is_told_of_it_again(gateway: Gateway, books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str]) -> None:
+    """O2, J1: emptied between a worker's mark and its look, the queue has an id without a job; that leaves nothing that hides the next nudge."""
+    workspace_id, member_id, _ = invitation
+    job_id = await _owe(INVITATION_MAIL, {"member_id": str(member_id)}, workspace_id)
+    async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path)) as valkey:
+        await valkey.delete(f"arq:job:{job_id}:0")
+        await valkey.zadd(QUEUE_NAME, {f"{job_id}:0": 1})
+
+        async def looked_at() -> bool:
+            return await valkey.zscore(QUEUE_NAME, f"{job_id}:0") is None
+
+        await until(looked_at, "a worker's look at the id")
+        assert await valkey.keys(f"arq:*{job_id}*") == []
+    await database.fetch("UPDATE job SET next_at = clock_timestamp() WHERE id = $1", job_id)
+    await until(lambda: _is(job_id, "succeeded"), "the duty done")
+
+
+async def test_a_worker_that_died_before_its_claim_hides_no_duty(gateway: Gateway, books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str]) -> None:
+    """J1: killed between its mark in the queue and its claim of the row; the next sweep takes the mark away, and the duty is done in its first try."""
+    workspace_id, member_id, _ = invitation
+    job_id = await _owe(INVITATION_MAIL, {"member_id": str(member_id)}, workspace_id)
+    async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path)) as valkey:
+        assert await valkey.set(f"arq:in-progress:{job_id}:0", b"1", px=86_400_000)
+    queue = ArqQueue(books.environment["REDIS_URL"])
+    await queue.nudge(job_id, 0)
+    await queue.close()
+    await database.fetch("UPDATE job SET next_at = clock_timestamp() WHERE id = $1", job_id)
+    await until(lambda: _is(job_id, "succeeded"), "the duty done")
+    row = await _job(job_id)
+    assert (row["tries"], row["failure"]) == (1, None)
 
 
 async def _connections(servers: Servers) -> int:
