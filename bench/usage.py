@@ -21,11 +21,12 @@ from bench.stage import WrongBooks
 from domain.access.callers import Caller
 from domain.usage import activity, measure, windows
 from domain.usage.activity import ActivityView
-from domain.usage.metrics import Detail, Dimension, Metric, Metrics, Question
+from domain.usage.metrics import CALLS, Detail, Dimension, Metric, Metrics, Question
 from domain.usage.windows import Granularity, RelativeRange, Window
 from embedded.provision import DATABASE, OWNER
 from models import database
 from models.enums import Scope
+from rest.workspace import CONTENT
 
 NEW_YORK = "America/New_York"
 TOKENS = "sum(input_tokens + output_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)"
@@ -65,30 +66,30 @@ def reads(now: datetime) -> list[Read]:
     utc, york = (windows.resolve(RelativeRange.LAST_30_DAYS, zone, now) for zone in ("UTC", NEW_YORK))
 
     async def totals(caller: Caller) -> Answer:
-        return [_numbers(await measure.totals(caller, utc))]
+        return [_numbers(await measure.totals(caller, utc, columns=CALLS))]
 
     def groups(dimension: Dimension) -> Callable[[Caller], Awaitable[Answer]]:
         async def ask(caller: Caller) -> Answer:
-            found = await measure.groups(caller, utc, Question(by=(dimension,), first=None))
+            found = await measure.groups(caller, utc, Question(by=(dimension,), first=None, columns=CALLS))
             return [(str(group.values.values[0] or ""), *_numbers(group.metrics)) for group in found]
 
         return ask
 
     def series(window: Window) -> Callable[[Caller], Awaitable[Answer]]:
         async def ask(caller: Caller) -> Answer:
-            points = await measure.series(caller, window, Granularity.DAY)
+            points = await measure.series(caller, window, Granularity.DAY, columns=CALLS)
             return [(point.bucket.label, *_numbers(point.metrics)) for point in points if point.metrics.requests]
 
         return ask
 
     async def model_by_day(caller: Caller) -> Answer:
-        found = await measure.series_by(caller, utc, Granularity.DAY, Question(by=(Dimension.MODEL,), first=None))
+        found = await measure.series_by(caller, utc, Granularity.DAY, Question(by=(Dimension.MODEL,), first=None, columns=CALLS))
         return [(f"{point.bucket.label} {line.values.values[0]}", *_numbers(point.metrics)) for line in found for point in line.points if point.metrics.requests]
 
     async def document_1(caller: Caller) -> Answer:
         details = frozenset({Detail.CREDITS, Detail.RUNS})
-        (days,) = await measure.series_by(caller, york, Granularity.DAY, Question(details=details))
-        await activity.chart(caller, ActivityView.DAILY, Metric.LINES, NEW_YORK, now, details=details)
+        (days,) = await measure.series_by(caller, york, Granularity.DAY, Question(details=details, columns=CONTENT))
+        await activity.chart(caller, ActivityView.DAILY, Metric.LINES, NEW_YORK, now, details=details, columns=CONTENT)
         return [
             (point.bucket.label, point.metrics.runs.completed if point.metrics.runs else 0, point.metrics.characters, point.metrics.lines)
             for point in days.points
@@ -96,16 +97,16 @@ def reads(now: datetime) -> list[Read]:
         ]
 
     async def dashboard(caller: Caller) -> Answer:
-        used = await measure.totals(caller, utc, details=frozenset({Detail.LATENCY, Detail.FIRST_TOKEN}))
+        used = await measure.totals(caller, utc, details=frozenset({Detail.LATENCY, Detail.FIRST_TOKEN}), columns=CALLS)
         assert used.latency is not None
         assert used.first_token is not None
         return [(used.requests, used.charge_microusd, used.latency.p95, used.first_token.p50)]
 
     async def people(caller: Caller) -> Answer:
-        return [((await measure.totals(caller, utc, details=frozenset({Detail.END_USERS}))).end_users,)]
+        return [((await measure.totals(caller, utc, details=frozenset({Detail.END_USERS}), columns=frozenset())).end_users,)]
 
     async def people_by_app(caller: Caller) -> Answer:
-        found = await measure.groups(caller, utc, Question(by=(Dimension.APP,), first=None, details=frozenset({Detail.END_USERS})))
+        found = await measure.groups(caller, utc, Question(by=(Dimension.APP,), first=None, details=frozenset({Detail.END_USERS}), columns=CALLS))
         return [(str(group.values.values[0] or ""), *_numbers(group.metrics), group.metrics.end_users) for group in found]
 
     def by(column: str) -> str:

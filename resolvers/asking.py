@@ -77,6 +77,7 @@ class KeyTotals:
     window: Window
     narrowed: UsageFilter
     details: frozenset[Detail]
+    columns: frozenset[str]
 
 
 @dataclass
@@ -197,20 +198,21 @@ class Asking:
         return await webhooks.find_many(self.known, ids) if self.may(Scope.ALERTS_READ) else {}
 
     async def _totals_of_keys(self, asked: list[KeyTotals]) -> Sequence[Metrics]:
-        alike: dict[tuple[Window, UsageFilter, frozenset[Detail]], list[UUID]] = {}
+        alike: dict[tuple[Window, UsageFilter, frozenset[Detail], frozenset[str]], list[UUID]] = {}
         for each in asked:
-            wanted = alike.setdefault((each.window, replace(each.narrowed, api_keys=None), each.details), [])
+            wanted = alike.setdefault((each.window, replace(each.narrowed, api_keys=None), each.details, each.columns), [])
             if each.narrowed.api_keys == (each.key_id,):  # a filter that names other keys leaves nothing of this one
                 wanted.append(each.key_id)
         found: dict[KeyTotals, Metrics] = {}
-        for (window, narrowed, details), key_ids in alike.items():
+        for (window, narrowed, details, columns), key_ids in alike.items():
             for start in range(0, len(key_ids), MOST_GROUPS):
                 some = tuple(key_ids[start : start + MOST_GROUPS])
-                question = Question(filter=replace(narrowed, api_keys=some), by=(Dimension.API_KEY,), first=len(some), details=details)
+                narrower = replace(narrowed, api_keys=some)
+                question = Question(filter=narrower, by=(Dimension.API_KEY,), first=len(some), details=details, columns=columns)
                 for group in await measure.groups(self.known, window, question):
                     key_id = group.values.get(Dimension.API_KEY)
                     assert isinstance(key_id, UUID)
-                    found[KeyTotals(key_id, window, replace(narrowed, api_keys=(key_id,)), details)] = group.metrics
+                    found[KeyTotals(key_id, window, replace(narrowed, api_keys=(key_id,)), details, columns)] = group.metrics
         return [found.get(each) or _nothing(each.details) for each in asked]
 
 

@@ -27,9 +27,9 @@ async def freshness() -> datetime:
     return await measure.freshness()
 
 
-async def totals(asking: Asking, over: Window, narrowed: UsageFilter, details: frozenset[Detail]) -> Metrics:
+async def totals(asking: Asking, over: Window, narrowed: UsageFilter, details: frozenset[Detail], columns: frozenset[str]) -> Metrics:
     """All usage of a window."""
-    return await measure.totals(asking.known, over, narrowed, details)
+    return await measure.totals(asking.known, over, narrowed, details, columns)
 
 
 async def groups(asking: Asking, over: Window, question: Question) -> list[Group]:
@@ -37,9 +37,11 @@ async def groups(asking: Asking, over: Window, question: Question) -> list[Group
     return await measure.groups(asking.known, over, question)
 
 
-async def series(asking: Asking, over: Window, granularity: Granularity, narrowed: UsageFilter, details: frozenset[Detail]) -> list[Point]:
+async def series(
+    asking: Asking, over: Window, granularity: Granularity, narrowed: UsageFilter, details: frozenset[Detail], columns: frozenset[str]
+) -> list[Point]:
     """The usage of a window in buckets."""
-    return await measure.series(asking.known, over, granularity, narrowed, details)
+    return await measure.series(asking.known, over, granularity, narrowed, details, columns)
 
 
 async def series_by(asking: Asking, over: Window, granularity: Granularity, question: Question) -> list[Series]:
@@ -48,10 +50,16 @@ async def series_by(asking: Asking, over: Window, granularity: Granularity, ques
 
 
 async def activity(
-    asking: Asking, view: ActivityView, metric: Metric, over: Window, narrowed: UsageFilter, details: frozenset[Detail]
+    asking: Asking,
+    view: ActivityView,
+    metric: Metric,
+    over: Window,
+    narrowed: UsageFilter,
+    details: frozenset[Detail],
+    columns: frozenset[str],
 ) -> Activity:
     """The activity chart at the instant and in the zone of a report, with its own window."""
-    return await charts.chart(asking.known, view, metric, over.zone, over.now, narrowed, details)
+    return await charts.chart(asking.known, view, metric, over.zone, over.now, narrowed, details, columns)
 
 
 async def misses(asking: Asking, over: Window, narrowed: UsageFilter, first: int) -> Sequence[CacheMiss]:

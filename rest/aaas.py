@@ -11,7 +11,7 @@ from domain.access import keys
 from domain.errors import NotFound
 from domain.money import ledger
 from domain.usage import measure, records, windows
-from domain.usage.metrics import Dimension, Question, Values
+from domain.usage.metrics import CALLS, Dimension, Question, Values
 from domain.usage.windows import Granularity, RelativeRange, Window
 from models.enums import ApiKeyStatus, Scope, TransferKind
 from rest import apps, client_tokens, deploys, lists
@@ -167,12 +167,12 @@ async def _usage_breakdown(ask: Ask[UsageQuery]) -> list[ModelUsage]:
             tokens=group.metrics.tokens,
             actual_cost_microusd=group.metrics.charge_microusd,
         )
-        for group in await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.MODEL,), first=None))
+        for group in await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.MODEL,), first=None, columns=CALLS))
     ]
 
 
 async def _usage_app_breakdown(ask: Ask[UsageQuery]) -> list[AppUsage]:
-    groups = await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.APP,), first=None))
+    groups = await measure.groups(ask.caller, _window(ask), Question(by=(Dimension.APP,), first=None, columns=CALLS))
     names = await named_apps(ask.caller, [group.values for group in groups])
     return [
         AppUsage(
@@ -194,12 +194,12 @@ async def _usage_time_series(ask: Ask[UsageQuery]) -> list[UsageBucket]:
             actual_cost_microusd=point.metrics.charge_microusd,
             errors=point.metrics.errors,
         )
-        for point in await measure.series(ask.caller, _window(ask), _unit(ask))
+        for point in await measure.series(ask.caller, _window(ask), _unit(ask), columns=CALLS)
     ]
 
 
 async def _usage_model_time_series(ask: Ask[UsageQuery]) -> list[ModelUsageBucket]:
-    series = await measure.series_by(ask.caller, _window(ask), _unit(ask), Question(by=(Dimension.MODEL,), first=None))
+    series = await measure.series_by(ask.caller, _window(ask), _unit(ask), Question(by=(Dimension.MODEL,), first=None, columns=CALLS))
     return [
         ModelUsageBucket(
             time_bucket=point.bucket.start,
@@ -224,7 +224,7 @@ def _model(values: Values) -> str:
 
 
 async def _usage_summary(ask: Ask[UsageQuery]) -> UsageSummary:
-    used = await measure.totals(ask.caller, _window(ask))
+    used = await measure.totals(ask.caller, _window(ask), columns=CALLS)
     return UsageSummary(requests=used.requests, tokens=used.tokens, actual_cost_microusd=used.charge_microusd, errors=used.errors)
 
 

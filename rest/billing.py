@@ -12,7 +12,7 @@ from domain.money.amounts import usd
 from domain.money.subscriptions import BillingView, QuotaView
 from domain.money.tiers import Limit
 from domain.usage import billing_periods, measure, windows
-from domain.usage.metrics import Detail, Dimension, Question, UsageFilter
+from domain.usage.metrics import CALLS, Detail, Dimension, Question, UsageFilter
 from domain.usage.windows import BillingPeriod, Days, Granularity, Window
 from models.enums import Resource
 from rest.apps_named import find_app, named_apps
@@ -177,7 +177,7 @@ async def _billing(ask: Ask[Nothing]) -> BillingPage:
     billing = await subscriptions.billing(ask.caller)
     quotas = await subscriptions.quotas(billing.workspace_id, at=ask.caller.at)
     window = await _period(ask.caller)
-    used = await measure.totals(ask.caller, window, details=PEOPLE)
+    used = await measure.totals(ask.caller, window, details=PEOPLE, columns=CALLS)
     instances, sites = await registry.in_use(billing.workspace_id)
     per_node = _limit(quotas, Resource.SITES_PER_NODE)
     return BillingPage(
@@ -216,8 +216,8 @@ async def _trial(ask: Ask[Nothing]) -> TrialStatus:
 
 async def _usage(ask: Ask[Nothing]) -> PeriodUsage:
     window = await _period(ask.caller)
-    used = await measure.totals(ask.caller, window, details=PEOPLE)
-    groups = await measure.groups(ask.caller, window, Question(by=(Dimension.APP,), first=None, details=PEOPLE))
+    used = await measure.totals(ask.caller, window, details=PEOPLE, columns=CALLS)
+    groups = await measure.groups(ask.caller, window, Question(by=(Dimension.APP,), first=None, details=PEOPLE, columns=CALLS))
     names = await named_apps(ask.caller, [group.values for group in groups])
     tokens = subscriptions.longest(await subscriptions.quotas(ask.caller.workspace(), at=ask.caller.at), Resource.TOKENS)
     allowed, spent = (tokens.limit or 0, tokens.used or 0) if tokens else (0, 0)
@@ -258,7 +258,7 @@ async def _chart(ask: Ask[ChartQuery]) -> UsageChart:
                 requests=point.metrics.requests,
                 tokens=point.metrics.tokens,
             )
-            for point in await measure.series(ask.caller, window, Granularity.DAY, wanted)
+            for point in await measure.series(ask.caller, window, Granularity.DAY, wanted, columns=CALLS)
         ],
     )
 

@@ -12,7 +12,7 @@ from domain.errors import OutOfRange
 from domain.money import ledger, subscriptions
 from domain.money.tiers import SPENT
 from domain.usage import measure, windows
-from domain.usage.metrics import Metrics, Question
+from domain.usage.metrics import CALLS, Metrics, Question
 from domain.usage.windows import Days, Granularity
 from models.enums import ApiKeyKind, ApiKeyStatus, Resource, Scope, SubscriptionStatus
 from rest.doors import Ask, Document, Operation
@@ -214,7 +214,7 @@ def _days(given: UsageQuery, now: datetime) -> Days:
 async def _usage(ask: Ask[UsageQuery]) -> TenantUsage:
     days = _days(ask.given, ask.caller.at)
     window = windows.resolve(days, ZONE, ask.caller.at)
-    (used,) = await measure.series_by(ask.caller, window, Granularity.DAY, Question())
+    (used,) = await measure.series_by(ask.caller, window, Granularity.DAY, Question(columns=CALLS))
     assert days.last is not None
     return TenantUsage(
         first=days.first,

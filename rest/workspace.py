@@ -19,6 +19,7 @@ from rest.shapes import ENVELOPED, AnswerMeta, EnvelopedError, meta
 
 SECOND = timedelta(seconds=1)
 COUNTED = frozenset({Detail.CREDITS, Detail.RUNS})
+CONTENT = frozenset({"characters", "lines"})
 Data = TypeVar("Data")
 
 
@@ -246,7 +247,7 @@ def _run_count(metrics: Metrics) -> RunCount:
 
 
 async def _activity(ask: Ask[UsageQuery]) -> Activity:
-    chart = await activity.chart(ask.caller, ActivityView(ask.given.activity_view), Metric.LINES, ask.given.timezone, ask.caller.at, details=COUNTED)
+    chart = await activity.chart(ask.caller, ActivityView(ask.given.activity_view), Metric.LINES, ask.given.timezone, ask.caller.at, details=COUNTED, columns=CONTENT)
     bars = [_bar(point) for point in chart.bars]
     peak = bars[chart.bars.index(chart.peak)] if chart.peak else bars[0]
     return Activity(
@@ -262,7 +263,7 @@ async def _activity(ask: Ask[UsageQuery]) -> Activity:
 
 async def _summary(ask: Ask[UsageQuery]) -> Enveloped[Summary]:
     question = _question(ask)
-    (days,) = await measure.series_by(ask.caller, question.window, Granularity.DAY, Question(details=COUNTED))
+    (days,) = await measure.series_by(ask.caller, question.window, Granularity.DAY, Question(details=COUNTED, columns=CONTENT))
     used = days.totals
     told = Summary(
         **dict(question.asked),
@@ -278,9 +279,9 @@ async def _summary(ask: Ask[UsageQuery]) -> Enveloped[Summary]:
 
 async def _by_language(ask: Ask[UsageQuery]) -> Enveloped[ByLanguage]:
     question = _question(ask)
-    used = await measure.totals(ask.caller, question.window, details=COUNTED)
+    used = await measure.totals(ask.caller, question.window, details=COUNTED, columns=CONTENT)
     groups = await measure.groups(
-        ask.caller, question.window, Question(by=(Dimension.LANGUAGE,), first=None, order_by=Metric.LINES, details=COUNTED)
+        ask.caller, question.window, Question(by=(Dimension.LANGUAGE,), first=None, order_by=Metric.LINES, details=COUNTED, columns=CONTENT)
     )
     told = ByLanguage(
         **dict(question.asked),

@@ -2,17 +2,18 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Self, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 import strawberry
 from strawberry import UNSET, field
+from strawberry.extensions.field_extension import FieldExtension
 from strawberry.types.nodes import FragmentSpread, InlineFragment, SelectedField, Selection
 
 from domain.usage.activity import ActivityView
 from domain.usage.measure import Group, Point, Series
-from domain.usage.metrics import Detail, Dimension, Metric, Metrics, Question, Runs, Values
+from domain.usage.metrics import COLUMNS_OF, TOKENS, Detail, Dimension, Metric, Metrics, Question, Runs, Values
 from domain.usage.metrics import Quantiles as Measured
 from domain.usage.metrics import UsageFilter as Narrowing
 from domain.usage.windows import Granularity, Window
@@ -57,6 +58,30 @@ DETAILS = {
     "cacheMissCost": Detail.CACHE_MISSES,
 }
 """Fields that cost a measurement of their own."""
+COUNTED = {
+    "requests": COLUMNS_OF[Metric.REQUESTS],
+    "errors": COLUMNS_OF[Metric.ERRORS],
+    "errorRate": frozenset({"requests", "errors"}),
+    "tokens": TOKENS,
+    "inputTokens": frozenset({"input_tokens"}),
+    "outputTokens": frozenset({"output_tokens"}),
+    "cacheReadTokens": frozenset({"cache_read_tokens"}),
+    "cacheWriteTokens": frozenset({"cache_write_5m_tokens", "cache_write_1h_tokens"}),
+    "cacheWrite1hTokens": frozenset({"cache_write_1h_tokens"}),
+    "reasoningTokens": frozenset({"reasoning_tokens"}),
+    "cacheHitRate": TOKENS - {"output_tokens"},
+    "listValue": COLUMNS_OF[Metric.LIST_VALUE],
+    "cost": COLUMNS_OF[Metric.COST],
+    "platformCost": COLUMNS_OF[Metric.COST],
+    "upstreamCost": COLUMNS_OF[Metric.UPSTREAM_COST],
+    "margin": COLUMNS_OF[Metric.MARGIN],
+    "walletCost": frozenset({"wallet_microusd"}),
+    "characters": COLUMNS_OF[Metric.CHARACTERS],
+    "lines": COLUMNS_OF[Metric.LINES],
+    "charactersPerLine": frozenset({"characters", "lines"}),
+    "units": COLUMNS_OF[Metric.UNITS],
+}
+"""The columns that fields are made of."""
 
 
 @strawberry.input(description="The order of usage groups.")
@@ -117,36 +142,70 @@ class BucketQuantity:
     quantity: SafeInt = field(description="Tokens, characters, seconds, images or searches, as the bucket has it.")
 
 
+def counted(description: str, read: Callable[[Metrics], object], *, extensions: Sequence[FieldExtension] = ()) -> Any:
+    """Declare a field that is made of columns: read when it is selected, because what was not asked for is not there."""
+
+    def resolve(root: "UsageMetrics") -> Any:
+        return read(root.measured)
+
+    return strawberry.field(resolver=resolve, description=description, extensions=list(extensions))
+
+
 @strawberry.type(description="Everything that is counted. Select only what you need.")
 class UsageMetrics:
-    """Sums, and what was measured besides because it was selected."""
+    """Sums, and what was measured besides; each because it was selected."""
 
-    requests: SafeInt = field(description="Calls, failed ones included.")
-    errors: SafeInt = field(description="Calls that failed.")
-    error_rate: float | None = field(description="`errors / requests`, 0 to 1; null when there were no requests.")
-    tokens: SafeInt = field(description="All tokens: input, output, cache reads and cache writes.")
-    input_tokens: SafeInt = field(description="Uncached input tokens.")
-    output_tokens: SafeInt = field(description="Output tokens, reasoning included.")
-    cache_read_tokens: SafeInt = field(description="Input tokens read from the provider's prompt cache.")
-    cache_write_tokens: SafeInt = field(description="Input tokens written to the provider's prompt cache, for whatever time.")
-    cache_write1h_tokens: SafeInt = field(
-        description="Input tokens written to the prompt cache for an hour; the rest of `cacheWriteTokens` is for five minutes."
-    )
-    reasoning_tokens: SafeInt = field(description="Reasoning tokens, a part of `outputTokens`.")
-    cache_hit_rate: float | None = field(description="Cache reads over all input, 0 to 1; null when there was no input.")
-    list_value: Money = field(description="What it is worth at list price, whoever paid.")
-    cost: Money = field(description="What the workspace was charged, after markup; 0 where a tier's quota paid.")
-    platform_cost: Money = field(description="The part of `cost` for calls on the service's own provider keys: all of it today.")
-    upstream_cost: Money | None = field(
-        description="What the upstreams charged, failed attempts included. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR)
-    )
-    margin: Money | None = field(description="`cost` less `upstreamCost`. Requires scope `OPERATOR`.", extensions=requires(Scope.OPERATOR))
-    wallet_cost: Money = field(description="What end users' wallets paid; an app's own margin is this less `cost`.")
-    characters: SafeInt = field(description="Characters processed.")
-    lines: SafeInt = field(description="Lines processed.")
-    characters_per_line: float | None = field(description="Mean characters for each line; null when there were no lines.")
-    units: SafeInt = field(description="Units used, as the metered API defines its unit.")
     measured: strawberry.Private[Metrics]
+    requests: SafeInt = counted("Calls, failed ones included.", lambda used: used.requests)
+    errors: SafeInt = counted("Calls that failed.", lambda used: used.errors)
+    error_rate: float | None = counted("`errors / requests`, 0 to 1; null when there were no requests.", lambda used: used.error_rate)
+    tokens: SafeInt = counted("All tokens: input, output, cache reads and cache writes.", lambda used: used.tokens)
+    input_tokens: SafeInt = counted("Uncached input tokens.", lambda used: used.input_tokens)
+    output_tokens: SafeInt = counted("Output tokens, reasoning included.", lambda used: used.output_tokens)
+    cache_read_tokens: SafeInt = counted("Input tokens read from the provider's prompt cache.", lambda used: used.cache_read_tokens)
+    cache_write_tokens: SafeInt = counted(
+        "Input tokens written to the provider's prompt cache, for whatever time.",
+        lambda used: used.cache_write_tokens,
+    )
+    cache_write1h_tokens: SafeInt = counted(
+        "Input tokens written to the prompt cache for an hour; the rest of `cacheWriteTokens` is for five minutes.",
+        lambda used: used.cache_write_1h_tokens,
+    )
+    reasoning_tokens: SafeInt = counted("Reasoning tokens, a part of `outputTokens`.", lambda used: used.reasoning_tokens)
+    cache_hit_rate: float | None = counted(
+        "Cache reads over all input, 0 to 1; null when there was no input.",
+        lambda used: used.cache_hit_rate,
+    )
+    list_value: Money = counted("What it is worth at list price, whoever paid.", lambda used: Money.of(used.list_microusd))
+    cost: Money = counted(
+        "What the workspace was charged, after markup; 0 where a tier's quota paid.",
+        lambda used: Money.of(used.charge_microusd),
+    )
+    platform_cost: Money = counted(
+        "The part of `cost` for calls on the service's own provider keys: all of it today.",
+        lambda used: Money.of(used.platform_cost_microusd),
+    )
+    upstream_cost: Money | None = counted(
+        "What the upstreams charged, failed attempts included. Requires scope `OPERATOR`.",
+        lambda used: Money.of(used.upstream_cost_microusd),
+        extensions=requires(Scope.OPERATOR),
+    )
+    margin: Money | None = counted(
+        "`cost` less `upstreamCost`. Requires scope `OPERATOR`.",
+        lambda used: Money.of(used.margin_microusd),
+        extensions=requires(Scope.OPERATOR),
+    )
+    wallet_cost: Money = counted(
+        "What end users' wallets paid; an app's own margin is this less `cost`.",
+        lambda used: Money.of(used.wallet_microusd),
+    )
+    characters: SafeInt = counted("Characters processed.", lambda used: used.characters)
+    lines: SafeInt = counted("Lines processed.", lambda used: used.lines)
+    characters_per_line: float | None = counted(
+        "Mean characters for each line; null when there were no lines.",
+        lambda used: used.characters_per_line,
+    )
+    units: SafeInt = counted("Units used, as the metered API defines its unit.", lambda used: used.units)
 
     @resolved(
         "The list value in whole credits of document 1, in such a way that buckets add up; one is a US cent unless the "
@@ -200,30 +259,7 @@ class UsageMetrics:
     @classmethod
     def of(cls, metrics: Metrics) -> Self:
         """What was measured as GraphQL shows it."""
-        return cls(
-            requests=SafeInt(metrics.requests),
-            errors=SafeInt(metrics.errors),
-            error_rate=metrics.error_rate,
-            tokens=SafeInt(metrics.tokens),
-            input_tokens=SafeInt(metrics.input_tokens),
-            output_tokens=SafeInt(metrics.output_tokens),
-            cache_read_tokens=SafeInt(metrics.cache_read_tokens),
-            cache_write_tokens=SafeInt(metrics.cache_write_tokens),
-            cache_write1h_tokens=SafeInt(metrics.cache_write_1h_tokens),
-            reasoning_tokens=SafeInt(metrics.reasoning_tokens),
-            cache_hit_rate=metrics.cache_hit_rate,
-            list_value=Money.of(metrics.list_microusd),
-            cost=Money.of(metrics.charge_microusd),
-            platform_cost=Money.of(metrics.platform_cost_microusd),
-            upstream_cost=Money.of(metrics.upstream_cost_microusd),
-            margin=Money.of(metrics.margin_microusd),
-            wallet_cost=Money.of(metrics.wallet_microusd),
-            characters=SafeInt(metrics.characters),
-            lines=SafeInt(metrics.lines),
-            characters_per_line=metrics.characters_per_line,
-            units=SafeInt(metrics.units),
-            measured=metrics,
-        )
+        return cls(measured=metrics)
 
 
 @strawberry.type(description="Usage in one stretch of time.")
@@ -446,6 +482,7 @@ class UsageReport:
             ascending=order_by.direction is SortDirection.ASC,
             include_other=include_other,
             details=details(info),
+            columns=columns(info),
         )
         return [UsageGroup.of(group) for group in await resolvers.groups(info.context, self.window, question)]
 
@@ -461,7 +498,7 @@ class UsageReport:
         ] = Granularity.AUTO,
     ) -> list[UsageBucket]:
         """Measure."""
-        points = await resolvers.series(info.context, self.window, granularity, self.narrowed, details(info))
+        points = await resolvers.series(info.context, self.window, granularity, self.narrowed, details(info), columns(info))
         return [UsageBucket.of(point) for point in points]
 
     @resolved(
@@ -489,6 +526,7 @@ class UsageReport:
             order_by=rank_by,
             include_other=include_other,
             details=details(info),
+            columns=columns(info),
         )
         return [UsageSeries.of(series) for series in await resolvers.series_by(info.context, self.window, granularity, question)]
 
@@ -505,7 +543,7 @@ class UsageReport:
         """Measure."""
         from schema.activity import Activity
 
-        return Activity.of(await resolvers.activity(info.context, view, metric, self.window, self.narrowed, details(info)))
+        return Activity.of(await resolvers.activity(info.context, view, metric, self.window, self.narrowed, details(info), columns(info)))
 
     @resolved(
         "The prompt-cache doctor: calls that missed what an earlier call had put into the prompt cache, dearest first.",
@@ -521,8 +559,8 @@ class UsageReport:
 
     async def _totals(self, info: Info, window: Window) -> UsageMetrics:
         if self.of_key is None:
-            return UsageMetrics.of(await resolvers.totals(info.context, window, self.narrowed, details(info)))
-        return UsageMetrics.of(await info.context.totals_of_keys.load(KeyTotals(self.of_key, window, self.narrowed, details(info))))
+            return UsageMetrics.of(await resolvers.totals(info.context, window, self.narrowed, details(info), columns(info)))
+        return UsageMetrics.of(await info.context.totals_of_keys.load(KeyTotals(self.of_key, window, self.narrowed, details(info), columns(info))))
 
 
 def _fields(selections: Iterable[Selection]) -> Iterable[SelectedField]:
@@ -537,6 +575,11 @@ def _fields(selections: Iterable[Selection]) -> Iterable[SelectedField]:
 def details(info: Info) -> frozenset[Detail]:
     """What the fields selected below the current one need besides the sums."""
     return frozenset(DETAILS[each.name] for each in _fields(info.selected_fields) if each.name in DETAILS)
+
+
+def columns(info: Info) -> frozenset[str]:
+    """What the fields selected below the current one are made of."""
+    return frozenset[str]().union(*(COUNTED.get(each.name, ()) for each in _fields(info.selected_fields)))
 
 
 def _reads_calls(info: Info, narrowed: Narrowing) -> bool:

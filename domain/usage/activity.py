@@ -8,7 +8,7 @@ from enum import StrEnum
 from domain.access.callers import Caller
 from domain.usage import measure, windows
 from domain.usage.measure import Point
-from domain.usage.metrics import NOTHING_BUT, Detail, Metric, Question, UsageFilter
+from domain.usage.metrics import COLUMNS_OF, EVERY_COLUMN, NOTHING_BUT, Detail, Metric, Question, UsageFilter
 from domain.usage.windows import Days, Granularity, RelativeRange, Window
 from models.enums import Scope
 
@@ -63,12 +63,14 @@ async def chart(
     now: datetime,
     wanted: UsageFilter | None = None,
     details: frozenset[Detail] = frozenset(),
+    columns: frozenset[str] = EVERY_COLUMN,
 ) -> Activity:
-    """Return a chart with `details` of every bar; raises as `measure.series`, and MissingScope for a metric that is the operator's."""
+    """Return a chart with `columns` and `details` of every bar; raises as `measure.series`, and MissingScope for a metric that is the operator's."""
     if metric in (Metric.UPSTREAM_COST, Metric.MARGIN):
         caller.require(Scope.OPERATOR)
     over, unit = window(view, zone, now), _UNITS[view]
-    question = Question(filter=wanted or UsageFilter(), details=details | NOTHING_BUT.get(metric, frozenset()))
+    details, columns = details | NOTHING_BUT.get(metric, frozenset()), columns | COLUMNS_OF[metric]
+    question = Question(filter=wanted or UsageFilter(), details=details, columns=columns)
     (measured,) = await measure.series_by(caller, over, unit, question)
     heights = [bar.metrics.value(metric) for bar in measured.points]
     highest = max(heights)

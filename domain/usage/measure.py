@@ -8,6 +8,7 @@ from single events throughout. A test compares all of these with the plain sum o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +21,7 @@ from domain.usage.bounded import bounded
 from domain.usage.metrics import (
     COLUMNS,
     CREDIT_MICROUSD,
+    EVERY_COLUMN,
     MOST_SERIES,
     Detail,
     Dimension,
@@ -31,7 +33,7 @@ from domain.usage.metrics import (
     Values,
 )
 from domain.usage.sketches import added, quantiles
-from domain.usage.statement import HISTORY, IDS, MISSES, SUMMED, Closed, Statement, Stretch, first_of
+from domain.usage.statement import HISTORY, IDS, MISSES, STANDS, Closed, Statement, Stretch, first_of
 from domain.usage.windows import Granularity, Window, buckets
 from models import database
 from models.enums import Bucket, Scope
@@ -82,10 +84,14 @@ class Series:
 
 
 async def totals(
-    caller: Caller, window: Window, wanted: UsageFilter | None = None, details: frozenset[Detail] = frozenset()
+    caller: Caller,
+    window: Window,
+    wanted: UsageFilter | None = None,
+    details: frozenset[Detail] = frozenset(),
+    columns: frozenset[str] = EVERY_COLUMN,
 ) -> Metrics:
     """Return all usage of a window, zeros where there was none; for the window before ask with `window.previous`. Raises as `measure`."""
-    lines = await measure(caller, [(window.start, window.end)], Question(filter=wanted or UsageFilter(), details=details))
+    lines = await measure(caller, [(window.start, window.end)], Question(filter=wanted or UsageFilter(), details=details, columns=columns))
     return lines[0].total
 
 
@@ -95,10 +101,11 @@ async def series(
     granularity: Granularity = Granularity.AUTO,
     wanted: UsageFilter | None = None,
     details: frozenset[Detail] = frozenset(),
+    columns: frozenset[str] = EVERY_COLUMN,
 ) -> list[Point]:
     """Return the usage of a window in buckets, empty ones included; raises as `measure` and `windows.buckets`."""
     cut = buckets(window, granularity)
-    lines = await measure(caller, _stretches(cut), Question(filter=wanted or UsageFilter(), details=details))
+    lines = await measure(caller, _stretches(cut), Question(filter=wanted or UsageFilter(), details=details, columns=columns))
     return _points(cut, lines[0])
 
 
@@ -146,7 +153,7 @@ async def measure(caller: Caller, stretches: Sequence[Stretch], question: Questi
     with bounded():
         statement = Statement(workspace_id, stretches, question, None if question.filter.everywhere else await _closed(workspace_id, question))
         rows = await database.fetch(statement.sql, *statement.arguments)
-    return _lines(rows, len(stretches), question)
+    return _lines(rows, len(stretches), question, _Sums(question, statement.summed))
 
 
 async def _closed(workspace_id: UUID, question: Question) -> Closed:
@@ -171,13 +178,48 @@ def _check_sight(caller: Caller, question: Question) -> None:
 
 _FIRST = 4
 """Where the sums of a row begin, after its stretch, its key, its place and what all lines were charged."""
-_SUMS = slice(_FIRST, _FIRST + len(SUMMED))
-_LISTED = _FIRST + SUMMED.index("list_microusd")
-_ZEROS = (0,) * len(SUMMED)
-_NOTHING = Metrics()
 
 
-def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> list[Line]:
+class _Sums:
+    """Where in a row the columns of Metrics are, and how they stand: rows have what was added up, and nothing else."""
+
+    def __init__(self, question: Question, summed: Sequence[str]) -> None:
+        places = {name: place for place, name in enumerate(summed)}
+        self._part = slice(_FIRST, _FIRST + len(summed))
+        self._zeros = (0,) * len(summed)
+        self._columns = [places.get(column) for column in COLUMNS]
+        self._stands = [places[outcome] for outcome in STANDS] if Detail.RUNS in question.details else []
+        self._listed = places.get("list_microusd")
+        self._details = question.details
+        self.nothing = self.metrics([], 0, 0) if not self._details else None
+
+    def listed(self, row: asyncpg.Record) -> int:
+        """Return the list value of a row; 0 when it was not added up, and nothing is made of it."""
+        return 0 if self._listed is None else int(row[_FIRST + self._listed])
+
+    def metrics(self, rows: Sequence[asyncpg.Record], before: int, after: int) -> Metrics:
+        """Return what some stretches of one line add up to: none, one of them, or all that have anything; list values before and after it are for credits."""
+        parts = [row[self._part] for row in rows]
+        sums = tuple(map(int, parts[0] if len(parts) == 1 else map(sum, zip(*parts, strict=True)))) or self._zeros
+        # None for what was not asked for, see Metrics
+        counted = [cast("int", None) if place is None else sums[place] for place in self._columns]
+        asked = self._details
+        if not asked:
+            return Metrics(*counted)
+        return Metrics(
+            *counted,
+            credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
+            other_buckets=_other_buckets(rows) if Detail.OTHER_BUCKETS in asked else None,
+            runs=_runs(counted[0], *(sums[place] for place in self._stands)) if Detail.RUNS in asked else None,
+            end_users=_people(rows, Detail.END_USERS) if Detail.END_USERS in asked else None,
+            conversations=_people(rows, Detail.CONVERSATIONS) if Detail.CONVERSATIONS in asked else None,
+            latency=quantiles(_told(rows, "latency_sketch")) if Detail.LATENCY in asked else None,
+            first_token=quantiles(_told(rows, "first_token_sketch")) if Detail.FIRST_TOKEN in asked else None,
+            cache_miss_microusd=sum(int(row[MISSES] or 0) for row in rows) if Detail.CACHE_MISSES in asked else None,
+        )
+
+
+def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question, sums: _Sums) -> list[Line]:
     by_place: dict[int, dict[int, asyncpg.Record]] = {}
     for row in rows:
         by_place.setdefault(row[2], {})[row[0]] = row
@@ -186,16 +228,16 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
     lines = []
     for place, found in sorted(by_place.items()):
         other = place > first_of(question)
-        origin = listed = found[HISTORY][_LISTED] if HISTORY in found else 0
-        nothing, points = _metrics([], question, listed, listed), []
+        origin = listed = sums.listed(found[HISTORY]) if HISTORY in found else 0
+        nothing, points = sums.nothing or sums.metrics([], listed, listed), []
         for n in range(count):
             if n in found:
-                before, listed = listed, listed + found[n][_LISTED]
-                points.append(_metrics([found[n]], question, before, listed))
+                before, listed = listed, listed + sums.listed(found[n])
+                points.append(sums.metrics([found[n]], before, listed))
             else:
                 points.append(nothing)
         shown = [found[n] for n in range(count) if n in found]
-        total = points[0] if count == 1 else _metrics(shown, question, origin, listed)
+        total = points[0] if count == 1 else sums.metrics(shown, origin, listed)
         some = next(iter(found.values())) if found else None
         key = None if other or some is None else some[1]
         values = tuple(_value(dimension, None if key is None else key[index]) for index, dimension in enumerate(question.by))
@@ -204,28 +246,8 @@ def _lines(rows: Sequence[asyncpg.Record], count: int, question: Question) -> li
     return lines
 
 
-def _metrics(rows: Sequence[asyncpg.Record], question: Question, before: int, after: int) -> Metrics:
-    """Return what some stretches of one line add up to: none, one of them, or all that have anything."""
-    asked = question.details
-    if not rows and not asked:
-        return _NOTHING
-    parts = [row[_SUMS] for row in rows]
-    sums = tuple(map(int, parts[0] if len(parts) == 1 else map(sum, zip(*parts, strict=True)))) or _ZEROS
-    counted = sums[: len(COLUMNS)]
-    if not asked:
-        return Metrics(*counted)
-    succeeded, cancelled, running, pending = sums[len(COLUMNS) :]
-    return Metrics(
-        *counted,
-        credits=after // CREDIT_MICROUSD - before // CREDIT_MICROUSD if Detail.CREDITS in asked else None,
-        other_buckets=_other_buckets(rows) if Detail.OTHER_BUCKETS in asked else None,
-        runs=Runs(succeeded, counted[0] - succeeded - cancelled, cancelled, running, pending) if Detail.RUNS in asked else None,
-        end_users=_people(rows, Detail.END_USERS) if Detail.END_USERS in asked else None,
-        conversations=_people(rows, Detail.CONVERSATIONS) if Detail.CONVERSATIONS in asked else None,
-        latency=quantiles(_told(rows, "latency_sketch")) if Detail.LATENCY in asked else None,
-        first_token=quantiles(_told(rows, "first_token_sketch")) if Detail.FIRST_TOKEN in asked else None,
-        cache_miss_microusd=sum(int(row[MISSES] or 0) for row in rows) if Detail.CACHE_MISSES in asked else None,
-    )
+def _runs(requests: int, succeeded: int, cancelled: int, running: int, pending: int) -> Runs:
+    return Runs(succeeded, requests - succeeded - cancelled, cancelled, running, pending)
 
 
 def _people(rows: Sequence[asyncpg.Record], detail: Detail) -> int:

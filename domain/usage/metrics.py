@@ -1,5 +1,6 @@
 """What is counted, by what it is split, and what narrows it: the words of every usage question and answer."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -33,6 +34,11 @@ COLUMNS = (
     "wallet_microusd",
 )
 """What events and cells count; `other_buckets` of events is in no cell."""
+EVERY_COLUMN = frozenset(COLUMNS)
+TOKENS = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"})
+
+CALLS = TOKENS | {"requests", "errors", "charge_microusd"}
+"""What most reports tell: calls, errors, tokens and what was charged."""
 
 
 class Dimension(StrEnum):
@@ -70,6 +76,23 @@ class Metric(StrEnum):
     LINES = "lines"
     RUNS = "runs"
     UNITS = "units"
+
+
+COLUMNS_OF: Mapping[Metric, frozenset[str]] = {
+    Metric.REQUESTS: frozenset({"requests"}),
+    Metric.ERRORS: frozenset({"errors"}),
+    Metric.TOKENS: TOKENS,
+    Metric.LIST_VALUE: frozenset({"list_microusd"}),
+    Metric.COST: frozenset({"charge_microusd"}),
+    Metric.UPSTREAM_COST: frozenset({"upstream_cost_picousd"}),
+    Metric.MARGIN: frozenset({"charge_microusd", "upstream_cost_picousd"}),
+    Metric.CREDITS: frozenset({"list_microusd"}),
+    Metric.CHARACTERS: frozenset({"characters"}),
+    Metric.LINES: frozenset({"lines"}),
+    Metric.RUNS: frozenset({"requests"}),
+    Metric.UNITS: frozenset({"units"}),
+}
+"""The columns that a metric is made of."""
 
 
 class Detail(StrEnum):
@@ -166,7 +189,8 @@ class Question:
     """What to measure.
 
     `by` splits by up to three dimensions, `tag` names the tag when one is TAG. Of the values, the `first` by `order_by` are kept; the rest
-    is folded into one when `include_other`, and left out otherwise. Without `first` all are kept.
+    is folded into one when `include_other`, and left out otherwise. Without `first` all are kept. Only `columns` are added up, and what order and
+    details need.
     """
 
     filter: UsageFilter = EVERYTHING
@@ -177,6 +201,7 @@ class Question:
     ascending: bool = False
     include_other: bool = False
     details: frozenset[Detail] = frozenset()
+    columns: frozenset[str] = EVERY_COLUMN
 
     def check(self) -> None:
         """Raise InvalidInput, Required or OutOfRange (paths `by`, `tag`, `first`, `filter...`) for what cannot be asked."""
@@ -251,7 +276,11 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Everything that is counted, COLUMNS first and in their order; test calls stand in none of it. Details that were not asked for are None."""
+    """Everything that is counted, COLUMNS first and in their order; test calls stand in none of it.
+
+    Details that were not asked for are None. So is a column that was not, whatever its type says: what is worked out from it raises TypeError,
+    where a zero would pass for a number.
+    """
 
     requests: int = 0
     errors: int = 0

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from domain.usage.metrics import COLUMNS, Detail, Dimension, Metric, Question
+from domain.usage.metrics import COLUMNS, COLUMNS_OF, NOTHING_BUT, Detail, Dimension, Metric, Question
 
 QUARTER, HOUR, DAY = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1)
 NIL = UUID(int=0)
@@ -89,7 +89,6 @@ _RANKS: Mapping[Metric, str] = {
     Metric.UNITS: "sum(units)",
 }
 STANDS = ("succeeded", "cancelled", "running", "pending")
-SUMMED = (*COLUMNS, *STANDS)
 DISTINCT: Mapping[Detail, tuple[int, str]] = {Detail.END_USERS: (0, "end_user"), Detail.CONVERSATIONS: (1, "conversation")}
 """Their number in `usage_person`, and their column of an event."""
 DURATIONS: Mapping[Detail, tuple[str, str]] = {Detail.LATENCY: ("latency", "latency_ms"), Detail.FIRST_TOKEN: ("first_token", "first_token_ms")}
@@ -113,9 +112,14 @@ class Statement:
     given: dict[Dimension, str] = field(init=False)
     tags: list[tuple[str, str | None]] = field(init=False)
     end_user_ids: str = field(init=False)
+    columns: tuple[str, ...] = field(init=False)
+    stands: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         question, level = self.question, self.question.level
+        needed = question.columns.union(*(COLUMNS_OF[metric] for metric in self._needed()))
+        self.columns = tuple(column for column in COLUMNS if column in needed)
+        self.stands = STANDS if question.wants(Detail.RUNS) else ()
         self.workspace = "" if question.filter.everywhere else self._parameter(self.workspace_id, "uuid")
         self.tag = self._parameter(question.tag, "text") if Dimension.TAG in question.by else ""
         self.first = self._parameter(first_of(question), "bigint")
@@ -144,7 +148,7 @@ class Statement:
         if question.wants(Detail.RUNS):
             picks.append(self._open_calls(now))
         apart = self._carried()
-        picked = f"picked ({', '.join(('n', 'key', *COLUMNS, *STANDS, *apart))}) AS (\n{_united(picks)}\n)"
+        picked = f"picked ({', '.join(('n', 'key', *self.summed, *apart))}) AS (\n{_united(picks)}\n)"
         named = [picked, self._placed()]
         for detail, (cells, events) in DURATIONS.items():
             if detail in question.details:
@@ -157,6 +161,16 @@ class Statement:
         if Detail.CACHE_MISSES in question.details:
             named.append(self._misses(now))
         self.sql = f"WITH {', '.join(named)}\n{self._answer()}"
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """What is added up: in the answer's rows after stretch, key, place, and what all lines were charged."""
+        return *self.columns, *self.stands
+
+    def _needed(self) -> list[Metric]:
+        """Return what must be added up whatever was selected: for the order and the shares of groups, and for details."""
+        needed = [self.question.order_by, Metric.COST] if self.question.by else []
+        return needed + [metric for metric, details in NOTHING_BUT.items() if not self.question.details.isdisjoint(details)]
 
     def _parts(self, asked: Sequence[Asked]) -> Parts:
         if self.question.level is None:
@@ -226,9 +240,8 @@ class Statement:
         return "".join(f" AND {clause}" for clause in clauses)
 
     def _sums(self, parts: Parts) -> list[str]:
-        ended = ", ".join(_sum(f"c.{outcome}") for outcome in STANDS[:2])
-        sums = ", ".join(_sum(f"c.{column}") for column in COLUMNS)
-        return self._stored(parts, f"{sums}, {ended}, 0, 0{self._apart(None)}")
+        told = [_sum(f"c.{column}") for column in (*self.columns, *self.stands[:2])]
+        return self._stored(parts, _listed([*told, *self._under_way("0", "0"), *self._apart(None)]))
 
     def _stored(self, parts: Parts, columns: str, *, of: str = "", group: str = "") -> list[str]:
         """Return what spans and cells say; where all workspaces are asked about, each as far as it is closed itself."""
@@ -267,37 +280,42 @@ class Statement:
         groups = self._columns("c") + group
         if len(between) == 1:
             join, inside, place = self._slots("c.at", asked)
-            return f"""SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source} {join}{of}
+            return f"""SELECT {place} AS n, {self._key("c")} AS key{columns} FROM {source} {join}{of}
  WHERE {self._of("c")} AND {condition} AND {inside}{self._matches("c")} GROUP BY 1{groups}"""
         places, starts = [place for place, _, _ in asked], [start for _, start, _ in asked]
         since, until = [run[0][1] for run in between], [run[-1][2] for run in between]
         place = f"({self._parameter(places, 'int[]')})[width_bucket(c.at, {self._parameter(starts, 'timestamptz[]')})]"
         return f"""SELECT x.* FROM unnest({self._parameter(since, "timestamptz[]")}, {self._parameter(until, "timestamptz[]")}) AS r (since, until)
- CROSS JOIN LATERAL (SELECT {place} AS n, {self._key("c")} AS key, {columns} FROM {source}{of}
+ CROSS JOIN LATERAL (SELECT {place} AS n, {self._key("c")} AS key{columns} FROM {source}{of}
  WHERE {self._of("c")} AND {condition} AND c.at >= r.since AND c.at < r.until{self._matches("c")} GROUP BY 1{groups}) x"""
 
     def _single(
-        self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "", counted: Sequence[str] = (*COLUMNS, *STANDS[:2])
+        self, source: str, asked: Sequence[Asked], *, owner: str = "e", at: str = "e.at", condition: str = "", counted: Sequence[str] | None = None
     ) -> str:
         join, inside, place = self._slots(at, asked)
         there = condition or ("true" if owner == "q" else f"e.at >= {self._gone('e')}")
         summed = not self._carried()  # before they are passed on: millions of calls may come down to a few rows
-        columns = {column: f"e.{column}" for column in COLUMNS} | {name: f"CASE e.outcome WHEN '{name}' THEN e.requests ELSE 0 END" for name in STANDS[:2]}
-        told = ", ".join("0" if name not in counted else _sum(column) if summed else column for name, column in columns.items())
-        return f"""SELECT {place} AS n, {self._key("e")} AS key, {told}, 0, 0{self._apart("e")}
+        columns = {column: f"e.{column}" for column in self.columns}
+        columns |= {name: f"CASE e.outcome WHEN '{name}' THEN e.requests ELSE 0 END" for name in self.stands[:2]}
+        told = ["0" if counted is not None and name not in counted else _sum(column) if summed else column for name, column in columns.items()]
+        return f"""SELECT {place} AS n, {self._key("e")} AS key{_listed([*told, *self._under_way("0", "0"), *self._apart("e")])}
   FROM {source} {join}
  WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live'{self._matches("e")}{f" GROUP BY 1{self._columns('e')}" if summed else ""}"""
 
     def _open_calls(self, asked: Sequence[Asked]) -> str:
         join, inside, place = self._slots("k.created_at", asked)
-        zeros = ", ".join("0" for _ in (*COLUMNS, *STANDS[:2]))
-        return f"""SELECT {place}, {self._key("k")}, {zeros}, (h.progress IS NOT NULL)::int, (h.progress IS NULL)::int{self._apart(None)}
+        zeros = ["0" for _ in (*self.columns, *self.stands[:2])]
+        stand = self._under_way("(h.progress IS NOT NULL)::int", "(h.progress IS NULL)::int")
+        return f"""SELECT {place}, {self._key("k")}{_listed([*zeros, *stand, *self._apart(None)])}
   FROM hold h JOIN "call" k ON k.workspace_id = h.workspace_id AND k.id = h.call_id {join}
  WHERE {self._of("h")} AND h.state = 'open' AND {inside} AND k.mode = 'live'{self._matches("k")}"""
 
-    def _apart(self, alias: str | None) -> str:
+    def _under_way(self, running: str, pending: str) -> list[str]:
+        return [running, pending] if self.stands else []
+
+    def _apart(self, alias: str | None) -> list[str]:
         """What cannot be added up as it is, carried only when it is asked for."""
-        return "".join(f", {f'{alias}.{name}' if alias else 'NULL::jsonb'} AS {name}" for name in self._carried())
+        return [f"{f'{alias}.{name}' if alias else 'NULL::jsonb'} AS {name}" for name in self._carried()]
 
     def _carried(self) -> list[str]:
         return [name for detail, name in _OTHERS.items() if detail in self.question.details]
@@ -305,7 +323,7 @@ class Statement:
     def _from_events(self, source: str, asked: Sequence[Asked], columns: str, condition: str, *, owner: str = "e") -> str:
         join, inside, place = self._slots("e.at", asked)
         there = f"e.at >= {self._gone('e')}" if owner == "e" else "true"
-        return f"""SELECT {place} AS n, {self._key("e")} AS key, {columns} FROM {source} {join}
+        return f"""SELECT {place} AS n, {self._key("e")} AS key{_listed([columns])} FROM {source} {join}
  WHERE {self._of(owner)} AND {inside} AND {there} AND e.mode = 'live' AND {condition}{self._matches("e")}"""
 
     def _durations(self, detail: Detail, cells: str, events: str, asked: list[Asked]) -> str:
@@ -317,7 +335,7 @@ class Statement:
             if parts.stored:
                 picks.append(self._from_events(self._queue(parts.stored), parts.stored, columns, condition, owner="q"))
             told = "s.e >> 40 AS bucket, sum(s.e & 1099511627775)::bigint AS quantity"
-            picks += self._stored(parts, told, of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", group=", 3")
+            picks += self._stored(parts, _listed([told]), of=f" CROSS JOIN LATERAL unnest(c.{cells}) AS s (e)", group=", 3")
         return f"""{detail.value}_sketch AS MATERIALIZED (
   SELECT x.n, x.place, jsonb_object_agg(x.bucket, x.quantity) AS told FROM (
     SELECT d.n, least(q.place, {self.first} + 1) AS place, d.bucket, sum(d.quantity) AS quantity
@@ -393,7 +411,7 @@ class Statement:
         )
 
     def _answer(self) -> str:
-        sums = ", ".join(f"{_sum(f'p.{column}')} AS {column}" for column in SUMMED)
+        sums = _listed([f"{_sum(f'p.{column}')} AS {column}" for column in self.summed])
         tables = [(f"{detail.value}_sketch", "") for detail in DURATIONS if detail in self.question.details]
         tables += [(f"{name}_sum", "") for name in self._carried()]
         tables += [(MISSES, "")] if Detail.CACHE_MISSES in self.question.details else []
@@ -407,7 +425,7 @@ class Statement:
         )
         kept = "" if self.question.include_other else f" WHERE q.place <= {self.first}"
         return f"""SELECT g.*{apart} FROM (
-  SELECT p.n, CASE WHEN q.place <= {self.first} THEN q.key END AS key, least(q.place, {self.first} + 1) AS place, max(q.whole) AS whole, {sums}
+  SELECT p.n, CASE WHEN q.place <= {self.first} THEN q.key END AS key, least(q.place, {self.first} + 1) AS place, max(q.whole) AS whole{sums}
     FROM picked p JOIN placed q ON q.key = p.key{kept}
    GROUP BY 1, 2, 3) g{joins} ORDER BY 3, 1"""
 
@@ -418,6 +436,10 @@ MISSES = "cache_miss_sum"
 def _sum(column: str) -> str:
     """Return a sum as a whole number of 64 bits, which is quicker to add up and to read than any other; picodollars may be more than that holds."""
     return f"sum({column})" if column.endswith("picousd") else f"sum({column})::bigint"
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return "".join(f", {column}" for column in columns)
 
 
 def _united(picks: Sequence[str]) -> str:

@@ -9,6 +9,9 @@ from uuid import uuid4
 import pytest
 from graphql import FragmentDefinitionNode, OperationDefinitionNode, parse, print_ast
 
+from domain.access import users
+from domain.usage import rollups
+from domain.usage.metrics import COLUMNS, TOKENS
 from schema import ids
 from tests.schema.serving import Owner, Served
 from tests.usage.events import Event, backdated, write
@@ -207,6 +210,38 @@ async def test_a_report_of_everything_is_the_operator_s(served: Served, owner: O
         (ids.encode("Workspace", owner.workspace.id), 30),
     ]
     assert (await served.ask(document, credential=owner.session, p=provider)).codes == ["FORBIDDEN"]
+
+
+async def test_each_number_alone_is_what_it_is_among_all(served: Served) -> None:
+    """Only what is selected is added up: whatever is selected alone, in totals, groups, series and charts, says what it says beside everything else."""
+    mine, now = await served.owner(), datetime.now(UTC)
+    await users.make_operator(mine.user_id)
+    counts: dict[str, Any] = {name: 3 + 2 * place for place, name in enumerate(COLUMNS)}
+    await write(mine.workspace.id, [Event(at=now, language="de", conversation="one", latency_ms=40, **counts)])
+    await rollups.fold_all()
+    await write(mine.workspace.id, [Event(at=now, language="fr", conversation="two", latency_ms=40, **counts)])
+    below = {"RunCounts": "{ total failed }", "Money": "{ microUsd }", "Quantiles": "{ p50 }", "BucketQuantity": "{ bucket quantity }"}
+    fields = (await served.ask('{ __type(name: "UsageMetrics") { fields { name type { name ofType { name ofType { ofType { name } } } } } } }')).data["__type"]["fields"]
+    kinds = {field["name"]: re.findall(r"'name': '(\w+)'", str(field["type"]))[-1] for field in fields}
+    selections = {name: f"{name} {below.get(kind, '')}" for name, kind in kinds.items()}
+
+    async def said(selection: str, more: str = "") -> dict[str, Any]:
+        groups = f"groups(by: [LANGUAGE], first: 3, orderBy: {{ metric: LINES, direction: DESC }}) {{ metrics {{ {selection} }} share }}"
+        document = f"{{ usage {{ totals {{ {selection} }} {groups} {more} }} }}"
+        found: dict[str, Any] = (await served.ask(document, credential=mine.session)).data["usage"]
+        return found
+
+    whole = await said(" ".join(selections.values()))
+    assert whole["totals"]["tokens"] == 2 * sum(counts[name] for name in TOKENS)
+    assert whole["totals"]["margin"] == {"microUsd": 2 * counts["charge_microusd"] - 1}
+    for name, selection in selections.items():
+        alone = await said(selection)
+        assert alone["totals"] == {name: whole["totals"][name]}
+        assert alone["groups"] == [{"metrics": {name: group["metrics"][name]}, "share": 0.5} for group in whole["groups"]]
+    charts = await said("lines", "series { metrics { cost { microUsd } } } activity(metric: UNITS) { total buckets { metrics { errors } } }")
+    assert sum(bucket["metrics"]["cost"]["microUsd"] for bucket in charts["series"]) == 2 * counts["charge_microusd"]
+    assert charts["activity"]["total"] == 2 * counts["units"]
+    assert sum(bucket["metrics"]["errors"] for bucket in charts["activity"]["buckets"]) == 2 * counts["errors"]
 
 
 async def test_what_is_no_token_is_counted_by_its_bucket(served: Served, owner: Owner) -> None:
