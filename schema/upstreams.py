@@ -19,10 +19,10 @@ from schema.context import Info
 from schema.directives import PAGED, Cost
 from schema.fields import resolved
 from schema.limits import Quota
+from schema.metrics import Quantiles
 from schema.nodes import Failure, Node
 from schema.receipts import Attempt
 from schema.scalars import SafeInt, Window
-from schema.usage import Quantiles
 
 
 @strawberry.type(description="An attempt and its place.")
