@@ -195,11 +195,11 @@ def litellm(stage: Stage, upstream: int, models: Sequence[str]) -> Iterator[Leg 
 
 
 @contextlib.contextmanager
-def metered(stage: Stage, upstream: int, models: Sequence[str], tenants: dict[str, Tenant]) -> Iterator[list[Leg]]:
+def metered(stage: Stage, upstream: int, models: Sequence[str], tenants: dict[str, Tenant], *, worker: bool = False) -> Iterator[list[Leg]]:
     """Start the real server, as an operator would, over the stage's Postgres and Valkey; one leg for each tenant.
 
-    The database is migrated, and has the models and tenants. Jobs run elsewhere (`TALLYGATE_WORKER=apart`), and here nowhere: usage stays
-    unfolded. Both dialects go to the mock.
+    The database is migrated, and has the models and tenants. Without `worker` jobs run elsewhere (`TALLYGATE_WORKER=apart`), and here nowhere: usage
+    stays unfolded. Both dialects go to the mock.
     """
     port = free_port()
     names = ", ".join(f'"{name}"' for name in models)
@@ -207,7 +207,7 @@ def metered(stage: Stage, upstream: int, models: Sequence[str], tenants: dict[st
     config.write_text(
         "".join(f'[upstreams.mock_{dialect}]\ndialect = "{dialect}"\nurl = "http://127.0.0.1:{upstream}"\nmodels = [{names}]\n\n' for dialect in ("openai", "anthropic"))
     )
-    env = {**_environment(stage, port), "TALLYGATE_CONFIG": str(config)}
+    env = {**_environment(stage, port), "TALLYGATE_CONFIG": str(config), "TALLYGATE_WORKER": "inside" if worker else "apart"}
     with on_cores(split_cores()[0]):
         kept = _started([sys.executable, "-m", "manage", "serve"], stage.folder, "metered", port, "/readyz", env)
     try:
@@ -223,7 +223,6 @@ def _environment(stage: Stage, port: int) -> dict[str, str]:
         "REDIS_URL": stage.valkey.url,
         "TALLYGATE_SECRET": SECRET,
         "TALLYGATE_DATA": str(stage.folder / "data"),
-        "TALLYGATE_WORKER": "apart",
         "HOST": "127.0.0.1",
         "PORT": str(port),
     }

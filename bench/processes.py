@@ -101,5 +101,14 @@ def _scheduled_microseconds(pid: int) -> int | None:
 
 def peak_memory_mebibytes(pid: int) -> float:
     """Return the largest resident size that a process has had."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return _memory_mebibytes(pid, "VmHWM")
+
+
+def memory_mebibytes(pid: int) -> float:
+    """Return the resident size that a process has now."""
+    return _memory_mebibytes(pid, "VmRSS")
+
+
+def _memory_mebibytes(pid: int, name: str) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) / 1024
