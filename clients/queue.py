@@ -4,7 +4,6 @@ from uuid import UUID
 
 import msgspec
 from arq import ArqRedis
-from arq.connections import RedisSettings
 from arq.constants import in_progress_key_prefix
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -19,27 +18,33 @@ QUEUE_NAME = "tallygate:jobs:1"
 FUNCTION = "run"
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
-"""How long a request waits for the queue, whose loss costs nothing; arq's own `create_pool` bounds the connection, and not the answer."""
+"""How long a request or a worker waits for the queue, whose loss costs nothing; arq's own `create_pool` bounds the connection, and not the answer."""
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
 
 
-def redis_settings(url: str) -> RedisSettings:
-    """Return arq's settings for a redis:// or unix:// URL; a server that restarts is waited for, not died of."""
-    settings = RedisSettings.from_dsn(url)
-    settings.retry = Retry(ExponentialBackoff(cap=1, base=0.05), 20)
-    settings.retry_on_error = [RedisConnectionError, RedisTimeoutError, OSError]
-    settings.conn_retries = 2
-    return settings
+def worker_connections(url: str) -> ArqRedis:
+    """Return a worker's connections to a redis:// or unix:// URL: a server that restarts is waited for, a connection that has gone silent left for another."""
+    return _connections(url, Retry(ExponentialBackoff(cap=1, base=0.05), 20))
+
+
+def _connections(url: str, retry: Retry) -> ArqRedis:
+    pool = ConnectionPool.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=retry,
+        retry_on_error=[RedisConnectionError, RedisTimeoutError, OSError],
+    )
+    return ArqRedis(pool, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
 
 
 class ArqQueue:
     """Fulfils `domain.duties.Queue`; connects when it is first needed, so that a process starts without the server."""
 
     def __init__(self, url: str) -> None:
-        pool = ConnectionPool.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 1))
-        self._redis = ArqRedis(pool, job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE_NAME)
+        self._redis = _connections(url, Retry(NoBackoff(), 1))
 
     async def nudge(self, job_id: UUID, tries: int) -> None:
         """Queue a job's id once for each of its tries; raises what redis raises.

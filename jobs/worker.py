@@ -11,7 +11,7 @@ import structlog
 from arq import cron, func
 from arq.worker import Worker
 
-from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, redis_settings
+from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, worker_connections
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.apps import deployments
@@ -98,7 +98,7 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
             cron(rollups.compare_usage, name="compare", hour={3}, minute={17}, second={0}, keep_result=0, timeout=COMPARE_SECONDS),
         ],
         queue_name=QUEUE_NAME,
-        redis_settings=redis_settings(redis_url),
+        redis_pool=worker_connections(redis_url),
         handle_signals=False,
         poll_delay=0.1,
         max_jobs=20,

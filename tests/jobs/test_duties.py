@@ -1,6 +1,7 @@
 """Duties: the row is the truth, whatever happens to queue and workers (J1)."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -227,6 +228,52 @@ async def _connections(servers: Servers) -> int:
 def _handles_sigterm(pid: int) -> bool:
     caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+async def test_a_worker_whose_connection_went_silent_takes_another(books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str]) -> None:
+    """O2: a queue behind a firewall that forgot the connection answers nothing on it and closes nothing; jobs go on over a new one."""
+    workspace_id, member_id, _ = invitation
+    job_id = await _owe(INVITATION_MAIL, {"member_id": str(member_id)}, workspace_id)
+    silent: list[asyncio.Event] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, muted: asyncio.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if not muted.is_set():
+                    writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_queue, to_queue = await asyncio.open_unix_connection(str(servers.valkey.socket_path))
+        silent.append(muted := asyncio.Event())
+        await asyncio.gather(forward(reader, to_queue, muted), forward(from_queue, writer, muted))
+
+    place = await asyncio.start_server(accept, "127.0.0.1", 0)
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        **books.environment,
+        "REDIS_URL": f"redis://127.0.0.1:{place.sockets[0].getsockname()[1]}/7",  # a queue of its own: nobody else takes the job
+    }
+    with (books.folder / "workers.log").open("ab") as log:
+        worker = subprocess.Popen([sys.executable, "-m", "manage", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path), db=7) as valkey:
+
+            async def at_work() -> bool:
+                return bool(await valkey.exists(f"{QUEUE_NAME}:health-check"))
+
+            await until(at_work, "the worker at its queue")
+            for muted in silent:
+                muted.set()
+            queue = ArqQueue(f"unix://{servers.valkey.socket_path}?db=7")
+            await queue.nudge(job_id, 0)
+            await queue.close()
+            await until(lambda: _is(job_id, "succeeded"), "the duty done")
+            await valkey.flushdb()
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait) == 0
+        place.close()
 
 
 async def test_two_workers_do_a_duty_once(gateway: Gateway, books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str]) -> None:
