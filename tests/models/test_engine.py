@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
@@ -37,6 +40,30 @@ async def pool_of(suite: Suite, engine: str) -> AsyncIterator[Any]:
         finally:
             if pool is not None:
                 pool.terminate()  # closing would wait for connections that nobody will give back
+
+
+async def test_a_database_that_fell_silent_is_noticed_by_the_kernel(books: Suite) -> None:
+    """O1: over TCP every connection of the pool is given up when the other machine says nothing for 20 seconds, whatever it waits for; tcp(7)."""
+    url = urlsplit(books.environment["DATABASE_URL"])
+    folder = dict(parse_qsl(url.query))["host"]
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pass_on(reader, to_server), pass_on(from_server, writer))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as place:
+        address = f"postgresql://{url.username}@127.0.0.1:{place.sockets[0].getsockname()[1]}{url.path}"
+        async with pool_of(replace(books, environment={**books.environment, "DATABASE_URL": address}), "models.engine") as pool, pool.acquire() as connection:
+            line = connection._con._transport.get_extra_info("socket")
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert [line.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [5, 5, 4, 20_000]
 
 
 async def cancel_many(number: int) -> None:
