@@ -303,6 +303,8 @@ def _untar(archive: Path, writer: _Writer) -> None:
                 content = opened.extractfile(member)
                 assert content is not None, "a regular member has content"
                 writer.file(name, content, stored_bytes=None, told_bytes=member.size)
+        while inflated.read(CHUNK_BYTES):  # gzip proves what it held at its very end only, behind that of the tar
+            pass
 
 
 def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

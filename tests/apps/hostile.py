@@ -132,6 +132,17 @@ def _sparse() -> bytes:
     return gzip.compress(bytes(block) + bytes(1024))
 
 
+def _flipped() -> bytes:
+    """A tar.gz of one plain file, of which a letter was lost on the way: only the checksum at the end of the gzip knows."""
+    told = gzip.compress(gzip.decompress(tarred(member("a.html", b"good"))), compresslevel=0)
+    return told.replace(b"good", b"gold", 1)
+
+
+def _padded() -> bytes:
+    """Nothing but zeros behind the end of the tar, more than any honest archive has."""
+    return gzip.compress(gzip.decompress(tarred(member("a.html"))) + bytes(20 << 20), compresslevel=9)
+
+
 def _many_in_tar() -> bytes:
     """Nothing but folders, one after the other."""
     folder = tarfile.TarInfo("folder")
@@ -216,6 +227,10 @@ TARS: dict[str, tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = {
     "bomb": (_tar_bomb, ("bomb.bin", "inflates")),
     "not a tar": (gzip.compress(b"hello" * 500), ("broken",)),
     "cut": (tarred(member("a", bytes(range(256)) * 4000))[:-2000], ("'a'", "broken")),
+    "lying checksum": (_flipped(), ("'a.html'", "broken", "CRC")),
+    "no checksum": (tarred(member("a.html"))[:-8], ("'a.html'", "broken")),
+    "garbage behind": (tarred(member("a.html")) + b"#!/bin/sh", ("'a.html'", "broken")),
+    "zeros behind": (_padded, ("'a.html'", "inflates")),
     "bad name": (tarred(member("a\udcff")), ("UTF-8",)),
     "empty": (tarred(lambda t: None), ("no files",)),
 }
