@@ -157,6 +157,7 @@ def _storage(settings: Settings) -> Storage:
         region=settings.s3_region,
         key_id=settings.s3_access_key_id,
         secret=secret.get_secret_value() if secret else None,
+        reachable=settings.uploads == "store",
     )
 
 

@@ -90,6 +90,13 @@ class Settings(BaseSettings):
     s3_region: Annotated[str, Field(alias="S3_REGION", description="The store's region; `auto` for R2.")] = "auto"
     s3_access_key_id: Annotated[str | None, Field(alias="S3_ACCESS_KEY_ID", description="The id of the store's access key.")] = None
     s3_secret_access_key: Annotated[SecretStr | None, Field(alias="S3_SECRET_ACCESS_KEY", description="The store's access key.")] = None
+    uploads: Annotated[
+        Literal["store", "gateway"],
+        Field(
+            alias="TALLYGATE_UPLOADS",
+            description="Where clients send the files of a deployment: to the bucket itself, or to the gateway, for a bucket that they cannot reach.",
+        ),
+    ] = "store"
     apps_domain: Annotated[
         str,
         Field(

@@ -25,18 +25,21 @@ log = structlog.get_logger()
 class Storage:
     """Fulfils the stores of `domain.usage.exports` and `domain.apps.blobs`. Every write is whole or not there; keys are ours and hold nothing that a client wrote."""
 
-    def __init__(self, store: LocalStore | S3Store) -> None:
+    def __init__(self, store: LocalStore | S3Store, *, reachable: bool) -> None:
         self._store = store
+        self._reachable = reachable
 
     @classmethod
     def in_folder(cls, folder: Path) -> "Storage":
         """Keep files in a folder, which is made when it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(LocalStore(prefix=folder.resolve(), automatic_cleanup=True, mkdir=True))
+        return cls(LocalStore(prefix=folder.resolve(), automatic_cleanup=True, mkdir=True), reachable=False)
 
     @classmethod
-    def in_bucket(cls, bucket: str, prefix: str | None, *, endpoint: str | None, region: str, key_id: str | None, secret: str | None) -> "Storage":
-        """Keep files in a bucket; the rules of R2 fit every other store as well (docs/apps/storage.md)."""
+    def in_bucket(
+        cls, bucket: str, prefix: str | None, *, endpoint: str | None, region: str, key_id: str | None, secret: str | None, reachable: bool
+    ) -> "Storage":
+        """Keep files in a bucket, which clients can reach or not; the rules of R2 fit every other store as well (docs/apps/storage.md)."""
         return cls(
             S3Store(
                 bucket,
@@ -52,7 +55,8 @@ class Storage:
                     "allow_http": bool(endpoint and endpoint.startswith("http://")),
                 },
                 retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
-            )
+            ),
+            reachable=reachable,
         )
 
     async def put(self, key: str, content: bytes | AsyncIterable[bytes]) -> None:
@@ -119,7 +123,7 @@ class Storage:
 
     async def upload_address(self, key: str, *, seconds: int) -> str | None:
         """Return an address that one object can be sent to with PUT; None when the store cannot be reached by clients."""
-        if isinstance(self._store, LocalStore):
+        if isinstance(self._store, LocalStore) or not self._reachable:
             return None
         return await obstore.sign_async(self._store, "PUT", key, timedelta(seconds=seconds))
 

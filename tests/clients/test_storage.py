@@ -28,9 +28,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, bucket: FrontDoo
     return in_bucket(bucket, prefix=f"{s3.PREFIX}/{tmp_path.name}")
 
 
-def in_bucket(bucket: FrontDoor, prefix: str | None = s3.PREFIX, secret: str = s3.SECRET) -> Storage:
+def in_bucket(bucket: FrontDoor, prefix: str | None = s3.PREFIX, secret: str = s3.SECRET, *, reachable: bool = True) -> Storage:
     """The bucket as a process opens it."""
-    return Storage.in_bucket(s3.BUCKET, prefix, endpoint=bucket.url, region="auto", key_id=s3.KEY_ID, secret=secret)
+    return Storage.in_bucket(s3.BUCKET, prefix, endpoint=bucket.url, region="auto", key_id=s3.KEY_ID, secret=secret, reachable=reachable)
 
 
 async def pieces(content: bytes, size: int = 1 << 20) -> AsyncIterator[bytes]:
@@ -134,9 +134,10 @@ async def test_an_address_to_send_to(bucket: FrontDoor) -> None:
     assert await mine.get("uploads/2/a b") is None
 
 
-async def test_a_folder_has_no_address_of_its_own(tmp_path: Path) -> None:
-    """Clients cannot reach a folder; the gateway then gives an address of its own."""
+async def test_a_store_that_clients_cannot_reach_has_no_address_of_its_own(bucket: FrontDoor, tmp_path: Path) -> None:
+    """Clients cannot reach a folder, nor the bucket of a private network; the gateway then gives an address of its own."""
     assert await Storage.in_folder(tmp_path).upload_address("uploads/a", seconds=60) is None
+    assert await in_bucket(bucket, reachable=False).upload_address("uploads/a", seconds=60) is None
 
 
 async def test_a_body_whose_digest_is_wrong(bucket: FrontDoor) -> None:

@@ -252,12 +252,12 @@ async def test_a_worker_whose_connection_went_silent_takes_another(books: Suite,
     environment = {
         "PATH": os.environ.get("PATH", ""),
         **books.environment,
-        "REDIS_URL": f"redis://127.0.0.1:{place.sockets[0].getsockname()[1]}/7",  # a queue of its own: nobody else takes the job
+        "REDIS_URL": f"redis://127.0.0.1:{place.sockets[0].getsockname()[1]}/9",  # a queue of its own: nobody else takes the job
     }
     with (books.folder / "workers.log").open("ab") as log:
         worker = subprocess.Popen([sys.executable, "-m", "manage", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
-        async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path), db=7) as valkey:
+        async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path), db=9) as valkey:
 
             async def at_work() -> bool:
                 return bool(await valkey.exists(f"{QUEUE_NAME}:health-check"))
@@ -265,7 +265,7 @@ async def test_a_worker_whose_connection_went_silent_takes_another(books: Suite,
             await until(at_work, "the worker at its queue")
             for muted in silent:
                 muted.set()
-            queue = ArqQueue(f"unix://{servers.valkey.socket_path}?db=7")
+            queue = ArqQueue(f"unix://{servers.valkey.socket_path}?db=9")
             await queue.nudge(job_id, 0)
             await queue.close()
             await until(lambda: _is(job_id, "succeeded"), "the duty done")

@@ -30,7 +30,7 @@ DOCUMENTED = {
     "storage": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_BUCKET"},
 }
 SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|TOKEN")
-VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?P<rest>:[-?][^}]*)?\}")
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?P<rest>:[-?][^}]*)?\}")
 
 
 def texts(value: object) -> list[str]:
@@ -83,6 +83,21 @@ def test_required_settings_are_given() -> None:
     for name in OURS:
         assert required <= set(SERVICES[name]["environment"])
     assert [name for name in OURS if "MIGRATION_DATABASE_URL" in SERVICES[name]["environment"]] == ["migrate"]
+
+
+def test_every_setting_can_be_set() -> None:
+    """Whatever the program reads can be set in `.env`: it is given to both processes, and nothing that is given is unknown."""
+    fixed = {"HOST", "PORT", "MIGRATION_DATABASE_URL"}
+    for name in ("api", "worker"):
+        assert set(SERVICES[name]["environment"]) - fixed == ALIASES - fixed
+
+
+def test_the_store_is_the_one_of_this_file() -> None:
+    """Files are kept in the bucket that the service makes, under its key; clients cannot reach it, so that uploads come through the gateway."""
+    ours, theirs = SERVICES["api"]["environment"], SERVICES["storage"]["environment"]
+    settings = {name: VARIABLE.sub(lambda found: (found["rest"] or "")[2:], ours[name]) for name in ("TALLYGATE_STORAGE", "S3_ENDPOINT", "TALLYGATE_UPLOADS")}
+    assert settings == {"TALLYGATE_STORAGE": f"s3://{theirs['S3_BUCKET']}", "S3_ENDPOINT": "http://storage:8333", "TALLYGATE_UPLOADS": "gateway"}
+    assert (ours["S3_ACCESS_KEY_ID"], ours["S3_SECRET_ACCESS_KEY"]) == (theirs["AWS_ACCESS_KEY_ID"], theirs["AWS_SECRET_ACCESS_KEY"])
 
 
 def test_no_secret_has_a_default() -> None:

@@ -132,6 +132,27 @@ def test_every_page_is_on_the_map() -> None:
     assert {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")} - {"index.md"} <= linked
 
 
+def manage_commands() -> Iterator[str]:
+    """Every command as it is typed: `credit`, `keys create`."""
+    for name, command in manage.main.commands.items():
+        for below in command.commands if isinstance(command, click.Group) else [""]:
+            yield f"{name} {below}".strip()
+
+
+def test_what_there_is_stands_in_its_list() -> None:
+    """Every root field is in docs/graphql.md, every folder of the program in docs/architecture.md, every command in docs/operations.md."""
+    schema = build(Throttle())._schema
+    kinds = [kind for kind in (schema.query_type, schema.mutation_type, schema.subscription_type) if kind]
+    there = {
+        "graphql": {name for kind in kinds for name in kind.fields},
+        "architecture": {f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")},
+        "operations": set(manage_commands()),
+    }
+    for page, names in there.items():
+        text = (ROOT / f"docs/{page}.md").read_text()
+        assert {name for name in names if f"`{name}" not in text} == set(), page
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_exist(name: str) -> None:
     """Every file of ours that a page names in passing is there."""

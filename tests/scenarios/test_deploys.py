@@ -318,6 +318,23 @@ async def test_signed_uploads_straight_to_the_bucket(client: httpx2.AsyncClient,
         assert await page(wreck.gateway.url, site.slug, f"/{path}") == content
 
 
+async def test_uploads_through_the_gateway_to_a_bucket_that_clients_cannot_reach(wreck: Wreck) -> None:
+    """TALLYGATE_UPLOADS=gateway, as with the store of docker-compose.yml: addresses are the gateway's, which proves what comes, and the bucket gets it."""
+    gateway = await wreck.over.gateway(**wreck.door.environment, TALLYGATE_UPLOADS="gateway")
+    async with books_of(wreck.over.dsn), httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        site = await site_of(gateway.url)
+        begun = (await ask(client, site.maker, "S0_Deploy", id=ids.encode("App", site.id), files=named(second(site.slug))))["deploymentCreate"]
+        before = len(wreck.door.requests)
+        for upload in begun["uploads"]:
+            assert upload["url"].startswith(f"{gateway.url}/")
+            assert (await client.put(upload["url"], content=b"x")).status_code == 400
+            assert (await client.put(upload["url"], content=second(site.slug)[upload["path"]])).is_success
+        assert [name.split("/")[1] for name in wreck.door.requests[before:] if name.startswith("PUT")] == ["uploads"] * 2
+        done = (await ask(client, site.maker, "S0_DeployFinalize", id=begun["deployment"]["id"]))["deploymentFinalize"]
+        assert done["userErrors"] == []
+        assert (await final(wreck, site))["status"] == "succeeded"
+
+
 @pytest.mark.parametrize(("sent", "code"), [(b"", "INVALID_STATE"), (b"longer than it said", "INVALID_STATE"), (b"hone5t", None)])
 async def test_content_that_is_not_what_was_announced(client: httpx2.AsyncClient, wreck: Wreck, sent: bytes, code: str | None) -> None:
     """The bucket takes anything; we do not: another size is refused at once, another digest fails the deployment, and the old version stays."""
