@@ -30,7 +30,7 @@ class TokenBody(Asked):
         """The token to make."""
         return NewToken(
             app_id=app_id,
-            end_user=self.end_user_id or None,
+            end_user=self.end_user_id,
             allowed_origins=None if self.allowed_origins is None else tuple(self.allowed_origins),
             allowed_models=None if self.allowed_models is None else tuple(self.allowed_models),
             seconds=self.expires_in_seconds,

@@ -133,7 +133,7 @@ class ClientTokenCreateInput:
         """The token to make."""
         return NewToken(
             app_id=app_id,
-            end_user=self.end_user_id or None,
+            end_user=None if self.end_user_id is UNSET else self.end_user_id,
             allowed_origins=tuple(self.allowed_origins) if self.allowed_origins is not UNSET and self.allowed_origins is not None else None,
             allowed_models=tuple(self.allowed_models) if self.allowed_models is not UNSET and self.allowed_models is not None else None,
             seconds=self.expires_in_seconds,

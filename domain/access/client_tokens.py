@@ -226,10 +226,10 @@ def _digest(origin: str) -> str:
 async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered: Collection[str] = (), audited: bool = True) -> TokenView:
     """Make a token. A key's own restrictions and bounds hold for every token it makes, and the token stops with the key.
 
-    Without origins, models or caps of its own it has those of the app's manifest, the app's own origin among them. Raises NotFound for an
-    app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and OutOfRange. A repeat with the same
-    idempotency key is the first token, which signed is the same text, and InvalidState once that is over. One that is not `audited`
-    leaves no line in the audit log: visitors of an app are no callers.
+    Without origins or models of its own it has those of the app's manifest, the app's own origin among them; the manifest's caps hold unless it
+    asks for less. Raises NotFound for an app or a model that there is not, WiderThanCaller for more than the calling key may, InvalidInput and
+    OutOfRange. A repeat with the same idempotency key is the first token, which signed is the same text, and InvalidState once that is over. One
+    that is not `audited` leaves no line in the audit log: visitors of an app are no callers.
     """
     workspace_id = caller.require(Scope.CLIENT_TOKENS_WRITE)
     _check(new)
@@ -247,8 +247,8 @@ async def create(caller: Caller, new: NewToken, addresses: Addresses, *, offered
         models = _within(await _known(manifest["models"], offered), key.allowed_models if key else None)
     token_id = uuid7()
     ends = caller.at.replace(microsecond=0) + timedelta(seconds=new.seconds)
-    spend_cap = caps.get("spendCapMicrousd") if new.spend_cap_microusd is None else new.spend_cap_microusd
-    request_cap = caps.get("requestCap") if new.request_cap is None else new.request_cap
+    spend_cap = _least(new.spend_cap_microusd, caps.get("spendCapMicrousd"))
+    request_cap = _least(new.request_cap, caps.get("requestCap"))
     async with database.transaction():
         if new.idempotency_key is not None:
             first = await idempotency.claim(workspace_id, "clientTokenCreate", new.idempotency_key, _input(caller, new), token_id)
@@ -461,6 +461,11 @@ async def _named(names: tuple[str, ...] | None, offered: Collection[str]) -> tup
 
 def _within(values: tuple[str, ...], most: tuple[str, ...] | None) -> tuple[str, ...]:
     return values if most is None else tuple(value for value in values if value in most)
+
+
+def _least(asked: int | None, most: int | None) -> int | None:
+    """A cap of the token, never above the manifest's."""
+    return min((cap for cap in (asked, most) if cap is not None), default=None)
 
 
 def _refuse_wider(mine: tuple[str, ...] | None, asked: tuple[str, ...] | None, field: str) -> None:

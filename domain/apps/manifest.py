@@ -88,7 +88,7 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "allowedOrigins": {
-            "description": "Browser origins that its tokens may be used from besides its own.",
+            "description": "Browser origins that its tokens may be used from besides its own, unless one is made for others.",
             "type": "array",
             "maxItems": 50,
             "items": {"type": "string", "pattern": r"^https?://[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?$", "maxLength": 200},
@@ -99,7 +99,7 @@ SCHEMA: dict[str, Any] = {
             "default": False,
         },
         "models": {
-            "description": "Models that its tokens may call; all when absent.",
+            "description": "Models that its tokens may call, unless one is made for others; all when absent.",
             "type": "array",
             "maxItems": 100,
             "items": {"type": "string", "minLength": 1, "maxLength": 200},

@@ -59,10 +59,25 @@ async def test_a_token_is_narrower_than_its_app_by_request(client: httpx2.AsyncC
     assert (row["end_user"], row["allowed_origins"], row["allowed_models"]) == ("ann", ["https://a.example"], ["echo"])
     assert (row["spend_cap"], row["request_cap"], (row["expires_at"] - row["created_at"]).total_seconds()) == (9, 2, 300)
     bad = ({"expiresInSeconds": 299}, {"expiresInSeconds": 901}, {"expiresInSeconds": "300"}, {"spendCapMicrousd": -1}, {"spendCapMicrousd": 0.5}, {"requestCap": 0})
-    for wrong in (*bad, {"allowedModels": "echo"}, {"allowedOrigins": ["nowhere"]}):
+    for wrong in (*bad, {"allowedModels": "echo"}, {"allowedOrigins": ["nowhere"]}, {"endUserId": ""}):
         refused = await client.post("/v1/client-tokens", json={"appId": slug, **wrong}, headers=mine.bearer)
         assert (refused.status_code, set(refused.json())) == (400, {"error"}), (wrong, refused.text)
     assert await database.fetch_value("SELECT count(*) FROM client_token WHERE workspace_id = $1", mine.workspace_id) == 1
+
+
+async def test_no_token_may_do_more_than_the_manifest_says(client: httpx2.AsyncClient) -> None:
+    """`caps` are what one token may do at most: a request for more has the manifest's, one for less its own."""
+    mine = await tenant()
+    slug = await registered(client, mine)
+    manifest = {"caps": {"spendCapMicrousd": 5000, "requestCap": 7}}
+    assert (await client.put(f"/v1/apps/{slug}", json={"manifest": manifest}, headers=mine.bearer)).status_code == 200
+    for asked, kept in (((5001, 8), (5000, 7)), ((4999, 6), (4999, 6)), ((None, 100), (5000, 7)), ((0, None), (0, 7))):
+        body = {"appId": slug, "spendCapMicrousd": asked[0], "requestCap": asked[1]}
+        made = await client.post("/v1/client-tokens", json=body, headers=mine.bearer)
+        assert made.status_code == 200, made.text
+        token_id = client_tokens.read(SECRET, made.json()["token"], datetime.now(UTC)).id
+        row = await database.fetch_row("SELECT spend_cap, request_cap FROM client_token WHERE workspace_id = $1 AND id = $2", mine.workspace_id, token_id)
+        assert tuple(row or ()) == kept
 
 
 async def test_an_app_that_is_not_mine(client: httpx2.AsyncClient) -> None:

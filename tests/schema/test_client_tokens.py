@@ -61,6 +61,15 @@ async def test_tokens_are_made_listed_and_revoked(served: Served) -> None:
     assert (await served.ask(LISTED, credential=owner.session, slug=slug)).data["app"]["clientTokens"] == {"totalCount": 0, "nodes": []}
 
 
+async def test_a_token_for_an_end_user_without_a_name_is_refused(served: Served) -> None:
+    """An empty `endUserId` is a fault of the back end that sends it: no token is made, which could name any end user."""
+    owner = await served.owner()
+    app_id, _ = await make(served, owner)
+    asked = "mutation ($app: ID) { clientTokenCreate(input: { appId: $app, endUserId: \"\" }) { token userErrors { code path } } }"
+    told = (await served.ask(asked, credential=owner.session, app=app_id)).data["clientTokenCreate"]
+    assert told == {"token": None, "userErrors": [{"code": "INVALID", "path": ["input", "endUserId"]}]}
+
+
 async def test_a_token_is_never_wider_than_its_key(books: None) -> None:
     """Origins and models outside the calling key's are refused, absent ones become the key's; revoking by key finds its tokens; it is audited."""
     of = await tenant(allowed_models=("echo",), allowed_origins=("https://a.example",))
