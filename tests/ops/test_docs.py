@@ -210,6 +210,16 @@ async def test_paths_exist(gateway: Gateway) -> None:
     assert {name: paths for name, paths in unknown.items() if paths} == {}
 
 
+@pytest.mark.anyio
+async def test_paths_are_told(gateway: Gateway) -> None:
+    """Every method of every path that the server describes is named on a page; of tools' roads, each with the same paths below it, only the plain ones."""
+    with urllib.request.urlopen(f"{gateway.url}/openapi.json") as response:
+        described = json.load(response)["paths"]
+    text = "\n".join(page.read_text() for page in PAGES)
+    names = {f"{method.upper()} {path}" for path, methods in described.items() if path not in COUNTS for method in methods if method.upper() in METHODS.split("|")}
+    assert {name for name in names if not re.search(re.escape(name) + r"(?![\w/{])", text)} == set()
+
+
 def queries() -> list[Block]:
     """Every GraphQL document: in a block of its own, or in the body of a curl line."""
     inside = [
