@@ -67,6 +67,13 @@ class ToldLine(Told):
     amount_usd: str
 
 
+class ToldMarkup(Told):
+    """What the list value was multiplied with: `numerator` / `denominator`."""
+
+    numerator: int
+    denominator: int
+
+
 class ToldHold(Told):
     """What was set aside while the call ran."""
 
@@ -131,11 +138,13 @@ class ToldReceipt(Told):
     price: ToldPrice | None
     lines: list[ToldLine]
     list_micros: int
+    markup: ToldMarkup | None
     charge_micros: int
     charge_usd: str
     upstream_cost_usd: str | SkipJsonSchema[None] = LEFT_OUT
     needs_review: bool
     idempotent: bool
+    replays: int
     hold: ToldHold
     funding: list[ToldFunding]
     transfers: list[ToldTransfer]
@@ -206,11 +215,13 @@ def _told(receipt: Receipt, *, operator: bool) -> ToldReceipt:
         price=_price(receipt.price) if receipt.price else None,
         lines=[_line(line) for line in receipt.lines],
         list_micros=receipt.list_microusd,
+        markup=ToldMarkup(numerator=receipt.markup[0], denominator=receipt.markup[1]) if receipt.markup else None,
         charge_micros=receipt.charge_microusd,
         charge_usd=picos_as_usd(receipt.charge_picousd),
         upstream_cost_usd=picos_as_usd(receipt.upstream_cost_picousd) if operator else None,
         needs_review=receipt.needs_review,
         idempotent=receipt.idempotent,
+        replays=receipt.replays,
         hold=ToldHold(
             amount_micros=hold.amount_microusd,
             extensions=hold.extensions,

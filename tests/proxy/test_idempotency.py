@@ -55,14 +55,19 @@ async def test_a_repeat_gets_the_first_answer_byte_for_byte(gateway: Gateway, pr
 
 
 async def test_a_receipt_counts_the_repeats(gateway: Gateway, provider: Upstream) -> None:
-    """Two repeats of one call: its receipt says 2, and 0 before any; another body under the same key is no repeat."""
+    """Two repeats of one call: its receipt says 2, and 0 before any, over REST as well; another body under the same key is no repeat."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(scripted.whole(CLAUDE.whole()))
 
     async def replays() -> list[Any]:
-        query = f'{{ receipt(callId: "{(await calls_of(mine))[0]}") {{ idempotent replays }} }}'
-        async with session() as client, client.post(f"{gateway.url}/graphql", json={"query": query}, headers=bearer(mine.secret)) as response:
-            told = (await response.json())["data"]["receipt"]
+        call_id = (await calls_of(mine))[0]
+        query = f'{{ receipt(callId: "{call_id}") {{ idempotent replays }} }}'
+        async with session() as client:
+            async with client.post(f"{gateway.url}/graphql", json={"query": query}, headers=bearer(mine.secret)) as response:
+                told = (await response.json())["data"]["receipt"]
+            async with client.get(f"{gateway.url}/v1/receipts/{call_id}", headers=bearer(mine.secret)) as response:
+                rest = await response.json()
+        assert (rest["idempotent"], rest["replays"], rest["markup"]) == (told["idempotent"], told["replays"], None)
         return [told["idempotent"], told["replays"]]
 
     body = CLAUDE.body(stream=False)

@@ -33,7 +33,8 @@ async def cost(gateway: Gateway, of: Tenant, token: str | None = None) -> Cost:
     headers = {"Authorization": f"Bearer {token}", "Origin": ORIGIN} if token else of.bearer
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
         answer = await client.post("/v1/messages", json=BODY, headers=headers)
-    assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, answer.text
+        receipt = (await client.get(f"/v1/receipts/{answer.headers['x-request-id']}", headers=of.bearer)).json()
     row = await database.fetch_row(
         """
         SELECT h.amount, e.list_microusd, e.charge_microusd FROM hold h JOIN usage_event e ON e.workspace_id = h.workspace_id AND e.id = h.call_id
@@ -42,6 +43,8 @@ async def cost(gateway: Gateway, of: Tenant, token: str | None = None) -> Cost:
         of.workspace_id,
     )
     assert row is not None
+    told = receipt["markup"] or {"numerator": 1, "denominator": 1}
+    assert row["charge_microusd"] == row["list_microusd"] * told["numerator"] // told["denominator"]
     return Cost(*row)
 
 
