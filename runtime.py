@@ -145,7 +145,8 @@ def _router(entry: RouterEntry) -> Router:
     return Router(entry.name, entry.display_name or entry.name, entry.choose, rules)
 
 
-def _storage(settings: Settings) -> Storage:
+def storage(settings: Settings) -> Storage:
+    """Return where files are kept: a bucket, or without one a folder of this machine."""
     if settings.storage is None:
         return Storage.in_folder(settings.data / "files")
     bucket, _, prefix = settings.storage.removeprefix("s3://").partition("/")
@@ -270,7 +271,7 @@ async def open_runtime(settings: Settings, *, serving: bool) -> AsyncIterator[Ru
             smoothing=smoothing,
             counting=counting,
             minting=minting,
-            store=_storage(settings),
+            store=storage(settings),
             files=Files(),
             compressor=Compressor(),
             unpacker=Unpacker(),

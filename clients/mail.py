@@ -40,7 +40,13 @@ class Mail:
         path.touch(mode=0o600)
         path.write_bytes(message.as_bytes())
 
-    def _deliver(self, message: EmailMessage, _: UUID) -> None:
+    async def check(self) -> None:
+        """Log in at the server and send nothing; without a server there is nothing to check. Raises as `send`."""
+        before_calling("the mail server")
+        if self._smtp_url:
+            await asyncio.to_thread(self._deliver, None, None)
+
+    def _deliver(self, message: EmailMessage | None, _: UUID | None) -> None:
         assert self._smtp_url is not None
         parts = urlsplit(self._smtp_url)
         host, secure = parts.hostname or "localhost", parts.scheme == "smtps"
@@ -58,4 +64,5 @@ class Mail:
                 raise smtplib.SMTPNotSupportedError("the mail server offers no STARTTLS, and a password does not travel in clear")
             if parts.username:
                 server.login(unquote(parts.username), unquote(parts.password or ""))
-            server.send_message(message)
+            if message is not None:
+                server.send_message(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import smtplib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,10 +14,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 import configuration
+from clients.mail import Mail
+from clients.storage import Storage
 from console.build import DIST
+from domain.errors import Unavailable
+from domain.money.processor import ProcessorFailed
 from models import config as database_config
 from models.database import UNREACHABLE
+from models.ids import uuid7
 from operations import database
+from runtime import load_tiers, storage
 from settings import VERSION, Settings, SettingsError, load
 
 UPSTREAM_SECONDS = 5.0
@@ -69,17 +76,26 @@ async def findings() -> AsyncIterator[Finding]:
             yield Finding(Verdict.NOTE, "no upstream is configured: only the built-in model `echo` answers")
     except SettingsError as error:
         yield Finding(Verdict.REPAIR, str(error))
+    try:
+        load_tiers(settings.tiers)
+    except SettingsError as error:
+        yield Finding(Verdict.REPAIR, str(error))
     async for finding in _database(settings):
         yield finding
     yield await _queue(settings)
+    yield await _store(settings)
+    yield await _mail(settings)
+    async for finding in _payments(settings):
+        yield finding
     if settings.local_issuer and settings.host not in ("127.0.0.1", "localhost", "::1"):
         yield Finding(Verdict.REPAIR, "sessions of the local issuer are believed on a public address: set TALLYGATE_LOCAL_ISSUER=false")
     if settings.public_url.startswith("http://") and "127.0.0.1" not in settings.public_url and "localhost" not in settings.public_url:
         yield Finding(Verdict.REPAIR, "TALLYGATE_PUBLIC_URL is plain http: keys would travel in clear")
     if not (DIST / "index.html").exists():
         yield Finding(Verdict.NOTE, "the GraphiQL page is not built: python -m console.build")
-    if settings.smtp_url is None:
-        yield Finding(Verdict.NOTE, "no SMTP_URL: mail is written to the data folder, and nobody is told")
+    host, domain = (urlsplit(settings.public_url).hostname or "").split("."), settings.apps_domain.partition(":")[0].split(".")
+    if len(domain) > 1 and host[-2:] == domain[-2:]:
+        yield Finding(Verdict.NOTE, f"apps share {'.'.join(domain[-2:])} with the gateway: give APPS_DOMAIN a registrable domain of its own")
     if os.geteuid() == 0:
         yield Finding(Verdict.NOTE, "running as root")
 
@@ -133,6 +149,52 @@ async def _unreachable(url: str) -> str | None:
     except OSError as error:
         return type(error).__name__
     return None
+
+
+async def _store(settings: Settings) -> Finding:
+    where = settings.storage or "the folder `files` in TALLYGATE_DATA"
+    key, marks = f"doctor/{uuid7()}", (b"first", b"second")
+    try:
+        store: Storage = storage(settings)
+        wrote = [await store.put_new(key, mark) for mark in marks]
+        kept = await store.get(key)
+        await store.delete([key])
+    except (Unavailable, OSError) as error:
+        return Finding(Verdict.REPAIR, f"files cannot be kept in {where}: {type(error).__name__}; the log above has the reason")
+    if (wrote, kept) != ([True, False], marks[0]):
+        return Finding(Verdict.REPAIR, f"{where} takes a second file under one name (`If-None-Match: *`): deployments need a store that does not")
+    return Finding(Verdict.GOOD, f"files are kept in {where}")
+
+
+async def _mail(settings: Settings) -> Finding:
+    if settings.smtp_url is None:
+        return Finding(Verdict.NOTE, "no SMTP_URL: mail is written to the data folder, and nobody is told")
+    try:
+        await Mail(settings.smtp_url.get_secret_value(), settings.mail_from, settings.data / "mail").check()
+    except (OSError, smtplib.SMTPException) as error:
+        return Finding(Verdict.REPAIR, f"mail cannot be sent: {type(error).__name__}")
+    return Finding(Verdict.GOOD, "the mail server answers")
+
+
+async def _payments(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.stripe_secret_key is None:
+        if settings.stripe_simulator:
+            yield Finding(Verdict.NOTE, "payments go to the simulator: nobody pays. Set STRIPE_SECRET_KEY")
+        else:
+            yield Finding(Verdict.NOTE, "payments are off: STRIPE_SECRET_KEY is not set")
+        return
+    from clients.stripe import Stripe  # its SDK takes a second to import
+
+    stripe = Stripe(settings.stripe_secret_key.get_secret_value(), settings.stripe_api_url)
+    try:
+        await stripe.find_session("cs_doctor")  # there is none: a good key is told so
+        yield Finding(Verdict.GOOD, f"Stripe answers, in {'live' if stripe.live else 'test'} mode")
+    except ProcessorFailed as failed:
+        yield Finding(Verdict.REPAIR, f"Stripe does not do what it is asked: {failed}")
+    finally:
+        await stripe.close()
+    if not settings.webhook_secrets:
+        yield Finding(Verdict.REPAIR, "STRIPE_WEBHOOK_SECRET is not set: Stripe's events are refused, and payments are booked late")
 
 
 async def _queue(settings: Settings) -> Finding:

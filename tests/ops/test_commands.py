@@ -15,10 +15,13 @@ import httpx2
 import pytest
 
 from domain.money.books import CHECKS
+from tests.clients import test_mail
 from tests.conftest import environment_of
 from tests.support import commands
 from tests.support.gateway import ROOT, free_port
+from tests.support.s3 import FrontDoor
 from tests.support.servers import Servers
+from tests.support.stripe import simulated
 
 DATABASE = "commands"
 
@@ -75,9 +78,42 @@ def test_doctor_names_what_must_be_repaired(environment: dict[str, str], tmp_pat
     assert "REPAIR  NOT_SET is not set" in said
     assert "REPAIR  the application's database role is a superuser" in said
     assert "REPAIR  the queue cannot be reached" in said
-    assert "REPAIR  TALLYGATE_CONFIG, /no/such.toml, cannot be read" in manage({**environment, "TALLYGATE_CONFIG": "/no/such.toml"}, "doctor", code=1)
+    away = {**environment, "TALLYGATE_CONFIG": "/no/such.toml", "TALLYGATE_TIERS": "/no/tiers.toml", "SMTP_URL": "smtp://ada:hush@127.0.0.1:1"}
+    said += manage(away, "doctor", code=1)
+    assert "REPAIR  TALLYGATE_CONFIG, /no/such.toml, cannot be read" in said
+    assert "REPAIR  TALLYGATE_TIERS, /no/tiers.toml, cannot be read" in said
+    assert "REPAIR  mail cannot be sent: ConnectionRefusedError" in said
     assert "hush" not in said
     assert environment["TALLYGATE_SECRET"] not in said
+
+
+@pytest.mark.anyio
+async def test_doctor_tries_the_store_the_mail_server_and_stripe(environment: dict[str, str], bucket: FrontDoor) -> None:
+    """What answers as it should is good: a bucket that takes no second file under one name, a mail server, a key of Stripe's; nothing is left behind or sent."""
+    async with simulated() as stripe, test_mail.server() as (port, heard):
+        chosen = {
+            **environment,
+            **bucket.environment,
+            "SMTP_URL": f"smtp://127.0.0.1:{port}",
+            "STRIPE_API_URL": stripe.url,
+            "STRIPE_SECRET_KEY": "sk_test_doctor",
+            "STRIPE_WEBHOOK_SECRET": "whsec_hush",
+            "APPS_DOMAIN": "apps.example.net",
+        }
+        before = len(bucket.requests)
+        said = await asyncio.to_thread(manage, chosen, "doctor")
+        assert "    ok  files are kept in s3://files/tallygate/x\n" in said
+        assert "    ok  the mail server answers\n" in said
+        assert "    ok  Stripe answers, in test mode\n" in said
+        assert [request.split(" ")[0] for request in bucket.requests[before:]] == ["PUT", "PUT", "GET", "POST"]  # S3 deletes by POST
+        assert [line.split(" ")[0] for line in heard] == ["ehlo", "QUIT"]
+        bad = {**chosen, "STRIPE_SECRET_KEY": "pk_hush", "STRIPE_WEBHOOK_SECRET": "", "S3_SECRET_ACCESS_KEY": "hush", "APPS_DOMAIN": "apps.example.com"}
+        told = await asyncio.to_thread(manage, {**bad, "TALLYGATE_PUBLIC_URL": "https://api.example.com"}, "doctor", code=1)
+    assert "REPAIR  files cannot be kept in s3://files/tallygate/x: Unavailable; the log above has the reason\n" in told
+    assert "REPAIR  Stripe does not do what it is asked: Stripe does not accept this installation's key.\n" in told
+    assert "REPAIR  STRIPE_WEBHOOK_SECRET is not set" in told
+    assert "  note  apps share example.com with the gateway" in told
+    assert "hush" not in said + told
 
 
 def test_doctor_tries_every_upstream(environment: dict[str, str], tmp_path: Path) -> None:
