@@ -15,6 +15,7 @@ from domain.money.processor import (
     EntryFact,
     EventFact,
     InvoiceFact,
+    NoSuchCustomer,
     PaymentFact,
     ProcessorFailed,
     RefundFact,
@@ -47,9 +48,10 @@ class Stripe:
         """Close the connections."""
         await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
 
-    async def create_customer(self, workspace_id: UUID) -> str:
+    async def create_customer(self, workspace_id: UUID, *, after: str | None = None) -> str:
         """Make the workspace's customer; a repeat within a day returns the same."""
-        made = await _ask(self._client.v1.customers.create_async({"metadata": {"workspace": str(workspace_id)}}, {"idempotency_key": f"customer:{workspace_id}"}))
+        key = f"customer:{workspace_id}" + (f":after:{after}" if after else "")
+        made = await _ask(self._client.v1.customers.create_async({"metadata": {"workspace": str(workspace_id)}}, {"idempotency_key": key}))
         return str(made["id"])
 
     async def create_top_up_session(self, top_up_id: UUID, workspace_id: UUID, customer_id: str, cents: int, *, success_url: str, cancel_url: str) -> SessionFact:
@@ -69,7 +71,7 @@ class Stripe:
                     "payment_method_options": {"card": {"setup_future_usage": "off_session"}},
                     "adaptive_pricing": {"enabled": False},
                 },
-                {"idempotency_key": f"top_up:{top_up_id}"},
+                {"idempotency_key": f"top_up:{top_up_id}:{customer_id}"},  # Stripe remembers a refusal too: that of a customer who is gone
             )
         )
         return _session(made)
@@ -201,7 +203,7 @@ class Stripe:
                     "line_items": [{"price": price_id, "quantity": 1}],
                     "subscription_data": about,
                 },
-                {"idempotency_key": f"subscription:{page_id}"},
+                {"idempotency_key": f"subscription:{page_id}:{customer_id}"},
             )
         )
         return _session(made)
@@ -209,7 +211,7 @@ class Stripe:
     async def create_portal(self, page_id: UUID, customer_id: str, *, return_url: str) -> str:
         """Begin a session of the customer portal."""
         asked: Any = {"customer": customer_id, "return_url": return_url}
-        made = await _ask(self._client.v1.billing_portal.sessions.create_async(asked, {"idempotency_key": f"portal:{page_id}"}))
+        made = await _ask(self._client.v1.billing_portal.sessions.create_async(asked, {"idempotency_key": f"portal:{page_id}:{customer_id}"}))
         return str(made["url"])
 
     async def find_subscription(self, subscription_id: str) -> SubscriptionFact | None:
@@ -300,6 +302,8 @@ class Stripe:
             schedule_id = str(made["id"])
         item = found["items"]["data"][0]
         now: Any = {"items": [{"price": item["price"]["id"], "quantity": 1}], "start_date": item["current_period_start"], "end_date": item["current_period_end"]}
+        if found["status"] == "trialing":
+            now["trial_end"] = found["trial_end"]  # a phase is what is said of it: unsaid, the trial would be over, and charged
         await _ask(
             self._client.v1.subscription_schedules.update_async(
                 schedule_id,
@@ -353,6 +357,8 @@ async def _ask(work: Coroutine[Any, Any, T]) -> Json:
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         raise ProcessorFailed("Stripe does not accept this installation's key.", retryable=False, provider_code=error.code) from None
     except stripe.StripeError as error:
+        if error.code == "resource_missing" and getattr(error, "param", None) == "customer":
+            raise NoSuchCustomer(f"Stripe refused: {error.user_message or error.code}", provider_code=error.code) from None
         retryable = (error.http_status or 500) >= 500 or error.http_status == 409
         raise ProcessorFailed(
             "Stripe failed; try again." if retryable else f"Stripe refused: {error.user_message or error.code}", retryable=retryable, provider_code=error.code

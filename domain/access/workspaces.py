@@ -90,7 +90,7 @@ _FOUND = """
     ($1::text IS NULL OR position(lower($1) IN lower(w.name)) > 0
      OR EXISTS (SELECT FROM member m JOIN users u ON u.id = m.user_id
                  WHERE m.workspace_id = w.id AND m.removed_at IS NULL AND position(lower($1) IN lower(u.email)) > 0)
-     OR EXISTS (SELECT FROM stripe_object s WHERE s.workspace_id = w.id AND s.kind = 'customer' AND s.id = $1))
+     OR EXISTS (SELECT FROM stripe_object s WHERE s.workspace_id = w.id AND s.kind IN ('customer', 'former_customer') AND s.id = $1))
 """
 
 

@@ -1,5 +1,6 @@
 """Booking what Stripe says of a payment: one look reads everything at once, and books what is not booked yet, so that order and repeats do not matter."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -150,7 +151,8 @@ async def ask_refund(processor: Processor, workspace_id: UUID, refund_id: UUID) 
     """Ask Stripe for a refund that is booked, and book what comes of it. Raises ProcessorFailed."""
     await _request_refund(processor, workspace_id, refund_id)
     top_up_id = await database.fetch_value("SELECT top_up_id FROM refund WHERE workspace_id = $1 AND id = $2", workspace_id, refund_id)
-    await look(processor, workspace_id, top_up_id)
+    with contextlib.suppress(Unavailable):  # others look at it now, and leave it to a sweep to see what they have not seen
+        await look(processor, workspace_id, top_up_id)
 
 
 async def _apply(processor: Processor, seen: _Seen) -> bool:
@@ -177,7 +179,7 @@ async def _apply(processor: Processor, seen: _Seen) -> bool:
 async def _is_ours(processor: Processor, top_up: TopUpView, payment: PaymentFact) -> bool:
     """Whether a payment is bound to this top-up: of our mode, of the workspace's customer, naming it, and the only one that does."""
     bound = (payment.workspace_id, payment.subject) == (top_up.workspace_id, top_up.id) and top_up.payment_id in (None, payment.id)
-    if bound and payment.live == processor.live and payment.customer_id == await topups.known_customer(top_up.workspace_id):
+    if bound and payment.live == processor.live and await topups.is_customer(top_up.workspace_id, payment.customer_id):
         return True
     log.error("payment is not bound to the top-up that it names", payment=payment.id, top_up=str(top_up.id))
     return False
@@ -207,12 +209,15 @@ async def _write(seen: _Seen, payment: PaymentFact | None, status: TopUpStatus) 
     failed = status is TopUpStatus.FAILED
     await database.fetch(
         """
-        UPDATE top_up SET status = $3::text, version = version + 1, looked_at = $4, look_at = $5, payment_id = coalesce(payment_id, $6),
+        UPDATE top_up SET status = $3::text, version = version + 1, looked_at = $4, payment_id = coalesce(payment_id, $6),
                receipt_url = coalesce($7, receipt_url),
                credited_microusd = CASE WHEN $3::text = 'fulfilled' THEN coalesce(credited_microusd, $8::bigint) END, paid_at = coalesce(paid_at, $9),
                fulfilled_at = CASE WHEN $3::text = 'fulfilled' THEN coalesce(fulfilled_at, clock_timestamp()) END,
                failure_code = CASE WHEN $10::boolean THEN coalesce($11, failure_code) END,
-               failure_message = CASE WHEN $10::boolean THEN coalesce($12, failure_message) END
+               failure_message = CASE WHEN $10::boolean THEN coalesce($12, failure_message) END,
+               -- a refund that was asked for since Stripe was read is not over with this look
+               look_at = CASE WHEN EXISTS (SELECT FROM refund r WHERE r.workspace_id = $1 AND r.top_up_id = $2 AND r.status = 'pending'
+                                              AND coalesce(r.stripe_refund_id <> ALL ($13::text[]), true)) THEN least($5, $4::timestamptz + $14::interval) ELSE $5 END
          WHERE workspace_id = $1 AND id = $2
         """,
         seen.top_up.workspace_id,
@@ -227,6 +232,8 @@ async def _write(seen: _Seen, payment: PaymentFact | None, status: TopUpStatus) 
         failed,
         payment.failure_code if payment else None,
         payment.failure_message if payment else None,
+        [refund.id for refund in payment.refunds] if payment else [],
+        SOON,
     )
 
 

@@ -28,6 +28,13 @@ class ProcessorFailed(Refusal):
             self.status = 503
 
 
+class NoSuchCustomer(ProcessorFailed):
+    """Stripe does not know the customer: deleted there, or of the mode or the account of another key."""
+
+    def __init__(self, message: str, *, provider_code: str | None) -> None:
+        super().__init__(message, retryable=False, provider_code=provider_code)
+
+
 class PaymentsDisabled(ProcessorFailed):
     """No payment processor is configured."""
 
@@ -185,8 +192,8 @@ class Processor(Protocol):
 
     live: bool
 
-    async def create_customer(self, workspace_id: UUID) -> str:
-        """Make the workspace's customer, once, and return its id."""
+    async def create_customer(self, workspace_id: UUID, *, after: str | None = None) -> str:
+        """Make the workspace's customer, once, and return its id; another one, once, after a customer that is gone."""
 
     async def create_top_up_session(self, top_up_id: UUID, workspace_id: UUID, customer_id: str, cents: int, *, success_url: str, cancel_url: str) -> SessionFact:
         """Begin a page to pay a top-up at, once for each top-up."""

@@ -92,13 +92,16 @@ async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, r
             await audit.note(caller.actor, "subscription.checkout", None, {"tier": (None, slug)}, workspace_id=workspace_id, at=caller.at)
     page_id = first or page_id
     had_one = await database.fetch_value("SELECT EXISTS (SELECT FROM subscription WHERE workspace_id = $1)", workspace_id)
-    customer_id = await topups.customer_of(cashier, workspace_id)
     price_id = await price_of(cashier, tier)
     trial_days = 0 if had_one else tier.trial_days
-    try:
-        session = await cashier.create_subscription_session(
+
+    async def make(customer_id: str) -> SessionFact:
+        return await cashier.create_subscription_session(
             page_id, workspace_id, customer_id, price_id, tier.slug, trial_days, success_url=return_url, cancel_url=return_url
         )
+
+    try:
+        session = await topups.as_customer(cashier, workspace_id, make)
     except ProcessorFailed as failed:
         if first is None or failed.retryable:
             raise
@@ -133,7 +136,7 @@ async def portal(caller: Caller, processor: Processor | None, *, return_url: str
             first = await idempotency.claim(workspace_id, "billingPortalCreate", idempotency_key, [return_url], page_id)
         if first is None:
             await audit.note(caller.actor, "billing.portal", ("Workspace", workspace_id), None, workspace_id=workspace_id, at=caller.at)
-    return await cashier.create_portal(first or page_id, await topups.customer_of(cashier, workspace_id), return_url=return_url)
+    return await topups.as_customer(cashier, workspace_id, lambda customer_id: cashier.create_portal(first or page_id, customer_id, return_url=return_url))
 
 
 async def change(
@@ -141,7 +144,8 @@ async def change(
 ) -> SubscriptionView:
     """Change the tier of a subscription, at once when it is dearer (Stripe prorates and charges), with the next period when it is cheaper; or let it end.
 
-    Raises NotFound, InvalidState for one that is over or that an operator gave, InvalidInput, IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
+    Raises NotFound, InvalidState for one that is over, that an operator gave, or that ends before a cheaper tier could come, InvalidInput,
+    IdempotencyConflict, PaymentsDisabled, ProcessorFailed.
     """
     workspace_id = caller.require(Scope.BILLING_WRITE)
     cashier = topups.enabled(processor)
@@ -157,6 +161,9 @@ async def change(
     wanted = known.get(tier) if tier is not None else None
     if tier is not None and (wanted is None or wanted.retired or wanted.price_cents == 0):
         raise NotFound("tier", path=("tierId",))
+    await refresh(cashier, stripe_id)
+    mine = await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+    known |= await tiers.find_many([mine.tier])
     change_id = uuid7()
     async with database.transaction():
         first = None
@@ -164,6 +171,10 @@ async def change(
             input_ = [str(subscription_id), tier, cancel_at_period_end]
             first = await idempotency.claim(workspace_id, "subscriptionUpdate", idempotency_key, input_, change_id)
         if first is None:  # what was asked for; what becomes of it is Stripe's, and stands on the subscription
+            ends = mine.cancel_at_period_end if cancel_at_period_end is None else cancel_at_period_end
+            if wanted is not None and ends and wanted.slug != mine.tier and not _dearer(wanted, known.get(mine.tier)):
+                message = "A cheaper tier comes with the next period, and this subscription ends before it: let it go on (`cancelAtPeriodEnd: false`)."
+                raise InvalidState(message, state="ends with its period", path=("tierId",))
             told = audit.difference(
                 {"tier": mine.tier, "cancelAtPeriodEnd": mine.cancel_at_period_end},
                 {"tier": tier or mine.tier, "cancelAtPeriodEnd": mine.cancel_at_period_end if cancel_at_period_end is None else cancel_at_period_end},
@@ -172,20 +183,25 @@ async def change(
                 caller.actor, "subscription.update", ("TierSubscription", subscription_id), told, workspace_id=workspace_id, at=caller.at
             )
     change_id = first or change_id
-    await refresh(cashier, stripe_id)
-    mine = await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+    if cancel_at_period_end is False and mine.cancel_at_period_end:  # before anything else: one that ends has no next period to plan
+        await cashier.end_with_period(change_id, stripe_id, ends=False)
     if wanted is not None and wanted.slug != mine.tier:
         price_id = await price_of(cashier, wanted)
-        if _yearly_cents(wanted) > _yearly_cents(known[mine.tier]) if mine.tier in known else True:
+        if _dearer(wanted, known.get(mine.tier)):
             await cashier.change_price(change_id, stripe_id, price_id, wanted.slug)
         elif wanted.slug != mine.next_tier:
             await cashier.schedule_price(change_id, stripe_id, price_id)
     elif wanted is not None and mine.next_tier is not None:
         await cashier.release_schedule(change_id, stripe_id)
-    if cancel_at_period_end is not None and cancel_at_period_end != mine.cancel_at_period_end:
-        await cashier.end_with_period(change_id, stripe_id, ends=cancel_at_period_end)
+    if cancel_at_period_end is True and not mine.cancel_at_period_end:
+        await cashier.end_with_period(change_id, stripe_id, ends=True)
     await refresh(cashier, stripe_id)
     return await subscriptions.find(workspace_id, subscription_id, at=caller.at)
+
+
+def _dearer(wanted: Tier, than: Tier | None) -> bool:
+    """Whether a tier is dearer than another; than one that is not known, any is."""
+    return than is None or _yearly_cents(wanted) > _yearly_cents(than)
 
 
 def _yearly_cents(tier: Tier) -> int:
@@ -271,7 +287,7 @@ async def refresh_invoice(processor: Processor, invoice_id: str) -> bool:
         return False
     row_id = await _write_invoice(ours[0], fact)
     for payment_id in fact.payment_ids:
-        await _look_at_sale(processor, ours[0], row_id, fact.customer_id, payment_id)
+        await _look_at_sale(processor, ours[0], row_id, payment_id)
     if fact.subscription_id is not None:
         await refresh(processor, fact.subscription_id)
     return True
@@ -283,13 +299,14 @@ async def refresh_sale(processor: Processor, payment_id: str) -> bool:
     if known is None:
         invoice_id = await processor.find_invoice_of(payment_id)
         return invoice_id is not None and await refresh_invoice(processor, invoice_id)
-    await _look_at_sale(processor, *known, await topups.known_customer(known[0]), payment_id)
+    await _look_at_sale(processor, *known, payment_id)
     return True
 
 
-async def _look_at_sale(processor: Processor, workspace_id: UUID, invoice_id: UUID, customer_id: str | None, payment_id: str) -> None:
+async def _look_at_sale(processor: Processor, workspace_id: UUID, invoice_id: UUID, payment_id: str) -> None:
     payment = await processor.find_payment(payment_id)
-    if payment is None or payment.live != processor.live or payment.customer_id != customer_id or await topups.whose(payment_id) is not None:
+    bound = payment is not None and payment.live == processor.live and await topups.is_customer(workspace_id, payment.customer_id)
+    if payment is None or not bound or await topups.whose(payment_id) is not None:
         log.error("payment is not bound to the customer whose invoice names it", payment=payment_id)
         return
     async with database.transaction():

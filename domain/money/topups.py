@@ -1,18 +1,20 @@
 """Top-ups: credit that is bought. A row first, then a page at Stripe in its name, so that whatever stops in between can be gone on with."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from domain import audit, idempotency
 from domain.access.callers import Actor, Caller
 from domain.errors import InvalidInput, NotFound, OutOfRange
 from domain.money.amounts import usd
-from domain.money.processor import MICROUSD_PER_CENT, PaymentsDisabled, Processor, ProcessorFailed, SessionFact
+from domain.money.processor import MICROUSD_PER_CENT, NoSuchCustomer, PaymentsDisabled, Processor, ProcessorFailed, SessionFact
 from domain.pages import Page, PageOf, cut, newest_first
 from models import database
 from models.enums import ActorKind, DisputeStatus, RefundStatus, Scope, TopUpStatus
@@ -23,6 +25,10 @@ LARGEST_USD = 1_000
 SUGGESTED_USD = (10, 25, 50, 100)
 FIRST_LOOK_SECONDS = 120
 LONGEST_URL = 2_000
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +189,14 @@ async def insert(workspace_id: UUID, top_up_id: UUID, microusd: int, actor: Acto
 
 async def open_session(processor: Processor, top_up: TopUpView) -> SessionFact:
     """Make the page of a top-up, or have again the one that was made for it, and write it down; a refusal by Stripe ends the top-up."""
-    customer_id = await customer_of(processor, top_up.workspace_id)
     url = top_up.return_url or ""
+
+    async def make(customer_id: str) -> SessionFact:
+        cents = top_up.amount // MICROUSD_PER_CENT
+        return await processor.create_top_up_session(top_up.id, top_up.workspace_id, customer_id, cents, success_url=url, cancel_url=url)
+
     try:
-        session = await processor.create_top_up_session(top_up.id, top_up.workspace_id, customer_id, top_up.amount // MICROUSD_PER_CENT, success_url=url, cancel_url=url)
+        session = await as_customer(processor, top_up.workspace_id, make)
     except ProcessorFailed as failed:
         if not failed.retryable:
             await database.fetch(
@@ -217,6 +227,8 @@ async def enter(object_id: str, kind: str, workspace_id: UUID, subject_id: UUID)
     )
 
 
+FORMER_CUSTOMER = "former_customer"
+"""The kind of a customer that Stripe did not know any more, and of which there is another since."""
 SALE = "sale"
 """The kind of a payment that bought no credit: its row is an invoice."""
 
@@ -233,6 +245,12 @@ async def known_customer(workspace_id: UUID) -> str | None:
     return found
 
 
+async def is_customer(workspace_id: UUID, customer_id: str | None) -> bool:
+    """Whether a customer at Stripe is the workspace's, or was: what a former one paid stays the workspace's."""
+    owner = None if customer_id is None else await whose(customer_id)
+    return owner is not None and owner[0] == workspace_id
+
+
 async def customer_of(processor: Processor, workspace_id: UUID) -> str:
     """Return the workspace's customer at Stripe, made when there is none."""
     known = await known_customer(workspace_id)
@@ -242,6 +260,20 @@ async def customer_of(processor: Processor, workspace_id: UUID) -> str:
     made = await known_customer(workspace_id)
     assert made is not None, "the one that was entered first, ours or another process's"
     return made
+
+
+async def as_customer(processor: Processor, workspace_id: UUID, work: Callable[[str], Awaitable[T]]) -> T:
+    """Do `work` with the workspace's customer; with another one, made then, when Stripe does not know it (any more)."""
+    known = await customer_of(processor, workspace_id)
+    try:
+        return await work(known)
+    except NoSuchCustomer:
+        log.warning("a customer is gone at Stripe, and made anew", workspace=str(workspace_id), customer=known)
+    made = await processor.create_customer(workspace_id, after=known)
+    async with database.transaction():
+        await database.fetch("UPDATE stripe_object SET kind = $2 WHERE id = $1 AND kind = 'customer'", known, FORMER_CUSTOMER)
+        await enter(made, "customer", workspace_id, workspace_id)
+    return await work(await customer_of(processor, workspace_id))
 
 
 async def find(workspace_id: UUID, top_up_id: UUID) -> TopUpView:

@@ -189,6 +189,8 @@ def update(account: Account, subscription_id: str, params: Json) -> Json:
         raise Refused("A canceled subscription can only update its cancellation_details and metadata.")
     if subscription["schedule"] and "items" in params:
         raise Refused("The subscription is managed by a subscription schedule; release it first.", code="subscription_managed_by_schedule")
+    if subscription["schedule"] and "cancel_at_period_end" in params:
+        raise Refused("The subscription is managed by a subscription schedule, and updating any cancelation behavior directly is not allowed.")
     for item in params.get("items") or ():
         mine = next((each for each in subscription["items"]["data"] if each["id"] == item.get("id")), None)
         if mine is None:
@@ -245,13 +247,17 @@ def update_schedule(account: Account, schedule_id: str, params: Json) -> Json:
     schedule = account.get("subscription_schedule", schedule_id)
     if schedule["status"] != "active":
         raise Refused("The schedule is over.")
+    subscription = account.objects[schedule["subscription"]]
     if "phases" in params:
         for phase in params["phases"]:
             for item in phase["items"]:
                 account.get("price", item["price"], "phases[items][price]")
         schedule["phases"] = params["phases"]
+        if subscription["status"] == "trialing" and not params["phases"][0].get("trial_end"):  # a phase is what is said of it
+            subscription["trial_end"] = subscription["items"]["data"][0]["current_period_end"] = account.now()
+            tick(account)
     schedule["end_behavior"] = params.get("end_behavior", schedule["end_behavior"])
-    account.emit("customer.subscription.updated", account.objects[schedule["subscription"]])
+    account.emit("customer.subscription.updated", subscription)
     return schedule
 
 

@@ -127,6 +127,8 @@ def routes(account: Account) -> list[BaseRoute]:
             given = {name: values[0] for name, values in parse_qs((await request.body()).decode(errors="replace")).items()}
             found = account.objects.get(given.get("subscription", ""))
             if found is not None and found.get("customer") == session["customer"] and found["status"] != "canceled":
+                if found["schedule"]:
+                    billing.release_schedule(account, found["schedule"])
                 billing.update(account, found["id"], {"cancel_at_period_end": given.get("action") == "cancel"})
                 account.save()
             return RedirectResponse(session["id"], 303)

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 import pytest
 
 from clients.stripe import Stripe
-from domain.money import events, ledger, payments, topups
+from domain.access import workspaces
+from domain.money import events, ledger, payments, renewals, tiers, topups
 from domain.money.processor import EventFact, PaymentFact, ProcessorFailed, SessionFact
+from domain.money.tiers import Tier
+from domain.pages import Page
 from embedded.stripe import payments as bank
 from embedded.stripe.account import Account, Json
 from embedded.stripe.server import Fault
 from models import database
-from models.enums import LedgerAccountKind, TopUpStatus, TransferKind
+from models.enums import BillingCycle, LedgerAccountKind, Scope, TopUpStatus, TransferKind
 from tests.payments.lives import CENT, Books, Till, books, total
 from tests.support.world import TESTS, Tenant, tenant
 
@@ -369,6 +372,30 @@ async def test_a_payment_that_names_another_s_top_up_credits_nobody(till: Till) 
     bank.pay(till.account, str(top_up.session_id))
     await till.hear()
     assert (await victim.balance()).cash == 2_000 * CENT
+
+
+async def test_a_customer_that_is_gone_at_stripe_is_made_anew(till: Till) -> None:
+    """Deleted there, or made with the key of the test mode: each page is begun for another one; what the former one paid stays the workspace's."""
+    customer, _, payment = await till.bought()
+    await till.hear()
+    former = await topups.customer_of(till.client, customer.workspace_id)
+    del till.account.objects[former]
+    await tiers.keep([Tier("small", "Small", "Tallygate", 1_000, BillingCycle.MONTHLY, 0, None, ())], at=datetime.now(UTC))
+    begun = await asyncio.gather(*(till.begin(customer, 500) for _ in range(3)))
+    second = await topups.customer_of(till.client, customer.workspace_id)
+    assert {till.account.get("checkout.session", str(each.session_id))["customer"] for each in begun} == {second}
+    assert [each["metadata"] for each in till.account.all("customer")] == [{"workspace": str(customer.workspace_id)}]
+    del till.account.objects[second]
+    page = await renewals.subscribe(customer.caller(), till.client, "small", return_url="http://a.test/", idempotency_key="k")
+    assert (await renewals.subscribe(customer.caller(), till.client, "small", return_url="http://a.test/", idempotency_key="k")).id == page.id
+    del till.account.objects[await topups.customer_of(till.client, customer.workspace_id)]
+    assert await renewals.portal(customer.caller(), till.client, return_url="http://a.test/")
+    bank.create_refund(till.account, {"payment_intent": payment, "amount": 300})
+    bank.pay(till.account, str(begun[0].session_id))
+    await till.hear()
+    assert (await customer.balance()).cash == 2_200 * CENT
+    found = await workspaces.page(customer.caller(Scope.OPERATOR), Page(1), former)
+    assert [each.id for each in found.items] == [customer.workspace_id]
 
 
 async def test_payments_that_are_not_ours_are_left_alone(till: Till) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.errors import Forbidden, IdempotencyConflict, InsufficientCredit, InvalidInput, InvalidState, NotFound, OutOfRange, Refusal
+from domain.errors import Forbidden, IdempotencyConflict, InsufficientCredit, InvalidInput, InvalidState, NotFound, OutOfRange, Refusal, Unavailable
 from domain.money import ledger, payments, refunds
 from domain.money.processor import ProcessorFailed
 from domain.money.topups import TopUpView
@@ -135,6 +135,52 @@ async def test_stripe_is_away_and_the_sweep_goes_on(till: Till, late: bool) -> N
     assert [each["amount"] for each in till.account.all("refund")] == [700]
     found = await books(customer)
     assert (total(found, "cash"), found.refunds) == (1_300 * CENT, (("succeeded", 700 * CENT),))
+
+
+async def test_a_look_that_began_before_does_not_forget_the_refund(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for after another look has read what there is, and not answered by Stripe: the look's end leaves the refund to the sweep, which makes it."""
+    customer, top_up, _ = await till.bought()
+    await till.hear()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*_: object) -> bool:
+        entered.set()
+        await go_on.wait()
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(payments, "_ask_refunds", slowly)
+        looking = asyncio.create_task(payments.look(till.client, top_up.workspace_id, top_up.id))
+        await entered.wait()
+        till.simulator.faults.append(Fault("POST /v1/refunds", times=3))
+        with pytest.raises(ProcessorFailed):
+            await give_back(till, customer, top_up, 700)
+        go_on.set()
+        assert await looking
+    assert await database.fetch_value("SELECT look_at - looked_at FROM top_up WHERE id = $1", top_up.id) == payments.SOON
+    await database.fetch("UPDATE top_up SET look_at = clock_timestamp() WHERE id = $1", top_up.id)
+    await payments.sweep(till.client)
+    assert [each["amount"] for each in till.account.all("refund")] == [700]
+    await till.hear()
+    assert await database.fetch_value("SELECT look_at FROM top_up WHERE id = $1", top_up.id) is None
+    found = await books(customer)
+    assert (total(found, "cash"), found.refunds) == (1_300 * CENT, (("succeeded", 700 * CENT),))
+
+
+async def test_a_refund_is_made_while_others_look(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many look at the top-up at the same time: who asked is told of the refund, not of them."""
+    customer, top_up, _ = await till.bought()
+    await till.hear()
+
+    async def busy(*_: object, **__: object) -> bool:
+        raise Unavailable("Others look at this top-up at the same time.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(payments, "look", busy)
+        assert (await give_back(till, customer, top_up, 700)).status is RefundStatus.PENDING
+        assert (await give_back(till, customer, top_up, 700)).status is RefundStatus.PENDING
+    await till.hear()
+    assert (await books(customer)).refunds == (("succeeded", 700 * CENT),)
 
 
 async def test_many_at_once_give_back_no_more_than_there_is(till: Till) -> None:

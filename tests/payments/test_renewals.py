@@ -173,6 +173,41 @@ async def test_an_end_with_the_period(till: Till) -> None:
         await end(False)
 
 
+async def test_a_cheaper_tier_and_an_end_exclude_each_other(till: Till) -> None:
+    """Stripe plans no next period of one that ends: refused, nothing moved. Let it go on in the same breath, and it is planned; an end forgets the plan."""
+    customer, stripe_id = await subscribed(till)
+    await till.hear()
+    mine_id = (await mine(till, customer)).id
+
+    async def change(tier: str | None, ends: bool | None, key: str | None = None) -> tuple[str, str | None, bool]:
+        changed = await renewals.change(customer.caller(), till.client, mine_id, tier=tier, cancel_at_period_end=ends, idempotency_key=key)
+        return changed.tier, changed.next_tier, changed.cancel_at_period_end
+
+    assert await change("large", None) == ("large", None, False)
+    assert await change(None, True) == ("large", None, True)
+    for ends in (None, True):
+        with pytest.raises(InvalidState):
+            await change("small", ends, "k")
+    assert till.account.get("subscription", stripe_id)["schedule"] is None
+    assert await change("small", False, "k") == ("large", "small", False), "the key was of a change that was refused"
+    assert await change(None, True) == ("large", None, True)
+    assert await change(None, False) == ("large", None, False)
+
+
+async def test_a_cheaper_tier_after_the_trial(till: Till) -> None:
+    """Planned in a trial, which goes on to its end, unpaid; then the cheaper tier is charged."""
+    customer, stripe_id = await subscribed(till, LARGE)
+    await till.hear()
+    trial = await mine(till, customer)
+    planned = await renewals.change(customer.caller(), till.client, trial.id, tier="small", cancel_at_period_end=None, idempotency_key=None)
+    assert (planned.status, planned.next_tier, planned.trial_ends_at) == (SubscriptionStatus.TRIALING, "small", trial.trial_ends_at)
+    move(till, days=15)
+    await till.hear()
+    assert ((await mine(till, customer)).tier, (await mine(till, customer)).status) == ("small", SubscriptionStatus.ACTIVE)
+    assert [each["total"] for each in till.account.all("invoice")] == [1_000, 0]
+    assert till.account.get("subscription", stripe_id)["schedule"] is None
+
+
 async def test_any_order_leaves_the_same_subscription(till: Till) -> None:
     """F21: a life told in order, backwards, shuffled, by the last event alone, or only found by catching up: the same row and invoices."""
     random_ = random.Random(5)
