@@ -16,6 +16,7 @@ from schema.access import check
 from schema.amounts import Money
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Node
 from schema.scalars import EmailAddress, MicroUsd, SafeInt, Window
 from schema.webhooks import WebhookEndpoint
@@ -118,7 +119,7 @@ class AlertRuleCreateInput:
         return NewRule(
             name=self.name,
             threshold=self.threshold.wanted(),
-            subject=_subject(self.subject_id) if self.subject_id else None,
+            subject=None if (subject_id := given(self.subject_id)) is None else _subject(subject_id),
             window=self.window or None,
             endpoint_id=_endpoint(self.webhook_endpoint_id),
             emails=self.emails,
@@ -143,7 +144,7 @@ class AlertRuleUpdateInput:
             if value is None:
                 raise Required("This cannot be cleared.", path=(name,))
         return RuleChanges(
-            name=self.name or None,
+            name=given(self.name),
             threshold=self.threshold.wanted() if isinstance(self.threshold, AlertThreshold) else None,
             window=self.window or None,
             endpoint_id=_endpoint(self.webhook_endpoint_id),

@@ -42,6 +42,7 @@ from schema.deployments import (
 from schema.directives import PAGED
 from schema.enums import SortDirection
 from schema.fields import resolved
+from schema.inputs import given
 from schema.scalars import Slug
 from schema.user_errors import Repairable
 
@@ -134,7 +135,7 @@ class AppMutations:
     ) -> DeploymentCreatePayload | None:
         """Begin it."""
         app_id = row("App", input.app_id, "app", "appId")
-        begun, targets = await deployments.create(info.context, app_id, input.given(), input.message or None, input.idempotency_key or None)
+        begun, targets = await deployments.create(info.context, app_id, input.given(), input.message or None, given(input.idempotency_key))
         return DeploymentCreatePayload(deployment=Deployment.of(begun), uploads=[UploadTarget.of(target) for target in targets])
 
     @resolved(

@@ -20,6 +20,7 @@ from schema.context import Info
 from schema.directives import PAGED, Cost
 from schema.errors import unacceptable
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Node
 from schema.ranges import UsageRange
 from schema.scalars import JSON, SafeInt
@@ -118,10 +119,11 @@ class AuditEventFilter:
 
     async def wanted(self, info: Info) -> Narrowing:
         """The filter as the domain takes it; days are those of UTC. Raises BAD_USER_INPUT for what is no global ID."""
-        subject = ids.decode(self.subject_id) if self.subject_id else None
-        actor = (ids.uuid_of("User", self.actor_id) or ids.uuid_of("ApiKey", self.actor_id)) if self.actor_id else None
-        for name, given, found in (("subjectId", self.subject_id, subject), ("actorId", self.actor_id, actor)):
-            if given and found is None:
+        subject_id, actor_id = given(self.subject_id), given(self.actor_id)
+        subject = None if subject_id is None else ids.decode(subject_id)
+        actor = None if actor_id is None else ids.uuid_of("User", actor_id) or ids.uuid_of("ApiKey", actor_id)
+        for name, named, found in (("subjectId", subject_id, subject), ("actorId", actor_id, actor)):
+            if named is not None and found is None:
                 raise unacceptable(f"`{name}` names nothing of that kind.")
         over = await usage.window(info.context, self.range.wanted(), "UTC") if self.range else None
         return Narrowing(

@@ -15,6 +15,7 @@ from schema.billing import Billing, BillingUpdateInput, SubscriptionGrantInput, 
 from schema.context import Info
 from schema.fields import resolved
 from schema.grants import Grant, GrantCreateInput, GrantRevokeInput
+from schema.inputs import given
 from schema.user_errors import UserError
 
 
@@ -87,15 +88,15 @@ class BillingMutations:
         if slug is None:
             raise NotFound("tier", path=("tierId",))
         workspace_id = row("Workspace", input.workspace_id, "workspace", "workspaceId")
-        given = await billing.grant_subscription(info.context, workspace_id, slug, input.ends_at or None, input.reason, input.idempotency_key)
-        return SubscriptionGrantPayload(subscription=TierSubscription.of(given))
+        granted = await billing.grant_subscription(info.context, workspace_id, slug, input.ends_at or None, input.reason, input.idempotency_key)
+        return SubscriptionGrantPayload(subscription=TierSubscription.of(granted))
 
     @resolved("Give promotional credit. Requires scope `OPERATOR`.", extensions=guarded(GrantCreatePayload, Scope.OPERATOR))
     async def grant_create(
         self, info: Info, input: Annotated[GrantCreateInput, strawberry.argument(description="What to give.")]
     ) -> GrantCreatePayload | None:
         """Give it."""
-        other = row("Workspace", input.workspace_id, "workspace", "workspaceId") if input.workspace_id else None
+        other = None if (named := given(input.workspace_id)) is None else row("Workspace", named, "workspace", "workspaceId")
         return GrantCreatePayload(grant=Grant.of(await billing.create_grant(info.context, other, input.new())))
 
     @resolved("Take back what is left of a grant. Requires scope `OPERATOR`.", extensions=guarded(GrantRevokePayload, Scope.OPERATOR))

@@ -22,6 +22,7 @@ from schema.callers import Actor
 from schema.context import Info
 from schema.directives import PAGED
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Node
 from schema.scalars import SafeInt
 from schema.sources import Report, UsageSource
@@ -176,8 +177,9 @@ class PriceCreateInput:
 
     def new(self) -> NewPrice:
         """The version to enter; raises InvalidInput, and NotFound for what is no upstream's ID."""
-        upstream = ids.key_of("Upstream", self.upstream_id) if self.upstream_id else None
-        if self.upstream_id and upstream is None:
+        upstream_id = given(self.upstream_id)
+        upstream = None if upstream_id is None else ids.key_of("Upstream", upstream_id)
+        if upstream_id is not None and upstream is None:
             raise NotFound("upstream", path=("upstreamId",))
         rows = tuple(row.row(index) for index, row in enumerate(self.rows))
         return NewPrice(self.model, rows, self.source, self.idempotency_key, upstream, self.effective_from or None)

@@ -17,6 +17,7 @@ from schema.catalogue import Model, models_named
 from schema.context import Info
 from schema.end_users import EndUser, end_user_named
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Node
 from schema.scalars import MicroUsd, SafeInt, Secret
 from schema.user_errors import UserError
@@ -133,12 +134,12 @@ class ClientTokenCreateInput:
         """The token to make."""
         return NewToken(
             app_id=app_id,
-            end_user=None if self.end_user_id is UNSET else self.end_user_id,
+            end_user=given(self.end_user_id),
             allowed_origins=tuple(self.allowed_origins) if self.allowed_origins is not UNSET and self.allowed_origins is not None else None,
             allowed_models=tuple(self.allowed_models) if self.allowed_models is not UNSET and self.allowed_models is not None else None,
             seconds=self.expires_in_seconds,
-            spend_cap_microusd=None if self.spend_cap is UNSET else self.spend_cap,
-            request_cap=None if self.request_cap is UNSET else self.request_cap,
+            spend_cap_microusd=given(self.spend_cap),
+            request_cap=given(self.request_cap),
         )
 
 

@@ -10,6 +10,7 @@ from schema.apps_roots import guarded, row
 from schema.client_tokens import ClientToken, ClientTokenCreateInput, ClientTokenCreatePayload, ClientTokenRevokeInput, ClientTokenRevokePayload
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.scalars import Secret
 
 
@@ -26,7 +27,7 @@ class ClientTokenMutations:
         self, info: Info, input: Annotated[ClientTokenCreateInput, strawberry.argument(description="What it may do.")]
     ) -> ClientTokenCreatePayload | None:
         """Make it."""
-        app_id = row("App", input.app_id, "app", "appId") if input.app_id else None
+        app_id = None if (named := given(input.app_id)) is None else row("App", named, "app", "appId")
         made, token = await client_tokens.create(info.context, input.new(app_id))
         return ClientTokenCreatePayload(client_token=ClientToken.of(made), token=Secret(token))
 
@@ -38,12 +39,12 @@ class ClientTokenMutations:
         self, info: Info, input: Annotated[ClientTokenRevokeInput, strawberry.argument(description="Which.")]
     ) -> ClientTokenRevokePayload | None:
         """Revoke them."""
-        if input.id:
-            count = await client_tokens.revoke_one(info.context, row("ClientToken", input.id, "client token", "id"))
-        elif input.app_id:
-            count = await client_tokens.revoke_of_app(info.context, row("App", input.app_id, "app", "appId"))
-        elif input.end_user_id:
-            count = await client_tokens.revoke_of_end_user(info.context, row("EndUser", input.end_user_id, "end user", "endUserId"))
+        if (token := given(input.id)) is not None:
+            count = await client_tokens.revoke_one(info.context, row("ClientToken", token, "client token", "id"))
+        elif (app := given(input.app_id)) is not None:
+            count = await client_tokens.revoke_of_app(info.context, row("App", app, "app", "appId"))
+        elif (end_user := given(input.end_user_id)) is not None:
+            count = await client_tokens.revoke_of_end_user(info.context, row("EndUser", end_user, "end user", "endUserId"))
         else:
-            count = await client_tokens.revoke_of_key(info.context, row("ApiKey", input.api_key_id or "", "key", "apiKeyId"))
+            count = await client_tokens.revoke_of_key(info.context, row("ApiKey", given(input.api_key_id) or "", "key", "apiKeyId"))
         return ClientTokenRevokePayload(revoked_count=count)

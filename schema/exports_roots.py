@@ -19,6 +19,7 @@ from schema.errors import refused
 from schema.exports import Export, ExportConnection, ExportCreateInput
 from schema.fields import resolved
 from schema.following import followed, while_known
+from schema.inputs import given
 from schema.user_errors import Repairable, UserError
 
 LOOK_SECONDS = 0.5
@@ -58,7 +59,7 @@ class ExportMutations:
     ) -> ExportCreatePayload | None:
         """Queue it."""
         source = await input.source.wanted(info)
-        export = await exports.create(info.context, source, input.format, input.columns, input.idempotency_key or None)
+        export = await exports.create(info.context, source, input.format, input.columns, given(input.idempotency_key))
         return ExportCreatePayload(export=Export.of(export))
 
 

@@ -19,6 +19,7 @@ from schema.callers import Actor
 from schema.catalogue import Model, models_named
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.limits import BudgetInput, Limited, LimitInput, bounds, limit_bounds
 from schema.nodes import Node
 from schema.scalars import SafeInt
@@ -208,7 +209,7 @@ class ApiKeyCreateInput:
             budgets=bounds(self.budgets),
             limits=limit_bounds(self.limits),
             expires_at=self.expires_at or None,
-            idempotency_key=self.idempotency_key or None,
+            idempotency_key=given(self.idempotency_key),
         )
 
 

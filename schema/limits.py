@@ -16,6 +16,7 @@ from schema.amounts import Money
 from schema.catalogue import Model, model_named
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.scalars import MicroUsd, SafeInt, Window
 
 
@@ -168,7 +169,7 @@ class BudgetInput:
 
     def bound(self) -> BoundInput:
         """The bound to set."""
-        return BoundInput(Measure.MONEY, self.window, self.limit, self.per, self.model or None)
+        return BoundInput(Measure.MONEY, self.window, self.limit, self.per, given(self.model))
 
 
 @strawberry.input(description="A limit to set.")
@@ -187,7 +188,7 @@ class LimitInput:
             raise InvalidInput("Only API_CALLS and TOKENS can be limited here.", path=("limits", str(place), "resource"))
         spent = Measure.TOKENS if self.resource is Resource.TOKENS else Measure.CALLS
         held = self.window == "concurrent" and spent is Measure.CALLS
-        return BoundInput(Measure.CONCURRENT if held else spent, self.window, self.limit, self.per, self.model or None)
+        return BoundInput(Measure.CONCURRENT if held else spent, self.window, self.limit, self.per, given(self.model))
 
 
 def bounds(budgets: Sequence[BudgetInput]) -> tuple[BoundInput, ...]:

@@ -19,6 +19,7 @@ from schema.callers import Actor
 from schema.catalogue import Model, model_named
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Node
 from schema.receipts import Markup
 from schema.scalars import SafeInt
@@ -135,18 +136,19 @@ class MarkupRuleCreateInput:
 
     def new(self) -> NewRule:
         """The rule to make; raises NotFound for what is no ID of its kind."""
-        tier = ids.decode(self.tier_id) if self.tier_id else None
-        if self.tier_id and (tier is None or tier[0] != "Tier"):
+        tier_id, workspace_id, app_id = given(self.tier_id), given(self.workspace_id), given(self.app_id)
+        tier = None if tier_id is None else ids.decode(tier_id)
+        if tier_id is not None and (tier is None or tier[0] != "Tier"):
             raise NotFound("tier", path=("tierId",))
         return NewRule(
             self.numerator,
             self.denominator,
             self.idempotency_key,
-            self.model or None,
-            row("Workspace", self.workspace_id, "workspace", "workspaceId") if self.workspace_id else None,
+            given(self.model),
+            None if workspace_id is None else row("Workspace", workspace_id, "workspace", "workspaceId"),
             self.effective_from or None,
             tier[1] if tier else None,
-            row("App", self.app_id, "app", "appId") if self.app_id else None,
+            None if app_id is None else row("App", app_id, "app", "appId"),
         )
 
 

@@ -20,6 +20,7 @@ from schema.end_users_roots import EndUserMutations
 from schema.erasure_roots import ErasureMutations
 from schema.exports_roots import ExportMutations
 from schema.fields import resolved
+from schema.inputs import given
 from schema.keys import ApiKey, ApiKeyCreateInput, ApiKeyRevokeInput, ApiKeyRotateInput, ApiKeyUpdateInput
 from schema.ledger import CreditAccount, CreditsAdjustInput, Transfer
 from schema.limits import bounds, limit_bounds
@@ -131,7 +132,8 @@ class Mutation(
         self, info: Info, input: Annotated[CreditsAdjustInput, strawberry.argument(description="How much and why.")]
     ) -> CreditsAdjustPayload | None:
         """Post the correction, and read what it leaves."""
-        other = _row("Workspace", input.workspace_id, "workspace", "workspaceId") if input.workspace_id else None
+        named = given(input.workspace_id)
+        other = None if named is None else _row("Workspace", named, "workspace", "workspaceId")
         transfer = await ledger.adjust(info.context, other, input.amount, input.reason, input.idempotency_key)
         balance = await ledger.balance(info.context, transfer.workspace_id)
         return CreditsAdjustPayload(transfer=Transfer.of(transfer), credits=CreditAccount.of(transfer.workspace_id, balance))
@@ -144,7 +146,7 @@ class Mutation(
         self, info: Info, input: Annotated[WorkspaceCreateInput, strawberry.argument(description="The workspace.")]
     ) -> WorkspaceCreatePayload | None:
         """Make a workspace."""
-        workspace = await workspaces.create(info.context, input.name, input.default_timezone, input.idempotency_key or None)
+        workspace = await workspaces.create(info.context, input.name, input.default_timezone, given(input.idempotency_key))
         return WorkspaceCreatePayload(workspace=Workspace.of(workspace))
 
     @resolved(

@@ -5,11 +5,12 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import strawberry
-from strawberry import UNSET, field
+from strawberry import field
 
 from domain.pages import LARGEST_PAGE, Page, PageOf
 from schema import ids
 from schema.errors import unacceptable
+from schema.inputs import given
 
 First = Annotated[int | None, strawberry.argument(description="Return at most this many from the start, 1 to 100.")]
 After = Annotated[str | None, strawberry.argument(description="Only those after this cursor.")]
@@ -41,17 +42,13 @@ def page_of(kind: str, first: int | None, after: str | None, last: int | None, b
 
     Raises BAD_USER_INPUT for `first` beside `last`, for a size outside of 1 to 100, and for a cursor of another list.
     """
-    first, after, last, before = _given(first), _given(after), _given(last), _given(before)
+    first, after, last, before = given(first), given(after), given(last), given(before)
     if first is not None and last is not None:
         raise unacceptable("Ask for `first` or for `last`, not for both.")
     size = first if first is not None else last if last is not None else DEFAULT_SIZE
     if not 1 <= size <= LARGEST_PAGE:
         raise unacceptable(f"`{'first' if last is None else 'last'}` is 1 to {LARGEST_PAGE}.")
     return Page(size, _place(kind, "after", after), _place(kind, "before", before), last is not None)
-
-
-def _given(value: T | None) -> T | None:
-    return None if value is UNSET else value
 
 
 def _place(kind: str, argument: str, text: str | None) -> UUID | None:

@@ -14,6 +14,7 @@ from schema.apps_roots import guarded, row
 from schema.billing import TierSubscription
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.payments import Refund
 from schema.scalars import URL, MicroUsd
 from schema.topups import AutoTopUp, AutoTopUpUpdateInput, CheckoutSession, PortalSession, TopUp
@@ -131,7 +132,7 @@ class PaymentMutations:
         self, info: Info, input: Annotated[CreditsCheckoutCreateInput, strawberry.argument(description="How much.")]
     ) -> CreditsCheckoutCreatePayload | None:
         """Begin a top-up."""
-        begun = await payments.begin(info.context, input.amount_usd, input.return_url or None, input.idempotency_key or None)
+        begun = await payments.begin(info.context, input.amount_usd, input.return_url or None, given(input.idempotency_key))
         return CreditsCheckoutCreatePayload(checkout_session=CheckoutSession.of(begun), top_up=TopUp.of(begun))
 
     @resolved(
@@ -145,7 +146,7 @@ class PaymentMutations:
         slug = ids.key_of("Tier", input.tier_id)
         if slug is None:
             raise NotFound("tier", path=("tierId",))
-        session = await payments.subscribe(info.context, slug, input.return_url or None, input.idempotency_key or None)
+        session = await payments.subscribe(info.context, slug, input.return_url or None, given(input.idempotency_key))
         assert session.url is not None, "a page that was begun has an address"
         shown = CheckoutSession(session_id=session.id, url=URL(session.url), expires_at=session.expires_at)
         return SubscriptionCheckoutCreatePayload(checkout_session=shown)
@@ -158,12 +159,13 @@ class PaymentMutations:
         self, info: Info, input: Annotated[SubscriptionUpdateInput, strawberry.argument(description="What to change.")]
     ) -> SubscriptionUpdatePayload | None:
         """Change it."""
-        slug = ids.key_of("Tier", input.tier_id) if input.tier_id else None
-        if input.tier_id and slug is None:
+        tier_id = given(input.tier_id)
+        slug = None if tier_id is None else ids.key_of("Tier", tier_id)
+        if tier_id is not None and slug is None:
             raise NotFound("tier", path=("tierId",))
-        ends = None if input.cancel_at_period_end is strawberry.UNSET else input.cancel_at_period_end
+        ends = given(input.cancel_at_period_end)
         subscription_id = row("TierSubscription", input.id, "subscription", "id")
-        changed = await payments.change_subscription(info.context, subscription_id, slug, ends, input.idempotency_key or None)
+        changed = await payments.change_subscription(info.context, subscription_id, slug, ends, given(input.idempotency_key))
         return SubscriptionUpdatePayload(subscription=TierSubscription.of(changed))
 
     @resolved("Open Stripe's customer portal. Requires scope `BILLING_WRITE`.", extensions=guarded(BillingPortalCreatePayload, Scope.BILLING_WRITE))

@@ -22,6 +22,7 @@ from schema.catalogue import Price
 from schema.context import Info
 from schema.directives import ListSize
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Failure, Job, Node
 from schema.ranges import InstantRange
 from schema.scalars import SafeInt
@@ -165,8 +166,9 @@ class ReratingCreateInput:
 
     def new(self) -> NewRerating:
         """The re-rating to make; raises NotFound for what is no price's or workspace's ID."""
-        workspace_id = ids.uuid_of("Workspace", self.workspace_id) if self.workspace_id else None
-        if self.workspace_id and workspace_id is None:
+        named = given(self.workspace_id)
+        workspace_id = None if named is None else ids.uuid_of("Workspace", named)
+        if named is not None and workspace_id is None:
             raise NotFound("workspace", path=("workspaceId",))
         return NewRerating(
             row("Price", self.price_id, "price", "priceId"),

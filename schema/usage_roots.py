@@ -12,6 +12,7 @@ from resolvers import usage as resolvers
 from schema.apps_roots import guarded, row
 from schema.context import Info
 from schema.fields import resolved
+from schema.inputs import given
 from schema.records import UsageRecord
 from schema.scalars import MicroUsd, SafeInt
 from schema.user_errors import UserError
@@ -33,16 +34,17 @@ class UsageRecordCreateInput:
 
     def new(self) -> NewRecord:
         """The record as the domain takes it. Raises NotFound for an ID of another type."""
+        key_id, app_id, user_id = given(self.api_key_id), given(self.app_id), given(self.user_id)
         return NewRecord(
             api_name=self.api_name,
             endpoint=self.endpoint,
             units=self.units,
             charge_microusd=self.cost,
-            key_id=row("ApiKey", self.api_key_id, "key", "apiKeyId") if self.api_key_id else None,
-            app_id=row("App", self.app_id, "app", "appId") if self.app_id else None,
-            user_id=row("User", self.user_id, "user", "userId") if self.user_id else None,
+            key_id=None if key_id is None else row("ApiKey", key_id, "key", "apiKeyId"),
+            app_id=None if app_id is None else row("App", app_id, "app", "appId"),
+            user_id=None if user_id is None else row("User", user_id, "user", "userId"),
             at=self.created_at or None,
-            idempotency_key=self.idempotency_key or None,
+            idempotency_key=given(self.idempotency_key),
         )
 
 

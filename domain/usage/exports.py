@@ -137,7 +137,7 @@ async def create(caller: Caller, source: Source, format: ExportFormat, columns: 
     question = msgspec.json.encode(source).decode()
     async with database.transaction():
         await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
-        if idempotency_key:
+        if idempotency_key is not None:
             first = await idempotency.claim(workspace_id, "exportCreate", idempotency_key, [_asked(source), format, columns], export_id)
             if first is not None:
                 return await find(caller, first)
