@@ -22,7 +22,7 @@ async def rows(customer: Tenant) -> int:
 
 
 async def test_a_checkout_in_whole_dollars(counter: tuple[httpx2.AsyncClient, Till]) -> None:
-    """Document 0: `{amountUsd}` gives `{url, sessionId}` of a session over that amount, whose key at Stripe is the row's id."""
+    """Document 0: `{amountUsd}` gives `{url, sessionId}` of a session over that amount, whose key at Stripe is the row's id, with the customer's."""
     client, till = counter
     customer = await tenant()
     answer = await client.post(CHECKOUT, json={"amountUsd": 10}, headers=customer.bearer)
@@ -34,7 +34,7 @@ async def test_a_checkout_in_whole_dollars(counter: tuple[httpx2.AsyncClient, Ti
     assert row is not None
     assert (row["status"], row["amount_microusd"], row["session_id"]) == ("open", 10_000_000, session["id"])
     assert session["client_reference_id"] == str(row["id"])
-    assert f"top_up:{row['id']}" in till.account.replies
+    assert f"top_up:{row['id']}:{session['customer']}" in till.account.replies
 
 
 @pytest.mark.parametrize(("asked", "cents"), [(5, 500), (1000, 100_000), (12.5, 1_250), (999.99, 99_999), (5.00, 500), (1e1, 1_000)])
