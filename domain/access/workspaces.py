@@ -134,9 +134,12 @@ async def of_user(user_id: UUID) -> list[Place]:
 async def create(caller: "Caller", name: str, timezone: str, idempotency_key: str | None) -> WorkspaceView:
     """Make a workspace that the signed-in person owns.
 
-    Raises Forbidden for a key, InvalidInput for a bad name or zone, IdempotencyConflict for a key used with another input.
+    Raises Forbidden for a key, and for a person who is a member of none and no operator: who needs an invitation cannot do without one like this.
+    Raises InvalidInput for a bad name or zone, IdempotencyConflict for a key used with another input.
     """
     person = caller.person()
+    if not caller.operator:
+        caller.workspace()
     name = check_name(name)
     periods.check_zone(timezone, path=("defaultTimezone",))
     workspace_id = uuid7()

@@ -239,12 +239,16 @@ async def test_every_issuer_has_one_algorithm(books: Suite) -> None:
 
 
 async def test_signup_by_invitation_leaves_a_stranger_without_a_workspace(books: Suite, issuer: IssuerServer) -> None:
-    """With SIGNUP=invite a first log-in makes a person and nothing else; what they may not do says that an owner must invite them."""
+    """With SIGNUP=invite a first log-in makes a person and nothing else, and they make no workspace themselves; the refusal says that an owner must invite them."""
     sessions = believing(issuer)
     caller = await identify(issuer.token("k1", sub=uuid7().hex), sessions=sessions)
     assert (caller.workspace_id, caller.scopes, caller.role) == (None, frozenset(), None)
     with pytest.raises(Forbidden, match="by invitation"):
         caller.require(Scope.USAGE_READ)
+    with pytest.raises(Forbidden, match="by invitation"):
+        await workspaces.create(caller, "Mine all the same", "UTC", None)
+    assert caller.user_id is not None
+    assert await workspaces.of_user(caller.user_id) == []
     again = await identify(issuer.token("k1", sub=uuid7().hex), sessions=sessions)
     assert again.user_id != caller.user_id
 

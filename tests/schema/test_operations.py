@@ -289,12 +289,11 @@ async def test_people_are_invited_join_change_role_and_leave(served: Served) -> 
 
     promoted = (await run(served, "MemberRole", owner.session, id=second["id"]))["memberUpdate"]
     assert promoted == {"member": {"role": "ADMIN"}, "userErrors": []}
+    made = (await run(served, "WorkspaceCreate", ada))["workspaceCreate"]
+    assert made["userErrors"] == []
     removed = (await run(served, "MemberRemove", owner.session, id=second["id"]))["memberRemove"]
     assert removed == {"removedMemberId": second["id"], "userErrors": []}
     assert len((await run(served, "Members", owner.session))["workspace"]["members"]["nodes"]) == 1
-
-    made = (await run(served, "WorkspaceCreate", ada))["workspaceCreate"]
-    assert made["userErrors"] == []
     assert (await run(served, "Members", ada))["workspace"]["name"] == "Lab"
 
 
