@@ -231,7 +231,8 @@ class Stripe:
             period_start=_at(item["current_period_start"]),
             period_end=_at(item["current_period_end"]),
             trial_ends_at=_at(found["trial_end"]) if found["trial_end"] else None,
-            cancel_at_period_end=found["cancel_at_period_end"],
+            # a customer who cancels in Stripe's portal leaves an instant alone (docs.stripe.com/billing/subscriptions/billing-mode/compare)
+            cancel_at_period_end=found["cancel_at_period_end"] or (found["cancel_at"] is not None and found["cancel_at"] <= item["current_period_end"]),
             created_at=_at(found["created"]),
             ended_at=_at(found["ended_at"]) if found["ended_at"] else None,
             live=found["livemode"],
@@ -321,9 +322,12 @@ class Stripe:
 
     async def end_with_period(self, change_id: UUID, subscription_id: str, *, ends: bool) -> None:
         """Set whether a subscription ends with its period; one that does has no schedule."""
+        what: Any = {"cancel_at_period_end": ends}
         if ends:
             await self.release_schedule(change_id, subscription_id)
-        await _ask(self._client.v1.subscriptions.update_async(subscription_id, {"cancel_at_period_end": ends}, {"idempotency_key": f"end:{change_id}"}))
+        elif not (await _ask(self._client.v1.subscriptions.retrieve_async(subscription_id)))["cancel_at_period_end"]:
+            what = {"cancel_at": ""}
+        await _ask(self._client.v1.subscriptions.update_async(subscription_id, what, {"idempotency_key": f"end:{change_id}"}))
 
 
 async def _all(service: Any, wanted: Json, *, most_pages: int | None = MOST_PAGES) -> list[Json]:

@@ -108,11 +108,16 @@ class Caller:
         return self.workspace_id
 
     def require(self, *scopes: Scope) -> UUID:
-        """Return the workspace when the caller has every scope; raises Forbidden, or MissingScope with those that are missing."""
+        """Return the workspace when the caller has every scope; raises Forbidden, or MissingScope with those that are missing.
+
+        A test key writes nothing that money follows from, whatever its scopes.
+        """
         workspace_id = self.workspace()
         missing = tuple(scope.name for scope in scopes if scope not in self.scopes)
         if missing:
             raise MissingScope(missing)
+        if self.key_mode is ApiKeyMode.TEST and Scope.BILLING_WRITE in scopes:
+            raise Forbidden("A test key never touches money: use a live key, or sign in.")
         return workspace_id
 
     def person(self) -> UUID:

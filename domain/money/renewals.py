@@ -250,7 +250,9 @@ async def _write(workspace_id: UUID, fact: SubscriptionFact, seen: object, now: 
             VALUES ($1, $2, $3, 'stripe', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
                 ON CONFLICT (workspace_id, stripe_subscription_id) WHERE stripe_subscription_id IS NOT NULL DO UPDATE
                SET tier = excluded.tier, status = excluded.status, cycle = excluded.cycle, current_period_start = excluded.current_period_start,
-                   current_period_end = excluded.current_period_end, trial_ends_at = excluded.trial_ends_at, grace_ends_at = excluded.grace_ends_at,
+                   current_period_end = excluded.current_period_end, trial_ends_at = excluded.trial_ends_at,
+                   grace_ends_at = CASE WHEN subscription.status = 'past_due' AND excluded.status = 'past_due'
+                                        THEN least(subscription.grace_ends_at, excluded.grace_ends_at) ELSE excluded.grace_ends_at END,
                    cancel_at_period_end = excluded.cancel_at_period_end, next_tier = excluded.next_tier, ended_at = excluded.ended_at, looked_at = excluded.looked_at
              WHERE subscription.looked_at IS NOT DISTINCT FROM $18::timestamptz
             RETURNING id

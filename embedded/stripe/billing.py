@@ -189,7 +189,9 @@ def update(account: Account, subscription_id: str, params: Json) -> Json:
         raise Refused("A canceled subscription can only update its cancellation_details and metadata.")
     if subscription["schedule"] and "items" in params:
         raise Refused("The subscription is managed by a subscription schedule; release it first.", code="subscription_managed_by_schedule")
-    if subscription["schedule"] and "cancel_at_period_end" in params:
+    if "cancel_at" in params and "cancel_at_period_end" in params:
+        raise Refused("You may only specify one of these parameters: cancel_at, cancel_at_period_end.")
+    if subscription["schedule"] and ("cancel_at" in params or "cancel_at_period_end" in params):
         raise Refused("The subscription is managed by a subscription schedule, and updating any cancelation behavior directly is not allowed.")
     for item in params.get("items") or ():
         mine = next((each for each in subscription["items"]["data"] if each["id"] == item.get("id")), None)
@@ -213,6 +215,9 @@ def update(account: Account, subscription_id: str, params: Json) -> Json:
         subscription["cancel_at_period_end"] = params["cancel_at_period_end"]
         subscription["cancel_at"] = subscription["items"]["data"][0]["current_period_end"] if params["cancel_at_period_end"] else None
         subscription["canceled_at"] = account.now() if params["cancel_at_period_end"] else None
+    if "cancel_at" in params:
+        subscription["cancel_at"] = params["cancel_at"] or None
+        subscription |= {"cancel_at_period_end": False, "canceled_at": account.now() if params["cancel_at"] else None}
     subscription["metadata"] |= params.get("metadata") or {}
     account.emit("customer.subscription.updated", subscription)
     return subscription
@@ -309,7 +314,7 @@ def _step(account: Account, subscription: Json) -> None:
                 cancel(account, subscription["id"])
             else:
                 subscription["_retries"] += 1
-        elif subscription["cancel_at_period_end"]:
+        elif subscription["cancel_at"] is not None and subscription["cancel_at"] <= at:
             cancel(account, subscription["id"])
         else:
             _renew(account, subscription, at)

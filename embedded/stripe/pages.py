@@ -129,13 +129,14 @@ def routes(account: Account) -> list[BaseRoute]:
             if found is not None and found.get("customer") == session["customer"] and found["status"] != "canceled":
                 if found["schedule"]:
                     billing.release_schedule(account, found["schedule"])
-                billing.update(account, found["id"], {"cancel_at_period_end": given.get("action") == "cancel"})
+                ends = found["items"]["data"][0]["current_period_end"]
+                billing.update(account, found["id"], {"cancel_at": ends if given.get("action") == "cancel" else ""})  # an instant alone, as Stripe's own portal
                 account.save()
             return RedirectResponse(session["id"], 303)
         rows = []
         for found in account.all("subscription", customer=session["customer"]):
             item = found["items"]["data"][0]
-            button = _buttons(("keep", "Go on with it")) if found["cancel_at_period_end"] else _buttons(("cancel", "End it with the period"))
+            button = _buttons(("keep", "Go on with it")) if found["cancel_at"] else _buttons(("cancel", "End it with the period"))
             form = "" if found["status"] == "canceled" else f"<form method=post><input type=hidden name=subscription value={found['id']}>{button}</form>"
             product = account.objects[item["price"]["product"]]["name"]
             rows.append(f"<tr><td>{escape(product)}<td>{escape(found['status'])} until {_day(item['current_period_end'])}<td>{form}")

@@ -15,6 +15,7 @@ from domain.access import secrets
 from embedded.stripe import billing as plans
 from embedded.stripe import payments as bank
 from models import database
+from models.enums import ApiKeyMode
 from rest.routes import PUBLISHED
 from schema import ids
 from tests.conftest import SECRET
@@ -290,3 +291,35 @@ async def test_what_is_another_s_or_nobody_s(counter: Counter) -> None:
         assert (error["code"], error["path"][0]) == ("NOT_FOUND", "input"), (name, told)
     assert (await _rows(victim), await _rows(stranger)) == before
     assert (await stranger.balance()).cash == 0
+
+
+async def test_a_test_key_touches_no_money(counter: Counter) -> None:
+    """Whatever buys, subscribes, or moves credit is refused for a test key, at every door; nothing is begun, here or at Stripe."""
+    client, till = counter
+    customer = await tenant(credit_microusd=10_000_000, mode=ApiKeyMode.TEST)
+    before = len(till.account.objects)
+    for path, body in (
+        ("/v1/credits/checkout", {"amountUsd": 10}),
+        ("/tenant/billing/topup", {"amount_usd": 10}),
+        ("/tenant/billing/checkout", {"tier": "pro"}),
+        ("/tenant/billing/portal", {}),
+    ):
+        answer = await client.post(path, json=body, headers=customer.bearer)
+        assert (answer.status_code, "never touches money" in answer.text) == (403, True), path
+    app = {"appId": f"test-{customer.workspace_id.hex[:20]}", "name": "Test"}
+    assert (await client.post("/v1/apps", json=app, headers=customer.bearer)).status_code == 201
+    app_id = (await ask(client, customer, "query($s: Slug!) { app(slug: $s) { id } }", s=app["appId"]))["app"]["id"]
+    subscription = ids.encode("TierSubscription", uuid4())
+    for mutation in (
+        "creditsCheckoutCreate(input: { amountUsd: 10 })",
+        'subscriptionCheckoutCreate(input: { tierId: "VGllcjpwcm8" })',
+        "billingPortalCreate(input: {})",
+        f'subscriptionUpdate(input: {{ id: "{subscription}", cancelAtPeriodEnd: true }})',
+        "autoTopUpUpdate(input: { enabled: false })",
+        "billingUpdate(input: { overageAllowed: true })",
+        f'walletAdjust(input: {{ appId: "{app_id}", endUserId: "u", amount: 5, idempotencyKey: "w" }})',
+    ):
+        told = (await client.post("/graphql", json={"query": f"mutation {{ {mutation} {{ __typename }} }}"}, headers=customer.bearer)).json()
+        assert told["errors"][0]["extensions"]["code"] == "FORBIDDEN", (mutation, told)
+    assert len(till.account.objects) == before
+    assert (await customer.balance()).balance == 10_000_000

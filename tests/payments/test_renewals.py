@@ -173,6 +173,46 @@ async def test_an_end_with_the_period(till: Till) -> None:
         await end(False)
 
 
+async def test_an_end_that_was_set_in_the_portal(till: Till) -> None:
+    """Stripe's portal says when it ends, and not that it ends with the period: it is heard of, can be taken back, and opens nothing for a day longer."""
+    customer, stripe_id = await subscribed(till)
+    end = till.account.get("subscription", stripe_id)["items"]["data"][0]["current_period_end"]
+    bank.update(till.account, stripe_id, {"cancel_at": end})
+    await till.hear()
+    assert (await mine(till, customer)).cancel_at_period_end
+    kept = await renewals.change(customer.caller(), till.client, (await mine(till, customer)).id, tier=None, cancel_at_period_end=False, idempotency_key=None)
+    assert (kept.cancel_at_period_end, till.account.get("subscription", stripe_id)["cancel_at"]) == (False, None)
+    bank.update(till.account, stripe_id, {"cancel_at": end + 86_400})
+    await till.hear()
+    assert not (await mine(till, customer)).cancel_at_period_end, "it renews once more"
+    bank.update(till.account, stripe_id, {"cancel_at": end})
+    await till.hear()
+    till.account.offset_seconds += end - till.account.now() + 1
+    assert not (await mine(till, customer)).entitled
+    bank.tick(till.account)
+    await till.hear()
+    assert (await mine(till, customer)).status is SubscriptionStatus.CANCELED
+
+
+async def test_one_grace_however_many_periods_pass_unpaid(till: Till) -> None:
+    """An account at Stripe may let a subscription stay past due, and go on to the next period: it is not waited for a second time."""
+    customer, stripe_id = await subscribed(till, last4="0341")
+    item = till.account.get("subscription", stripe_id)["items"]["data"][0]
+    due = item["current_period_end"]
+    till.account.offset_seconds += due - till.account.now() + 1
+    bank.tick(till.account)
+    await till.hear()
+    first = await mine(till, customer)
+    assert (first.status, first.grace_ends_at) == (SubscriptionStatus.PAST_DUE, datetime.fromtimestamp(due, UTC) + timedelta(days=7))
+    item |= {"current_period_start": item["current_period_end"], "current_period_end": item["current_period_end"] + 31 * 86_400}
+    till.account.offset_seconds += 31 * 86_400
+    till.account.objects[till.account.get("subscription", stripe_id)["latest_invoice"]]["created"] = till.account.now()  # the card is not tried again yet
+    till.account.emit("customer.subscription.updated", till.account.get("subscription", stripe_id))
+    await till.hear()
+    second = await mine(till, customer)
+    assert (second.status, second.grace_ends_at, second.entitled) == (SubscriptionStatus.PAST_DUE, first.grace_ends_at, False)
+
+
 async def test_a_cheaper_tier_and_an_end_exclude_each_other(till: Till) -> None:
     """Stripe plans no next period of one that ends: refused, nothing moved. Let it go on in the same breath, and it is planned; an end forgets the plan."""
     customer, stripe_id = await subscribed(till)
