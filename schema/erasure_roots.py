@@ -42,6 +42,6 @@ class ErasureMutations:
         """Forget it."""
         found = ids.uuid_of("EndUser", input.id)
         if found is None:
-            raise NotFound("end user", path=("input", "id"))
+            raise NotFound("end user", path=("id",))
         await end_users.erase(info.context, found)
         return EndUserErasePayload(erased_end_user_id=input.id)

@@ -27,7 +27,7 @@ async def erase(caller: Caller, end_user_id: UUID) -> None:
         if result == "unknown":
             if await _forgotten(workspace_id, end_user_id):
                 return
-            raise NotFound("end user", path=("input", "id"))
+            raise NotFound("end user", path=("id",))
         await audit.note(caller.actor, "endUser.erase", ("EndUser", end_user_id), workspace_id=workspace_id, at=caller.at)
 
 

@@ -202,6 +202,9 @@ async def test_an_end_user_is_forgotten(served: Served) -> None:
     for asking, wrong in ((other, end_user), (owner, app_id)):
         refused = (await served.ask(erase, credential=asking.session, id=wrong)).data["endUserErase"]
         assert (refused["erasedEndUserId"], [error["code"] for error in refused["userErrors"]]) == (None, ["NOT_FOUND"])
+        pointed = "mutation ($id: ID!) { endUserErase(input: { id: $id }) { userErrors { path } } }"
+        told = (await served.ask(pointed, credential=asking.session, id=wrong)).data["endUserErase"]
+        assert told == {"userErrors": [{"path": ["input", "id"]}]}
     for _ in range(2):
         answer = (await served.ask(erase, credential=owner.session, id=end_user)).data["endUserErase"]
         assert answer == {"erasedEndUserId": end_user, "userErrors": []}
