@@ -13,10 +13,11 @@ from domain import audit, duties
 from domain.access import limits, users
 from domain.access.callers import Caller
 from domain.access.limits import BoundInput
-from domain.errors import Forbidden, InvalidState, NotFound, WiderThanCaller
+from domain.errors import Forbidden, InvalidState, NotFound, QuotaReached, WiderThanCaller
+from domain.money import subscriptions
 from domain.pages import Page, PageOf, cut, oldest_first
 from models import database
-from models.enums import Role, Scope, SubjectKind
+from models.enums import Resource, Role, Scope, SubjectKind
 from models.ids import uuid7
 
 INVITATION_DAYS = 7
@@ -79,8 +80,9 @@ async def find_many(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, MemberVie
 async def invite(caller: Caller, email: str, role: Role) -> MemberView:
     """Invite an address; doing it again sends the invitation anew, with this role and another week.
 
-    A mail with the link is owed in the same transaction. Raises InvalidInput for a malformed address, InvalidState for a member, and
-    WiderThanCaller when somebody other than an owner invites an owner, or changes such an invitation.
+    A mail with the link is owed in the same transaction. Raises InvalidInput for a malformed address, InvalidState for a member,
+    WiderThanCaller when somebody other than an owner invites an owner, or changes such an invitation, and QuotaReached when a plan has no
+    room for one more: an invitation takes a place for as long as it can be accepted.
     """
     workspace_id = caller.require(Scope.MEMBERS_WRITE)
     users.check_email(email)
@@ -88,13 +90,18 @@ async def invite(caller: Caller, email: str, role: Role) -> MemberView:
     async with database.transaction():
         await database.fetch("SELECT FROM workspace WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
         open_ = await database.fetch_row(
-            "SELECT m.id, m.role, m.joined_at FROM member m JOIN users u ON u.id = m.user_id WHERE m.workspace_id = $1 AND u.email = $2 AND m.removed_at IS NULL",
+            """
+            SELECT m.id, m.role, m.joined_at, m.invitation_expires_at > clock_timestamp() AS takes_a_place
+              FROM member m JOIN users u ON u.id = m.user_id WHERE m.workspace_id = $1 AND u.email = $2 AND m.removed_at IS NULL
+            """,
             workspace_id,
             email.lower(),
         )
         if open_ and open_["joined_at"]:
             raise InvalidState("This person is a member already.", state="joined", path=("email",))
         expires_at = caller.at + timedelta(days=INVITATION_DAYS)
+        if not open_ or not open_["takes_a_place"]:
+            await _make_room(workspace_id, at=caller.at)
         if open_:
             _refuse_owner(caller, Role(open_["role"]), path="email")
             member_id: UUID = open_["id"]
@@ -138,8 +145,8 @@ def invitation_token(secret: str, member_id: UUID, invited_at: datetime) -> str:
 async def accept(caller: Caller, token: str, secret: str) -> MemberView:
     """Make the signed-in person the member that an invitation names.
 
-    Taking it twice is no error. Raises Forbidden for a key, NotFound for a token that is unknown, over, withdrawn or replaced, and
-    InvalidState for somebody who is a member already.
+    Taking it twice is no error. Raises Forbidden for a key, NotFound for a token that is unknown, over, withdrawn or replaced,
+    InvalidState for somebody who is a member already, and QuotaReached when the plan has become too small.
     """
     person = caller.person()
     try:
@@ -163,6 +170,7 @@ async def accept(caller: Caller, token: str, secret: str) -> MemberView:
         )
         if already:
             raise InvalidState("You are a member of this workspace already.", state="joined", path=("token",))
+        await _make_room(row["workspace_id"], at=caller.at, but=member_id)
         await database.fetch(
             "UPDATE member SET user_id = $3, joined_at = $4 WHERE workspace_id = $1 AND id = $2", row["workspace_id"], member_id, person, caller.at
         )
@@ -171,6 +179,18 @@ async def accept(caller: Caller, token: str, secret: str) -> MemberView:
         joined = await database.fetch_row("SELECT m.* FROM member m WHERE m.workspace_id = $1 AND m.id = $2", row["workspace_id"], member_id)
     assert joined is not None
     return _as_joined(joined)
+
+
+async def _make_room(workspace_id: UUID, *, at: datetime, but: UUID | None = None) -> None:
+    """Let the open transaction, which has the workspace's lock, add a member, or take in `but`, whose invitation has its place; or raise QuotaReached."""
+    most = await subscriptions.allowance(workspace_id, Resource.MEMBERS, at=at)
+    if most is None:
+        return
+    taken = "joined_at IS NOT NULL OR ($2::uuid IS NULL AND invitation_expires_at > clock_timestamp())"
+    used = await database.fetch_value(f"SELECT count(*) FROM member WHERE workspace_id = $1 AND removed_at IS NULL AND ({taken})", workspace_id, but)
+    if used >= most:
+        told = f"The plan allows {most} members, invitations among them, and there are {used}: take one out, or choose a larger plan."
+        raise QuotaReached(told, resource=Resource.MEMBERS, limit=most, used=used)
 
 
 def _as_joined(row: asyncpg.Record) -> MemberView:

@@ -277,7 +277,8 @@ async def frozen_at(workspace_id: UUID) -> datetime | None:
 
 
 _HELD = {
-    Resource.MEMBERS: "SELECT count(*) FROM member WHERE workspace_id = $1 AND removed_at IS NULL AND joined_at IS NOT NULL",
+    Resource.MEMBERS: """SELECT count(*) FROM member
+        WHERE workspace_id = $1 AND removed_at IS NULL AND (joined_at IS NOT NULL OR invitation_expires_at > clock_timestamp())""",
     Resource.APPS: "SELECT count(*) FROM app WHERE workspace_id = $1 AND deleted_at IS NULL",
     Resource.HOSTED_SITES: "SELECT count(*) FROM app WHERE workspace_id = $1 AND deleted_at IS NULL AND live_deployment_id IS NOT NULL",
 }

@@ -42,7 +42,7 @@ from models.ids import uuid7
 from runtime import Runtime
 from tests.access.sessions import NOBODY
 from tests.conftest import SECRET, Suite
-from tests.support.world import Tenant, tenant
+from tests.support.world import Tenant, subscribed, tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -338,6 +338,20 @@ async def test_an_invitation_that_was_withdrawn_is_not_mailed(desk: Runtime, tmp
     await until_done(mine, job_id)
     assert list(tmp_path.glob("*.eml")) == []
     assert not (desk.settings.data / "mail" / f"{job_id}.eml").exists()
+
+
+async def test_who_comes_when_the_plan_has_become_too_small_is_no_member(books: Suite) -> None:
+    """Two are invited and have a place; then a plan of two members comes: the first joins, the second is refused, and may join when there is room."""
+    mine = await tenant()
+    ann, ben = [await members.invite(mine.caller(), f"{uuid7().hex}@example.com", Role.VIEWER) for _ in range(2)]
+    await subscribed(mine, [{"resource": "tokens", "window": "24h", "limit": 1000}, {"resource": "members", "window": "concurrent", "limit": 2}])
+    await members.accept(await person(), await token_of(mine.workspace_id, ann), SECRET)
+    late, token = await person(), await token_of(mine.workspace_id, ben)
+    with pytest.raises(errors.QuotaReached, match="allows 2 members, invitations among them, and there are 2"):
+        await members.accept(late, token, SECRET)
+    assert await database.fetch_value("SELECT count(*) FROM member WHERE workspace_id = $1 AND joined_at IS NOT NULL", mine.workspace_id) == 2
+    await members.remove(mine.caller(), ann.id)
+    assert (await members.accept(late, token, SECRET)).role is Role.VIEWER
 
 
 async def test_a_duty_that_fails_comes_back(books: Suite, desk: Runtime, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a plan allows of apps and sites: exact for many at once, told with the quota's name, and document 2's numbers beside it."""
+"""What a plan allows of apps, sites and people: exact for many at once, told with the quota's name, and document 2's numbers beside it."""
 
 import asyncio
 from typing import Any
@@ -33,6 +33,29 @@ def held(resource: str, limit: int) -> dict[str, object]:
 async def plan(mine: Tenant, *limits: dict[str, object]) -> None:
     """Give a workspace a plan with these limits, besides the tokens that every plan names."""
     await subscribed(mine, [{"resource": "tokens", "window": "24h", "limit": 1000}, *limits])
+
+
+INVITE = """mutation ($email: EmailAddress!) { memberInvite(input: { email: $email, role: VIEWER }) { member { id } userErrors { code message
+  ... on QuotaExceededError { quota { resource limit used remaining } } } } }"""
+
+
+async def test_no_more_people_than_the_plan_allows(client: httpx2.AsyncClient) -> None:
+    """Of four invited at once beside the owner two are; inviting one of them again takes no place, and an invitation that is over gives its place back."""
+    mine = await tenant()
+    await plan(mine, held("members", 3))
+    emails = [f"{fresh()}@example.com" for _ in range(4)]
+    answers = await asyncio.gather(*(ask(client, mine, INVITE, email=email) for email in emails))
+    codes = [[error["code"] for error in answer["memberInvite"]["userErrors"]] for answer in answers]
+    assert sorted(codes) == [[], [], ["QUOTA_EXCEEDED"], ["QUOTA_EXCEEDED"]]
+    refused = next(answer["memberInvite"] for answer, found in zip(answers, codes, strict=True) if found)
+    told = "The plan allows 3 members, invitations among them, and there are 3: take one out, or choose a larger plan."
+    quota = {"resource": "MEMBERS", "limit": 3, "used": 3, "remaining": 0}
+    assert refused == {"member": None, "userErrors": [{"code": "QUOTA_EXCEEDED", "message": told, "quota": quota}]}
+    first, second = (email for email, found in zip(emails, codes, strict=True) if not found)
+    assert (await ask(client, mine, INVITE, email=first))["memberInvite"]["userErrors"] == []
+    await database.fetch("UPDATE member SET invitation_expires_at = clock_timestamp() WHERE workspace_id = $1 AND joined_at IS NULL", mine.workspace_id)
+    taken = [(await ask(client, mine, INVITE, email=email))["memberInvite"] for email in (first, f"{fresh()}@example.com", second)]
+    assert [bool(answer["member"]) for answer in taken] == [True, True, False]
 
 
 async def test_no_more_apps_than_the_plan_allows(client: httpx2.AsyncClient) -> None:
