@@ -28,7 +28,8 @@ from models.enums import Scope, WebhookDeliveryStatus
 from models.ids import uuid7
 
 ALERT_FIRED: Final = "alert.fired"
-EVENTS: Final = (ALERT_FIRED,)
+TOP_UP_FULFILLED: Final = "top_up.fulfilled"
+EVENTS: Final = (ALERT_FIRED, TOP_UP_FULFILLED)
 """What an endpoint can choose."""
 DELIVERY: Final = "webhook_delivery"
 MOST_ENDPOINTS = 20

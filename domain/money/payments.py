@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from domain import duties
+from domain import duties, webhooks
 from domain.access.callers import Actor
 from domain.errors import NotFound, Unavailable
 from domain.money import ledger, topups
@@ -172,6 +172,8 @@ async def _apply(processor: Processor, seen: _Seen) -> bool:
         await _write(seen, payment, status)
         await _freeze(workspace_id)
         paid_now = status is TopUpStatus.FULFILLED and before is not TopUpStatus.FULFILLED
+        if paid_now:
+            await _announce(seen.top_up, at=seen.began_at)
         await _release_automatic(workspace_id, top_up_id, status, paid_now=paid_now)
     return True
 
@@ -235,6 +237,14 @@ async def _write(seen: _Seen, payment: PaymentFact | None, status: TopUpStatus) 
         [refund.id for refund in payment.refunds] if payment else [],
         SOON,
     )
+
+
+async def _announce(top_up: TopUpView, *, at: datetime) -> None:
+    """Owe the news that a top-up is paid to the endpoints that want it: once, in the transaction that makes it so."""
+    credited = await database.fetch_value("SELECT credited_microusd FROM top_up WHERE workspace_id = $1 AND id = $2", top_up.workspace_id, top_up.id)
+    told = {"id": str(top_up.id), "automatic": top_up.automatic, "credited_microusd": credited or 0}
+    data = {"workspace_id": str(top_up.workspace_id), "top_up": told}
+    await webhooks.tell(top_up.workspace_id, webhooks.TOP_UP_FULFILLED, data, at=at)
 
 
 def _next_look(seen: _Seen, payment: PaymentFact | None, status: TopUpStatus) -> datetime | None:

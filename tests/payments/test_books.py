@@ -1,6 +1,7 @@
 """Whole lives of payments, told in every order, again and again, at once, with deaths in between: the same books, and Stripe's."""
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from clients.stripe import Stripe
+from domain import webhooks
 from domain.access import workspaces
 from domain.money import events, ledger, payments, renewals, tiers, topups
 from domain.money.processor import EventFact, PaymentFact, ProcessorFailed, SessionFact
@@ -433,3 +435,20 @@ def test_a_session_fact_holds_no_secret() -> None:
     assert set(SessionFact.__slots__) == {
         *("id", "mode", "status", "url", "expires_at", "workspace_id", "subject", "customer_id", "payment_id", "subscription_id", "live"),
     }
+
+
+async def test_a_paid_top_up_is_announced_once(till: Till) -> None:
+    """`top_up.fulfilled` goes to the endpoints that want it, once, whatever is heard how often and at once, and whatever becomes of the payment later."""
+    customer, top_up, payment = await till.bought()
+    caller, secret = customer.caller(), "s" * 32
+    wanted, _ = await webhooks.create(caller, "https://example.com/all", None, installation_secret=secret, private_allowed=True)
+    await webhooks.create(caller, "https://example.com/alerts", ["alert.fired"], installation_secret=secret, private_allowed=True)
+    told = list(till.account.events)
+    await asyncio.gather(*(till.hear(told) for _ in range(4)))
+    await till.hear([])
+    bank.create_refund(till.account, {"payment_intent": payment, "amount": 300})
+    await till.hear()
+    rows = await database.fetch("SELECT endpoint_id, event, payload FROM webhook_delivery WHERE workspace_id = $1", customer.workspace_id)
+    assert [(row["endpoint_id"], row["event"]) for row in rows] == [(wanted.id, "top_up.fulfilled")]
+    about = {"id": str(top_up.id), "automatic": False, "credited_microusd": 20_000_000}
+    assert json.loads(rows[0]["payload"])["data"] == {"workspace_id": str(customer.workspace_id), "top_up": about}

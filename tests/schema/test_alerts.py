@@ -68,7 +68,7 @@ async def test_a_rule_lives_its_life(served: Served) -> None:
     assert shown["webhookEndpoints"] == [
         {"id": key, "url": "https://example.com/hook", "events": ["alert.fired"], "enabled": True, "deliveries": {"nodes": []}}
     ]
-    assert shown["service"]["webhookEvents"] == ["alert.fired"]
+    assert shown["service"]["webhookEvents"] == ["alert.fired", "top_up.fulfilled"]
     changed = (await run(served, "AlertUpdate", owner.session, id=rule))["alertRuleUpdate"]
     assert changed == {"alertRule": {"metric": "BUDGET_PERCENT", "count": 80}, "userErrors": []}
     gone = (await run(served, "AlertDelete", owner.session, id=rule))["alertRuleDelete"]
