@@ -264,7 +264,9 @@ async def create(caller: Caller, new: NewApp) -> AppView:
             """
             INSERT INTO app (workspace_id, id, slug, name, description, manifest, creator_kind, creator_id, creator_name, minter_kind, minter_id, minter_name,
                              wallet_markup, last_version, created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, $13, $13)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1,
+                    -- on from those of apps of that name that were deleted: what an address of a version showed may be kept for a year
+                    (SELECT coalesce(max(o.last_version), 0) FROM app o WHERE o.workspace_id = $1 AND o.slug = $3::varchar), $13, $13)
             """,
             workspace_id,
             app_id,

@@ -329,3 +329,17 @@ async def test_a_page_is_told_where_the_gateway_is(client: httpx2.AsyncClient) -
         assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/json", "no-cache")
     assert (await deploy(client, mine, slug, {"index.html": b"x", ".well-known/tallygate.json": b"{}"})).status_code == 200
     assert (await visit(client, slug, "/.well-known/tallygate.json")).content == b"{}"
+
+
+async def test_an_app_that_is_registered_again_counts_its_versions_on(client: httpx2.AsyncClient) -> None:
+    """What a version's address showed may be kept for a year, so that no later app of the name has that address: it is nothing's, and the next version is."""
+    mine, slug = await deployed(client)
+    first = await visit(client, f"{slug}--v1", "/plain.css")
+    assert (first.status_code, first.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+    assert (await client.delete(f"/v1/apps/{slug}", headers=mine.bearer)).status_code == 204
+    assert (await client.post("/v1/apps", json={"appId": slug, "name": "Again"}, headers=mine.bearer)).status_code == 201
+    again = await deploy(client, mine, slug, {**SITE, "plain.css": b"b{}"})
+    assert (again.status_code, again.json()["version"]) == (200, 2)
+    assert (await visit(client, f"{slug}--v1", "/plain.css")).status_code == 404
+    assert (await visit(client, f"{slug}--v2", "/plain.css")).content == b"b{}"
+    assert (await visit(client, slug, "/plain.css")).content == b"b{}"
