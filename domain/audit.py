@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from domain.access.actors import Actor
-from domain.errors import NotFound
+from domain.errors import InvalidInput, NotFound
 from domain.pages import Page, PageOf, cut, following, newest_first
 from models import database
 from models.enums import ActorKind, Scope
@@ -135,6 +135,8 @@ def _view(row: asyncpg.Record) -> AuditEventView:
 
 def _arguments(workspace_id: UUID | None, wanted: AuditFilter) -> tuple[Any, ...]:
     kind, key = wanted.subject or (None, None)
+    if any("\x00" in text for text in (*(wanted.actions or ()), kind or "", key or "")):
+        raise InvalidInput("No action and no subject has a zero byte.", path=("filter",))
     return workspace_id, None if wanted.actions is None else list(wanted.actions), kind, key, wanted.actor, wanted.start, wanted.end
 
 

@@ -169,6 +169,8 @@ def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
 
 
 def _filter(caller: Caller, wanted: KeyFilter) -> tuple[UUID, list[str] | None, list[str] | None, str | None]:
+    if "\x00" in (wanted.name_contains or ""):
+        raise InvalidInput("No name has a zero byte.", path=("filter", "nameContains"))
     return (
         caller.require(Scope.KEYS_READ),
         None if wanted.statuses is None else [status.value for status in wanted.statuses],

@@ -209,7 +209,9 @@ async def labels(caller: Caller, ids: Sequence[UUID]) -> dict[UUID, AppLabel]:
 
 
 async def shown(slug: str) -> AppView | None:
-    """Return the app of a name to its visitors, who see none of it but what their tokens may do; None when nobody has it."""
+    """Return the app of a name to its visitors, who see none of it but what their tokens may do; None when nobody has it, or could."""
+    if not SLUG.fullmatch(slug):
+        return None
     row = await database.fetch_row(
         f"SELECT {_COLUMNS} FROM app_name n JOIN app a ON a.workspace_id = n.workspace_id AND a.id = n.app_id WHERE n.slug = $1 AND a.deleted_at IS NULL", slug
     )

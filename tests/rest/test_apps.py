@@ -135,6 +135,17 @@ async def test_who_may_do_what(client: httpx2.AsyncClient) -> None:
     assert (await client.get(f"/v1/apps/{slug}", headers=mine.bearer)).json() == before
 
 
+@pytest.mark.parametrize("name", ["%00", "my-app%00", "%ff", "My-App", "a" * 300])
+async def test_a_name_that_cannot_be_is_nobodys(client: httpx2.AsyncClient, name: str) -> None:
+    """404 on every path of an app, whatever its name in the address is made of, and to those who have no credential too."""
+    mine = await tenant()
+    for method, path in (("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/deploy"), ("GET", f"/deployments/{mine.workspace_id}")):
+        answer = await client.request(method, f"/v1/apps/{name}{path}", json={} if method == "PUT" else None, headers=mine.bearer)
+        assert (answer.status_code, set(answer.json())) == (404, {"error"}), (method, path, answer.text)
+    anonymous = await client.post(f"/v1/apps/{name}/tokens", headers={"Origin": "https://a.example"})
+    assert anonymous.status_code == 404, anonymous.text
+
+
 async def test_one_of_many_takes_a_name(client: httpx2.AsyncClient) -> None:
     """Ten workspaces ask for one name at once: one has it, nine are told that it is taken."""
     slug, tenants = fresh(), [await tenant() for _ in range(10)]

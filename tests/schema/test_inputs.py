@@ -64,3 +64,18 @@ async def test_no_name_is_no_name_to_keep(served: Served) -> None:
     asked = 'mutation ($id: ID!) { alertRuleUpdate(input: { id: $id, name: "" }) { alertRule { name } userErrors { code path } } }'
     told = (await served.ask(asked, credential=owner.session, id=made["alertRuleCreate"]["alertRule"]["id"])).data["alertRuleUpdate"]
     assert told == {"alertRule": None, "userErrors": [{"code": "INVALID", "path": ["input", "name"]}]}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        'apiKeys(filter: { nameContains: "\\u0000" }) { totalCount }',
+        'auditEvents(filter: { actions: ["\\u0000"] }) { totalCount }',
+        'auditEvents(filter: { actions: ["apiKey", "a\\u0000"] }) { nodes { id } }',
+    ],
+)
+async def test_a_filter_with_a_zero_byte_is_bad_input(served: Served, field: str) -> None:
+    """No text in the database has one, and asking for it is the caller's fault, not ours."""
+    owner = await served.owner()
+    answer = await served.ask(f"{{ told: {field} }}", credential=owner.session)
+    assert answer.codes == ["BAD_USER_INPUT"]
