@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 import httptools
 
+from clients.chunks import Sizes
 from domain.outside import before_calling
 from domain.serving.routing import Waits
 
@@ -57,6 +58,9 @@ class Taken(IntEnum):
 
 GO_ON = Taken.GO_ON
 Sink = Callable[[bytes], Taken]
+Direct = Callable[[bytes, bytes], bool]
+"""Takes a chunk as it stands on the wire, and what is in it; false when it has to go to the sink instead."""
+_SIZES = Sizes()
 
 
 class Broken(Exception):
@@ -137,12 +141,13 @@ class Response:
             size += len(part)
         return None
 
-    async def flow(self, sink: Sink) -> None:
+    async def flow(self, sink: Sink, direct: Direct | None = None) -> None:
         """Hand each piece of the body over at the moment when it arrives, until one is not taken, or the last that is wanted was, or the body ends or breaks.
 
-        What was not taken is read as before; an end and a break are told to who reads on. `sink` must not wait, and what it raises is raised to the reader.
+        Where the body is chunked, a chunk that comes whole is offered to `direct` first, which may send it on with its size as it is. What was not taken is
+        read as before; an end and a break are told to who reads on. Neither may wait, and what they raise is raised to the reader.
         """
-        await self._connection.flow(sink)
+        await self._connection.flow(sink, direct)
 
     async def more(self) -> bytes:
         """Return the next piece of the body, empty at its end."""
@@ -175,6 +180,9 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
+        self._offered: Direct | None = None
+        self._direct: Direct | None = None
+        self._heard = False
 
     # A request.
 
@@ -186,8 +194,9 @@ class _Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = self._unmeant = 0
         self._error: Exception | None = None
-        self._done = self._to_the_end = self._interim = False
+        self._done = self._to_the_end = self._interim = self._chunk_over = self._between_chunks = False
         self._ask_at = self._heard_at = self._loop.time()
+        self._heard = False
         self.asked = True
         if self._lost or self._transport is None:
             self._fail(_Unsent("the connection was closed"))
@@ -247,15 +256,16 @@ class _Connection(asyncio.Protocol):
             finally:
                 self._waiter = None
 
-    async def flow(self, sink: Sink) -> None:
+    async def flow(self, sink: Sink, direct: Direct | None) -> None:
         """Let what comes of the body go to a sink; return when there is something to read, or an end."""
         if self._parts or self._done or self._error is not None:
             return
-        self._sink, self._waiter = sink, self._loop.create_future()
+        self._sink, self._waiter, self._offered = sink, self._loop.create_future(), direct
+        self._direct = direct if self._between_chunks else None
         try:
             await self._waiter
         finally:
-            self._sink = self._waiter = None
+            self._sink = self._waiter = self._offered = self._direct = None
 
     def _hand_over(self, sink: Sink, parts: list[bytes]) -> None:
         try:
@@ -267,7 +277,7 @@ class _Connection(asyncio.Protocol):
             parts.clear()
             self._size = 0
         if taken is not GO_ON:
-            self._sink = None
+            self._sink = self._offered = None
             self._wake()
 
     def leave(self) -> None:
@@ -296,10 +306,13 @@ class _Connection(asyncio.Protocol):
         if not self._answered.done():
             if now - self._ask_at > self._first:
                 self._fail(TimeoutError())
+        elif self._heard:
+            self._heard, self._heard_at = False, now
         elif not self._paused and now - self._heard_at > self._between:
             self._fail(TimeoutError())
 
     def _fail(self, error: Exception) -> None:
+        self._offered = self._direct = None
         if self._error is None:
             self._error = error
         if not self._answered.done():
@@ -317,6 +330,26 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is no subclass of it
 
     def data_received(self, data: bytes) -> None:
+        # nearly all that ever comes of a stream: a whole chunk, where a chunk begins, that its reader sends on as it is
+        direct, begun, size = self._direct, 0, len(data)
+        while direct is not None:
+            head = data.find(b"\r\n", begun, begun + 6)
+            length = _SIZES[data[begun:head]] if head > 0 else 0
+            end = head + length + 4
+            if not length or end > size or not data.startswith(b"\r\n", end - 2):
+                break
+            try:
+                if not direct(data if end == size and not begun else data[begun:end], data[head + 2 : end - 2]):
+                    break
+            except Exception as error:
+                self._fail(error)
+                return
+            self._heard = True
+            if end == size:
+                return
+            begun = end
+        if begun:
+            data = data[begun:]
         if not self.asked:  # an idle connection has nothing to say
             self.abort()
             return
@@ -334,8 +367,10 @@ class _Connection(asyncio.Protocol):
         if self._unmeant > LARGEST_HEAD_BYTES and not self._done and self._error is None:
             self._fail(Broken("the upstream's header is too large"))
             return
+        self._between_chunks = self._chunk_over and data.endswith(b"\r\n")
         if self._sink is not None and self._parts:
             self._hand_over(self._sink, self._parts)
+        self._direct = self._offered if self._between_chunks else None
         if self._size > BUFFER_BYTES and not self._paused and not self._done and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -414,8 +449,17 @@ class _Connection(asyncio.Protocol):
             self._parts.append(data)
             self._size += len(data)
 
+    def on_chunk_header(self) -> None:
+        """Begin a chunk."""
+        self._chunk_over = False
+
+    def on_chunk_complete(self) -> None:
+        """End a chunk."""
+        self._chunk_over = True
+
     def on_message_complete(self) -> None:
         """End the body."""
+        self._chunk_over = False
         if self._interim:
             self._fields = []
         elif self._answered.done() and not self._done:

@@ -5,14 +5,13 @@ candidate's; after the first byte there is no other try.
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from clients.upstream import BROKEN, Response, Taken
+from clients.upstream import BROKEN, Response
 from domain import errors
 from domain.serving import kept_answers
 from domain.serving.calls import AttemptMade, Consumption, Ending, Settled
@@ -21,9 +20,9 @@ from models.enums import UsageOutcome
 from proxy.admission import Arrival, LetIn, Spoken, let_in, top_up_url, translated
 from proxy.attempts import Outcome, Try, judge, request_of, trouble_of
 from proxy.dialects.base import Answer, BadRequest, Meter, Reading, Refusal, RefusalKind
-from proxy.dialects.counting import CHARACTERS_PER_TOKEN
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE
 from proxy.idempotency import Keyed
+from proxy.passage import Passage
 from proxy.presets.registry import ANSWER_HEADER
 from proxy.progress import Progress
 from proxy.prompts import turn_of
@@ -42,21 +41,12 @@ KEEP_ALIVE_SECONDS = 15.0
 LONGEST_SECONDS = 3600.0
 """How long a call may take in all: a provider that only ever says that it lives is not read for ever."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
-LOOK_BYTES = 8192
-"""How many bytes go by, at most, between two looks at whether the hold still covers the output, as it is counted: by characters."""
 MODEL_HEADER = b"x-tallygate-model"
 ROUTE_HEADER = b"x-tallygate-route"
 CHARGE_HEADER = b"x-tallygate-charge-microusd"
 BALANCE_HEADER = b"x-tallygate-balance-microusd"
 
 log = structlog.get_logger()
-NOT, GO_ON, STOP = Taken.NOT, Taken.GO_ON, Taken.STOP
-
-
-def _events(chunk: bytes) -> list[bytes]:
-    """Cut a chunk after each blank line, where events end."""
-    parts = chunk.split(b"\n\n")
-    return [*(part + b"\n\n" for part in parts[:-1]), *([parts[-1]] if parts[-1] else [])]
 
 
 class _Elsewhere(Exception):
@@ -384,7 +374,7 @@ class Pump:
         if last and meter.events:  # otherwise the head waits for the first byte: until then another upstream may answer, or a refusal
             await self._reply.begin(200, head)
         try:
-            if await self._pass_on(response, meter, head):
+            if await Passage(response, meter, self._progress, self._reply, head, self._elapsed_ms).run():
                 made.well()
                 await self._finish(Outcome(self._consumption(), UsageOutcome.SUCCEEDED, 200, "credit_exhausted"), meter.conclude())
                 return
@@ -427,68 +417,6 @@ class Pump:
         if not self._reply.started:
             await self._reply.begin(200, head)
         await self._finish(outcome, meter.tail() if meter.error is not None and meter.events else refusal)
-
-    async def _pass_on(self, response: Response, meter: Meter, head: list[tuple[bytes, bytes]]) -> bool:
-        """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it."""
-        progress, reply = self._progress, self._reply
-        assert progress is not None
-        feed = meter.feed
-        wire: Wire | None = None
-        looked, look_after = 0, (0 if meter.events else sys.maxsize)  # what is no events has no tokens that are counted as they come
-        def sink(chunk: bytes) -> Taken:
-            """Let a piece through at the moment when it arrives: nearly every one."""
-            nonlocal looked
-            size = looked + len(chunk)
-            if wire is None or wire.paused or size > look_after:
-                return NOT
-            looked = size
-            forward = feed(chunk)
-            if progress.first_token_ms is None and meter.first_token_seen:
-                progress.first_token_ms = self._elapsed_ms()
-            if forward and reply.here:
-                wire.say(forward)
-                reply.said = True
-            return STOP if meter.ended else GO_ON
-
-        while True:
-            wire = reply.wire
-            if wire is not None:
-                await response.flow(sink)
-                if meter.ended:
-                    break
-            chunk = await response.more()
-            if not chunk:
-                meter.over()
-                break
-            going: list[bytes] = []  # leaves together, because it came together
-            # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
-            for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
-                forward = meter.feed(part)
-                if progress.first_token_ms is None and meter.first_token_seen:
-                    progress.first_token_ms = self._elapsed_ms()
-                looked += len(part)
-                if looked >= look_after:
-                    output_tokens = meter.usage.output_tokens
-                    if going and progress.caught_up(output_tokens):  # what is covered does not wait for what may not be
-                        await self._pass(going, head)
-                        going = []
-                    left = await progress.room(output_tokens)
-                    looked, look_after = 0, min(LOOK_BYTES, left * CHARACTERS_PER_TOKEN)
-                    if not left and not meter.ended:
-                        await self._pass([*going, forward], head)
-                        return True
-                if forward:
-                    going.append(forward)
-            if going:
-                await self._pass(going, head)
-            if meter.ended:
-                break
-        return False
-
-    async def _pass(self, parts: list[bytes], head: list[tuple[bytes, bytes]]) -> None:
-        if not self._reply.started:
-            await self._reply.begin(200, head)
-        await self._reply.say(parts[0] if len(parts) == 1 else b"".join(parts))
 
     # How it ends.
 

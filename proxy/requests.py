@@ -39,6 +39,10 @@ class Wire(Protocol):
     def say(self, data: bytes, *, last: bool = False) -> None:
         """Write a part of the body, or the last."""
 
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Writes a chunk of the body with its size, as HTTP/1.1 has it, between `begin` and the last part."""
+
     def cut(self) -> None:
         """Close the connection in the middle of an answer."""
 

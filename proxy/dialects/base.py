@@ -189,6 +189,28 @@ class Credential:
     secret: str = field(repr=False)
 
 
+class Later(Protocol):
+    """Lets whole events of a stream go by first and reads them afterwards, many at once."""
+
+    @property
+    def marks(self) -> tuple[bytes, ...]:
+        """What stands in every event that ends the stream or is to be changed: where one of these is found, `feed` has to be asked."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether the client stands between two events, nothing is held back, and something that a model made has come."""
+        ...
+
+    def put_aside(self, events: bytes) -> None:
+        """Take events that went by, which end with an empty line; they are read before anything is told that depends on them."""
+        ...
+
+    def catch_up(self) -> None:
+        """Read what was put aside."""
+        ...
+
+
 class Meter(Protocol):
     """Reads one streamed answer while its bytes go by.
 
@@ -200,6 +222,11 @@ class Meter(Protocol):
     @property
     def events(self) -> bool:
         """Whether what the client gets is a stream of events, in which a failure can be told."""
+        ...
+
+    @property
+    def later(self) -> Later | None:
+        """How events may go by before they are read; None where each is read first."""
         ...
 
     def content_type(self, told: bytes) -> bytes | None:

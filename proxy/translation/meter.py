@@ -13,6 +13,7 @@ class TranslatedMeter:
     """
 
     events = True
+    later = None
 
     def __init__(self, meter: Meter, translator: StreamTranslator) -> None:
         self._meter = meter

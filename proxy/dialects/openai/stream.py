@@ -19,6 +19,9 @@ from proxy.dialects.openai.request import CHOICES_LIMIT
 from proxy.dialects.openai.usage import estimated, hidden_characters, reported, searched, shown, written
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
+_MARKS = (b'"error"', b"[DONE]", b"\\u00")
+"""A name of a field may be written with escapes, of which all begin so; those of a text hardly ever do."""
+
 OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
 """What an upstream says of the operator's account: it is not the customer's."""
 
@@ -62,6 +65,7 @@ class _Chunk(msgspec.Struct):
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
+_CHUNKS = msgspec.json.Decoder(list[_Chunk])
 _ANY_CHUNK = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -74,6 +78,7 @@ class OpenAIMeter(LineMeter):
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self.marks = _MARKS if ask.include_usage else (*_MARKS, b'"usage"')
         self._report: object = None
         self._id: str | None = None
         self._created: int | None = None
@@ -85,6 +90,7 @@ class OpenAIMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered."""
+        self.catch_up()
         nonsense = False
         if self.complete:
             try:
@@ -117,15 +123,52 @@ class OpenAIMeter(LineMeter):
             chunk = _CHUNK.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._read_odd(data)
+        text = self._plain(chunk)
+        if text:
+            self._text.add(text)
+            self.first_token_seen = True
+            return data
+        self._read_chunk(chunk)
+        if chunk.usage is UNSET:
+            return data
+        return self._read_usage(data, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+
+    def _read_aside(self, events: bytes) -> None:
+        """Read events in one go where each is one line of data, and one by one where any is not."""
+        try:
+            chunks = _CHUNKS.decode(b"[%b]" % events[6:-2].replace(b"\n\ndata: ", b",")) if events.startswith(b"data: ") else None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            chunks = None
+        if chunks is None:
+            super()._read_aside(events)
+            return
+        texts = []
+        for chunk in chunks:
+            text = self._plain(chunk)
+            if text:
+                texts.append(text)
+                continue
+            self._text.add("".join(texts))
+            texts.clear()
+            self._read_chunk(chunk)
+            if chunk.usage is not UNSET:
+                self._read_usage(b"", chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+        self._text.add("".join(texts))
+
+    def _plain(self, chunk: _Chunk) -> str | None:
+        """Return the text of a chunk that says nothing else, as nearly every one does: some text of the only answer."""
         choices = chunk.choices
-        if choices:
-            choice = choices[0]
-            plain = choice.index == 0 and choice.finish_reason is None and chunk.usage is UNSET and chunk.error is None and 0 in self._seen
-            if plain and len(choices) == 1 and chunk.model == self._model and chunk.service_tier == self._tier and (delta := choice.delta) and delta.content:
-                self._text.add(delta.content)  # as nearly every one is: some text of the only answer
-                self.first_token_seen = True
-                return data
-            for choice in choices:
+        if not choices or len(choices) != 1 or chunk.usage is not UNSET or chunk.error is not None or chunk.model != self._model or chunk.service_tier != self._tier:
+            return None
+        choice = choices[0]
+        if choice.index or choice.finish_reason is not None or choice.delta is None or 0 not in self._seen:
+            return None
+        return choice.delta.content
+
+    def _read_chunk(self, chunk: _Chunk) -> None:
+        """Note everything that a chunk says, but its usage."""
+        if chunk.choices:
+            for choice in chunk.choices:
                 delta = choice.delta
                 if delta is not None:
                     self._read_delta(choice.index, delta)
@@ -136,9 +179,6 @@ class OpenAIMeter(LineMeter):
         self._tier = chunk.service_tier or self._tier
         if chunk.error:
             self._read_error(chunk.error)
-        if chunk.usage is UNSET:
-            return data
-        return self._read_usage(data, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
 
     def _read_odd(self, data: bytes) -> bytes | None:
         """Read data whose shape is not the known one for what matters to the books; what is no JSON object passes."""

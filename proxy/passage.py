@@ -1,0 +1,126 @@
+"""How a stream's bytes go from the provider to the client, and into the meter: the part of a call that runs for every chunk.
+
+A chunk that is nothing but whole events goes out as it came, with the size that the provider wrote before it, and is read later with those that follow:
+when a few kilobytes have gathered, when a sign of life is due, when something else comes, and at the end. That may be, because no event among them ends
+the stream or is changed on its way (`proxy.dialects.base.Later`). All others are read first.
+"""
+
+import sys
+from collections.abc import Callable
+
+from clients.upstream import Response, Taken
+from proxy.dialects.base import Meter
+from proxy.dialects.counting import CHARACTERS_PER_TOKEN
+from proxy.progress import Progress
+from proxy.replies import Reply
+from proxy.requests import Wire
+
+LOOK_BYTES = 8192
+"""How many bytes go by, at most, between two looks at whether the hold still covers the output, as it is counted: by characters."""
+
+NOT, GO_ON, STOP = Taken.NOT, Taken.GO_ON, Taken.STOP
+
+
+def _events(chunk: bytes) -> list[bytes]:
+    """Cut a chunk after each blank line, where events end."""
+    parts = chunk.split(b"\n\n")
+    return [*(part + b"\n\n" for part in parts[:-1]), *([parts[-1]] if parts[-1] else [])]
+
+
+class Passage:
+    """One stream on its way, whose head is `head`; `elapsed_ms` tells how long the call takes by now."""
+
+    def __init__(self, response: Response, meter: Meter, progress: Progress, reply: Reply, head: list[tuple[bytes, bytes]], elapsed_ms: Callable[[], int]) -> None:
+        self._response = response
+        self._meter = meter
+        self._progress = progress
+        self._reply = reply
+        self._head = head
+        self._elapsed_ms = elapsed_ms
+
+    async def run(self) -> bool:
+        """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it. Raises one of BROKEN."""
+        meter, progress, reply = self._meter, self._progress, self._reply
+        feed, later = meter.feed, meter.later
+        wire: Wire | None = None
+        looked, look_after = 0, (0 if meter.events else sys.maxsize)  # what is no events has no tokens that are counted as they come
+        unread_until = 0
+
+        def sink(chunk: bytes) -> Taken:
+            """Let a piece through at the moment when it arrives."""
+            nonlocal looked, unread_until
+            size = looked + len(chunk)
+            if wire is None or wire.paused or size > look_after:
+                return NOT
+            looked = size
+            forward = feed(chunk)
+            if progress.first_token_ms is None and meter.first_token_seen:
+                progress.first_token_ms = self._elapsed_ms()
+            if forward and reply.here:
+                wire.say(forward)
+                reply.said = True
+            unread_until = look_after if later is not None and later.ready else 0
+            return STOP if meter.ended else GO_ON
+
+        def direct(chunk: bytes, events: bytes) -> bool:
+            """Let a chunk of whole events through unread."""
+            nonlocal looked
+            size = looked + len(events)
+            if size > unread_until or paused.paused or not reply.here or not events.endswith(b"\n\n"):
+                return False
+            for mark in marks:
+                if mark in events:
+                    return False
+            looked = size
+            write(chunk)
+            put_aside(events)
+            reply.said = True
+            return True
+
+        while True:
+            wire = reply.wire
+            if wire is not None:
+                if later is None:
+                    await self._response.flow(sink)
+                else:
+                    paused, write, put_aside, marks = wire, wire.write, later.put_aside, later.marks
+                    unread_until = look_after if later.ready else 0
+                    try:
+                        await self._response.flow(sink, direct)
+                    finally:
+                        later.catch_up()
+                if meter.ended:
+                    break
+            chunk = await self._response.more()
+            if not chunk:
+                meter.over()
+                break
+            going: list[bytes] = []  # leaves together, because it came together
+            # where the room is less than what came at once, event by event, so that the end comes after the last event that is covered
+            for part in (chunk,) if looked + len(chunk) <= look_after else _events(chunk):
+                forward = feed(part)
+                if progress.first_token_ms is None and meter.first_token_seen:
+                    progress.first_token_ms = self._elapsed_ms()
+                looked += len(part)
+                if looked >= look_after:
+                    output_tokens = meter.usage.output_tokens
+                    if going and progress.caught_up(output_tokens):  # what is covered does not wait for what may not be
+                        await self._pass(going)
+                        going = []
+                    left = await progress.room(output_tokens)
+                    looked, look_after = 0, min(LOOK_BYTES, left * CHARACTERS_PER_TOKEN)
+                    if not left and not meter.ended:
+                        await self._pass([*going, forward])
+                        return True
+                if forward:
+                    going.append(forward)
+            if going:
+                await self._pass(going)
+            if meter.ended:
+                break
+        return False
+
+    async def _pass(self, parts: list[bytes]) -> None:
+        if not self._reply.started:
+            await self._reply.begin(200, self._head)
+        await self._reply.say(parts[0] if len(parts) == 1 else b"".join(parts))
