@@ -1,19 +1,40 @@
 """Chunks of an HTTP/1.1 body as they stand on the wire (RFC 9112, section 7.1)."""
 
 import re
+from collections.abc import Callable
+
+Direct = Callable[[bytes, bytes], bool]
+"""Takes a chunk as it stands on the wire, and what stands behind its first line, which should be what is in it and a line's end; false when it does not."""
 
 _PLAIN = re.compile(rb"[0-9A-Fa-f]{1,4}")
 _MOST_KNOWN = 4096
+_CARE = -1
 
 
-class Sizes(dict[bytes, int]):
-    """How many bytes a chunk has, by its line of the size without the line's end.
+class _Following(dict[bytes, int]):
+    """How many bytes follow the first line of a chunk: what is in it, and a line's end. Kept by the line, without its end.
 
-    0 is what has to be read with care: the last chunk, an extension, more than 64 KiB, and what is no size.
+    Less than 0 for what has to be read with care: the last chunk, an extension, more than 64 KiB, and what is no size.
     """
 
     def __missing__(self, line: bytes) -> int:
         size = int(line, 16) if _PLAIN.fullmatch(line) else 0
+        following = size + 2 if size else _CARE
         if len(self) < _MOST_KNOWN:  # an upstream writes the lines: they must not choose our memory
-            self[line] = size
-        return size
+            self[line] = following
+        return following
+
+
+FOLLOWING = _Following()
+
+
+def taken(data: bytes, direct: Direct) -> int:
+    """Offer the whole chunks that data begins with, one after the other; return how many bytes of it were taken."""
+    begun = 0
+    while (head := data.find(b"\r\n", begun, begun + 6)) > 0:
+        following = FOLLOWING[data[begun:head]]
+        end = head + 2 + following
+        if following < 0 or end > len(data) or not direct(data[begun:end], data[head + 2 : end]):
+            break
+        begun = end
+    return begun

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 import httptools
 
-from clients.chunks import Sizes
+from clients.chunks import FOLLOWING, Direct, taken
 from domain.outside import before_calling
 from domain.serving.routing import Waits
 
@@ -58,9 +58,6 @@ class Taken(IntEnum):
 
 GO_ON = Taken.GO_ON
 Sink = Callable[[bytes], Taken]
-Direct = Callable[[bytes, bytes], bool]
-"""Takes a chunk as it stands on the wire, and what is in it; false when it has to go to the sink instead."""
-_SIZES = Sizes()
 
 
 class Broken(Exception):
@@ -330,26 +327,19 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is no subclass of it
 
     def data_received(self, data: bytes) -> None:
-        # nearly all that ever comes of a stream: a whole chunk, where a chunk begins, that its reader sends on as it is
-        direct, begun, size = self._direct, 0, len(data)
-        while direct is not None:
-            head = data.find(b"\r\n", begun, begun + 6)
-            length = _SIZES[data[begun:head]] if head > 0 else 0
-            end = head + length + 4
-            if not length or end > size or not data.startswith(b"\r\n", end - 2):
-                break
+        direct = self._direct
+        if direct is not None:
+            line, _, rest = data.partition(b"\r\n")
             try:
-                if not direct(data if end == size and not begun else data[begun:end], data[head + 2 : end - 2]):
-                    break
+                begun = (direct(data, rest) and len(data)) if len(rest) == FOLLOWING[line] else taken(data, direct)
             except Exception as error:
                 self._fail(error)
                 return
-            self._heard = True
-            if end == size:
-                return
-            begun = end
-        if begun:
-            data = data[begun:]
+            if begun:
+                self._heard = True
+                if begun == len(data):
+                    return
+                data = data[begun:]
         if not self.asked:  # an idle connection has nothing to say
             self.abort()
             return

@@ -78,7 +78,7 @@ class Pump:
         self._closing: tuple[float, Answer | Refusal | bytes] | None = None
         self._late: asyncio.Task[None] | None = None
         self._received_at = runtime.clock()
-        self._clock = time.monotonic()
+        self._clock = self.kept_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._why: str | None = None
         self._ending = False
@@ -127,15 +127,16 @@ class Pump:
             self._why = why
             self._task.cancel()
 
-    async def keep(self) -> None:
+    async def keep(self, now: float) -> None:
         """Keep a sign of life."""
+        self.kept_at = now
         if self._progress is not None:
             await self._progress.keep()
 
     def attend(self, now: float) -> None:
         """Look after the call, at every beat: tell the client that a silent stream lives, give up one that reads nothing, end what takes too long.
 
-        One look at all calls every two seconds costs less than a timer for every chunk.
+        One look at all calls now and then costs less than a timer for every chunk.
         """
         reply, closing = self._reply, self._closing
         if closing is not None and self._late is None and now - closing[0] >= SETTLE_SECONDS:
@@ -158,6 +159,7 @@ class Pump:
             call = await self._admit()
             if call is not None:
                 self._call = call
+                self.kept_at = time.monotonic()
                 self._progress = Progress(self._runtime, call)
                 await self._relay(call)
         except Exception as error:  # a bug must not leave a hold open, nor a client waiting

@@ -9,6 +9,8 @@ from proxy.requests import Send, Wire
 from runtime import Runtime
 
 PULSE_SECONDS = 2.0
+"""How old a call's last sign of life becomes, at most: its admission is the first, and a shorter call needs no other."""
+BEAT_SECONDS = 0.25
 CLOSE_SECONDS = 20.0
 
 
@@ -33,14 +35,17 @@ class Relay:
         return pump
 
     async def _beat(self) -> None:
-        """Every PULSE_SECONDS, keep the progress of all calls in one commit."""
+        """Look after all calls, and keep the progress of those whose last sign is old in one commit."""
         while True:
-            await asyncio.sleep(PULSE_SECONDS)
+            await asyncio.sleep(BEAT_SECONDS)
             now = time.monotonic()
+            old = now + BEAT_SECONDS - PULSE_SECONDS  # by the next beat it would be too old
             pumps = list(self._pumps)
             for pump in pumps:
                 pump.attend(now)
-            await asyncio.gather(*(pump.keep() for pump in pumps if pump.open), return_exceptions=True)
+            signs = [pump.keep(now) for pump in pumps if pump.open and pump.kept_at < old]
+            if signs:
+                await asyncio.gather(*signs, return_exceptions=True)
 
     async def close(self) -> None:
         """Let calls under way finish for CLOSE_SECONDS, then end them with an error and settle what they delivered."""

@@ -203,7 +203,9 @@ class Later(Protocol):
         ...
 
     def put_aside(self, events: bytes) -> None:
-        """Take events that went by, which end with an empty line; they are read before anything is told that depends on them."""
+        """Take events that went by, as a chunk had them: with an empty line and the chunk's own line end behind them. They are read before anything is
+        told that depends on them.
+        """
         ...
 
     def catch_up(self) -> None:

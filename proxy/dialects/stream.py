@@ -68,7 +68,7 @@ class LineMeter(ABC):
     def catch_up(self) -> None:
         """Read what was put aside. What would have been held back has gone out."""
         if self._aside:
-            events = b"".join(self._aside)
+            events = b"".join(self._aside).replace(b"\n\n\r\n", b"\n\n")
             self._aside.clear()
             self._read_aside(events)
 

@@ -123,11 +123,13 @@ class OpenAIMeter(LineMeter):
             chunk = _CHUNK.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._read_odd(data)
-        text = self._plain(chunk)
-        if text:
-            self._text.add(text)
-            self.first_token_seen = True
-            return data
+        choices = chunk.choices
+        if choices and len(choices) == 1 and chunk.model == self._model and chunk.usage is UNSET and chunk.error is None and chunk.service_tier == self._tier:
+            choice = choices[0]
+            if choice.index == 0 and choice.finish_reason is None and (delta := choice.delta) and delta.content and 0 in self._seen:
+                self._text.add(delta.content)  # as nearly every one is: some text of the only answer
+                self.first_token_seen = True
+                return data
         self._read_chunk(chunk)
         if chunk.usage is UNSET:
             return data
@@ -142,28 +144,22 @@ class OpenAIMeter(LineMeter):
         if chunks is None:
             super()._read_aside(events)
             return
-        texts = []
+        texts: list[str] = []
+        only = 0 in self._seen
         for chunk in chunks:
-            text = self._plain(chunk)
-            if text:
-                texts.append(text)
-                continue
+            choices = chunk.choices
+            if choices and len(choices) == 1 and chunk.model == self._model and chunk.usage is UNSET and chunk.error is None and chunk.service_tier == self._tier:
+                choice = choices[0]
+                if choice.index == 0 and choice.finish_reason is None and (delta := choice.delta) and delta.content and only:
+                    texts.append(delta.content)
+                    continue
             self._text.add("".join(texts))
             texts.clear()
             self._read_chunk(chunk)
             if chunk.usage is not UNSET:
                 self._read_usage(b"", chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+            only = 0 in self._seen
         self._text.add("".join(texts))
-
-    def _plain(self, chunk: _Chunk) -> str | None:
-        """Return the text of a chunk that says nothing else, as nearly every one does: some text of the only answer."""
-        choices = chunk.choices
-        if not choices or len(choices) != 1 or chunk.usage is not UNSET or chunk.error is not None or chunk.model != self._model or chunk.service_tier != self._tier:
-            return None
-        choice = choices[0]
-        if choice.index or choice.finish_reason is not None or choice.delta is None or 0 not in self._seen:
-            return None
-        return choice.delta.content
 
     def _read_chunk(self, chunk: _Chunk) -> None:
         """Note everything that a chunk says, but its usage."""
