@@ -1,8 +1,7 @@
 """How a stream's bytes go from the provider to the client, and into the meter: the part of a call that runs for every chunk.
 
-A chunk that is nothing but whole events goes out as it came, with the size that the provider wrote before it, and is read later with those that follow:
-when a few kilobytes have gathered, when a sign of life is due, when something else comes, and at the end. That may be, because no event among them ends
-the stream or is changed on its way (`proxy.dialects.base.Later`). All others are read first.
+A chunk that is nothing but more text, as nearly all are, is read at the least cost and goes out as it came, with the size that the provider wrote before
+it. Everything else takes the long way.
 """
 
 import sys
@@ -41,14 +40,13 @@ class Passage:
     async def run(self) -> bool:
         """Let the stream through to its end; True when it has to be ended early, because nothing covers more of it. Raises one of BROKEN."""
         meter, progress, reply = self._meter, self._progress, self._reply
-        feed, later = meter.feed, meter.later
+        feed, skim = meter.feed, meter.skim
         wire: Wire | None = None
         looked, look_after = 0, (0 if meter.events else sys.maxsize)  # what is no events has no tokens that are counted as they come
-        unread_until = 0
 
         def sink(chunk: bytes) -> Taken:
             """Let a piece through at the moment when it arrives."""
-            nonlocal looked, unread_until
+            nonlocal looked, skim
             size = looked + len(chunk)
             if wire is None or wire.paused or size > look_after:
                 return NOT
@@ -59,37 +57,25 @@ class Passage:
             if forward and reply.here:
                 wire.say(forward)
                 reply.said = True
-            unread_until = look_after if later is not None and later.ready else 0
+            skim = meter.skim
             return STOP if meter.ended else GO_ON
 
-        def direct(chunk: bytes, events: bytes) -> bool:
-            """Let a chunk of whole events through unread."""
+        def direct(chunk: bytes, event: bytes) -> bool:
+            """Let a chunk that is nothing but more text through, with its size as it came: nearly every one."""
             nonlocal looked
-            size = looked + len(events)
-            if size > unread_until or events[-4:] != b"\n\n\r\n" or way.paused or not reply.here:
+            size = looked + len(event)
+            if skim is None or size > look_after or way.paused or not reply.here or not skim(event):
                 return False
-            for mark in marks:
-                # asks whether it is there: `in` and `find` cost three and two times as much, and this is most of what a chunk costs us
-                if events.replace(mark, b"") is not events:
-                    return False
             looked = size
             write(chunk)
-            put_aside(events)
             reply.said = True
             return True
 
         while True:
             wire = reply.wire
             if wire is not None:
-                if later is None:
-                    await self._response.flow(sink)
-                else:
-                    way, write, put_aside, marks = wire, wire.write, later.put_aside, later.marks
-                    unread_until = look_after if later.ready else 0
-                    try:
-                        await self._response.flow(sink, direct)
-                    finally:
-                        later.catch_up()
+                way, write, skim = wire, wire.write, meter.skim
+                await self._response.flow(sink, direct)
                 if meter.ended:
                     break
             chunk = await self._response.more()

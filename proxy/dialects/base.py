@@ -1,6 +1,6 @@
 """The values that a wire format and the relay exchange, and what a wire format must be able to do."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -189,28 +189,9 @@ class Credential:
     secret: str = field(repr=False)
 
 
-class Later(Protocol):
-    """Lets whole events of a stream go by first and reads them afterwards, many at once."""
-
-    @property
-    def marks(self) -> tuple[bytes, ...]:
-        """What stands in every event that ends the stream or is to be changed: where one of these is found, `feed` has to be asked."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether the client stands between two events, nothing is held back, and something that a model made has come."""
-        ...
-
-    def put_aside(self, events: bytes) -> None:
-        """Take events that went by, as a chunk had them: with an empty line and the chunk's own line end behind them. They are read before anything is
-        told that depends on them.
-        """
-        ...
-
-    def catch_up(self) -> None:
-        """Read what was put aside."""
-        ...
+Skim = Callable[[bytes], bool]
+"""Reads a piece of a stream that is nothing but one event with more text, as its chunk had it: with the chunk's own line end behind. False for anything
+else, which is not read then. What it has read may go out as it is."""
 
 
 class Meter(Protocol):
@@ -227,8 +208,8 @@ class Meter(Protocol):
         ...
 
     @property
-    def later(self) -> Later | None:
-        """How events may go by before they are read; None where each is read first."""
+    def skim(self) -> Skim | None:
+        """How more text is read at the least cost, now that nothing is held back and the client stands between two events; None where `feed` has to be asked."""
         ...
 
     def content_type(self, told: bytes) -> bytes | None:

@@ -213,7 +213,7 @@ class _Recording:
     """What meters have in common whose client gets bytes and no events."""
 
     events = False
-    later = None
+    skim = None
 
     def keep_alive(self) -> bytes:
         """Give nothing: a recording has no room for a remark."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from enum import IntEnum
 
 from proxy import sse
-from proxy.dialects.base import Ask, Later, StreamError
+from proxy.dialects.base import Ask, Skim, StreamError
 from proxy.dialects.text import TextSize
 
 TAIL_LIMIT_BYTES = 256 * 1024
@@ -35,13 +35,9 @@ class LineMeter(ABC):
     """
 
     events = True
-    marks: tuple[bytes, ...] = ()
-    """See `proxy.dialects.base.Later`; a dialect that has none reads every event before it goes on."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self._aside: list[bytes] = []
-        self.put_aside = self._aside.append
         self.ended = False
         self.complete = False
         self.error: StreamError | None = None
@@ -56,35 +52,21 @@ class LineMeter(ABC):
         self._quick = True
 
     @property
-    def later(self) -> Later | None:
-        """How events may go by before they are read, where the dialect has marks of those that may not."""
-        return self if self.marks else None
+    def skim(self) -> Skim | None:
+        """How more text is read at the least cost, where the dialect knows a way, the answer has begun, and nothing odd is under way."""
+        return self._skimmer() if self._quick and not self._dropped and self.first_token_seen else None
 
-    @property
-    def ready(self) -> bool:
-        """Whether the next whole events may go by before they are read."""
-        return self._quick and not self._dropped and self.first_token_seen
-
-    def catch_up(self) -> None:
-        """Read what was put aside. What would have been held back has gone out."""
-        if self._aside:
-            events = b"".join(self._aside).replace(b"\n\n\r\n", b"\n\n")
-            self._aside.clear()
-            self._read_aside(events)
-
-    def _read_aside(self, events: bytes) -> None:
-        self._read(events)
+    def _skimmer(self) -> Skim | None:
+        return None
 
     @property
     def characters(self) -> int:
         """Code points of answer text so far."""
-        self.catch_up()
         return self._text.characters
 
     @property
     def lines(self) -> int:
         """Lines of answer text so far."""
-        self.catch_up()
         return self._text.lines
 
     @property
@@ -102,8 +84,6 @@ class LineMeter(ABC):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; give what may be sent on now, the same object where nothing is held or changed."""
-        if self._aside:
-            self.catch_up()
         # Nearly every chunk is whole events with nothing odd before it; most are one event of one line.
         if self._quick and chunk.endswith(b"\n\n"):
             if not self._dropped and chunk.startswith(b"data: {") and chunk.find(b"\n") == len(chunk) - 2:

@@ -1,5 +1,7 @@
 """The size of the text that an answer brings, piece by piece."""
 
+from collections.abc import Callable
+
 
 class TextSize:
     """Counts code points and lines; pieces of one text may come in any cut, several texts may come interleaved by a small number."""
@@ -26,6 +28,11 @@ class TextSize:
         self._pieces.append(piece)
         if len(piece) > self._SMALL_CHARACTERS or len(self._pieces) >= self._PIECES:
             self._count_pieces()
+
+    @property
+    def later(self) -> Callable[[str], None]:
+        """What takes pieces of text 0 at the least cost: they are counted when somebody asks, or `add` is called, which has to be every few kilobytes."""
+        return self._pieces.append
 
     def end_line(self) -> None:
         """Say that what follows under number 0 is another text, which begins a line of its own."""

@@ -13,7 +13,7 @@ class TranslatedMeter:
     """
 
     events = True
-    later = None
+    skim = None
 
     def __init__(self, meter: Meter, translator: StreamTranslator) -> None:
         self._meter = meter

@@ -39,16 +39,11 @@ class _Event(msgspec.Struct):
 
 
 _EVENT = msgspec.json.Decoder(_Event)
-_EVENTS = msgspec.json.Decoder(list[_Event])
-_DELTA = b"event: content_block_delta\ndata: "
 _ANY_EVENT = msgspec.json.Decoder(dict[str, Any])
 
 
 class AnthropicMeter(LineMeter):
     """Reads a stream of the Messages API; see `proxy.dialects.base.Meter`."""
-
-    # the name of a field, and a type, may be written with escapes, of which all begin so; those of a text hardly ever do
-    marks = (b'"message_stop"', b'"error"', b"\\u00")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
@@ -63,7 +58,6 @@ class AnthropicMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before the stream has started."""
-        self.catch_up()
         if not (self._started or self.first_token_seen or self._final or self.complete):
             return Usage()
         nonsense = False
@@ -100,23 +94,7 @@ class AnthropicMeter(LineMeter):
             event = _EVENT.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             self._read_odd(data)
-        else:
-            self._read_event(event)
-        return data
-
-    def _read_aside(self, events: bytes) -> None:
-        """Read deltas in one go where there is nothing else, and anything else event by event."""
-        try:
-            deltas = _EVENTS.decode(b"[%b]" % events[len(_DELTA) : -2].replace(b"\n\n" + _DELTA, b",")) if events.startswith(_DELTA) else None
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            deltas = None
-        if deltas is None:
-            super()._read_aside(events)
-            return
-        for event in deltas:
-            self._read_event(event)
-
-    def _read_event(self, event: _Event) -> None:
+            return data
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
@@ -131,6 +109,7 @@ class AnthropicMeter(LineMeter):
                 self._read_usage(event.usage)
             case _:
                 self._read_frame(event.type, event.message, event.error)
+        return data
 
     def _read_odd(self, data: bytes) -> None:
         """Read an event whose shape is not the known one for what matters to the books; what is no JSON object is passed over."""

@@ -12,15 +12,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from proxy import splice, sse
-from proxy.dialects.base import Ask, Refusal, StreamError, Usage
+from proxy.dialects.base import Ask, Refusal, Skim, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.openai import errors
 from proxy.dialects.openai.request import CHOICES_LIMIT
 from proxy.dialects.openai.usage import estimated, hidden_characters, reported, searched, shown, written
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
-
-_MARKS = (b'"error"', b"[DONE]", b"\\u00")
-"""A name of a field may be written with escapes, of which all begin so; those of a text hardly ever do."""
 
 OPERATOR_ERRORS = frozenset({"authentication_error", "permission_error", "insufficient_quota", "invalid_api_key", "billing_error"})
 """What an upstream says of the operator's account: it is not the customer's."""
@@ -64,8 +61,28 @@ class _Chunk(msgspec.Struct):
     prompt_filter_results: Any = None
 
 
+class _TextDelta(msgspec.Struct, gc=False):
+    content: str | None = None
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _TextDelta | None = None
+    finish_reason: str | None = None
+
+
+class _TextChunk(msgspec.Struct, gc=False):
+    """As much of a chunk as tells whether it is nothing but text."""
+
+    choices: list[_TextChoice] | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    usage: Any = UNSET
+    error: Any = None
+
+
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_CHUNKS = msgspec.json.Decoder(list[_Chunk])
+_TEXT_CHUNK = msgspec.json.Decoder(_TextChunk)
 _ANY_CHUNK = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -78,7 +95,6 @@ class OpenAIMeter(LineMeter):
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
-        self.marks = _MARKS if ask.include_usage else (*_MARKS, b'"usage"')
         self._report: object = None
         self._id: str | None = None
         self._created: int | None = None
@@ -90,7 +106,6 @@ class OpenAIMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered."""
-        self.catch_up()
         nonsense = False
         if self.complete:
             try:
@@ -124,47 +139,14 @@ class OpenAIMeter(LineMeter):
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._read_odd(data)
         choices = chunk.choices
-        if choices and len(choices) == 1 and chunk.model == self._model and chunk.usage is UNSET and chunk.error is None and chunk.service_tier == self._tier:
+        if choices:
             choice = choices[0]
-            if choice.index == 0 and choice.finish_reason is None and (delta := choice.delta) and delta.content and 0 in self._seen:
+            plain = choice.index == 0 and choice.finish_reason is None and chunk.usage is UNSET and chunk.error is None and 0 in self._seen
+            if plain and len(choices) == 1 and chunk.model == self._model and chunk.service_tier == self._tier and (delta := choice.delta) and delta.content:
                 self._text.add(delta.content)  # as nearly every one is: some text of the only answer
                 self.first_token_seen = True
                 return data
-        self._read_chunk(chunk)
-        if chunk.usage is UNSET:
-            return data
-        return self._read_usage(data, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
-
-    def _read_aside(self, events: bytes) -> None:
-        """Read events in one go where each is one line of data, and one by one where any is not."""
-        try:
-            chunks = _CHUNKS.decode(b"[%b]" % events[6:-2].replace(b"\n\ndata: ", b",")) if events.startswith(b"data: ") else None
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            chunks = None
-        if chunks is None:
-            super()._read_aside(events)
-            return
-        texts: list[str] = []
-        only = 0 in self._seen
-        for chunk in chunks:
-            choices = chunk.choices
-            if choices and len(choices) == 1 and chunk.model == self._model and chunk.usage is UNSET and chunk.error is None and chunk.service_tier == self._tier:
-                choice = choices[0]
-                if choice.index == 0 and choice.finish_reason is None and (delta := choice.delta) and delta.content and only:
-                    texts.append(delta.content)
-                    continue
-            self._text.add("".join(texts))
-            texts.clear()
-            self._read_chunk(chunk)
-            if chunk.usage is not UNSET:
-                self._read_usage(b"", chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
-            only = 0 in self._seen
-        self._text.add("".join(texts))
-
-    def _read_chunk(self, chunk: _Chunk) -> None:
-        """Note everything that a chunk says, but its usage."""
-        if chunk.choices:
-            for choice in chunk.choices:
+            for choice in choices:
                 delta = choice.delta
                 if delta is not None:
                     self._read_delta(choice.index, delta)
@@ -175,6 +157,32 @@ class OpenAIMeter(LineMeter):
         self._tier = chunk.service_tier or self._tier
         if chunk.error:
             self._read_error(chunk.error)
+        if chunk.usage is UNSET:
+            return data
+        return self._read_usage(data, chunk.usage, bool(chunk.choices or chunk.prompt_filter_results))
+
+    def _skimmer(self) -> Skim | None:
+        if 0 not in self._seen:
+            return None
+        decode, add, model, tier = _TEXT_CHUNK.decode, self._text.later, self._model, self._tier
+
+        def skim(event: bytes) -> bool:
+            if event[:6] != b"data: " or event[-4:] != b"\n\n\r\n":
+                return False
+            try:
+                chunk = decode(event[6:-4])
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return False
+            choices = chunk.choices
+            if not choices or len(choices) != 1 or chunk.usage is not UNSET or chunk.error is not None or chunk.model != model or chunk.service_tier != tier:
+                return False
+            choice = choices[0]
+            if choice.index or choice.finish_reason is not None or choice.delta is None or not (text := choice.delta.content):
+                return False
+            add(text)
+            return True
+
+        return skim
 
     def _read_odd(self, data: bytes) -> bytes | None:
         """Read data whose shape is not the known one for what matters to the books; what is no JSON object passes."""

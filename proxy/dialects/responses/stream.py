@@ -45,9 +45,6 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any])
 class ResponsesMeter(LineMeter):
     """Reads a stream of the Responses API; see `proxy.dialects.base.Meter`."""
 
-    # a type may be written with escapes, of which all begin so; those of a text hardly ever do
-    marks = (b'"error"', *(f'"{kind}"'.encode() for kind in sorted(_TERMINAL)), b"\\u00")
-
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._created: dict[str, Any] = {}
@@ -58,7 +55,6 @@ class ResponsesMeter(LineMeter):
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered. A failed answer costs what it reports."""
-        self.catch_up()
         response = self._last or self._created
         kept = word(response.get("id")) if self.ask.kept else None
         return replace(self._used(response), answer=kept)
