@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable
 
-Direct = Callable[[bytes, bytes], bool]
-"""Takes a chunk as it stands on the wire, and what stands behind its first line, which should be what is in it and a line's end; false when it does not."""
+Skim = Callable[[bytes], bool]
+"""Reads what stands behind the first line of a chunk, which should be what is in it and a line's end; false when it wants it another way, and has not read it."""
+Pass = Callable[[bytes], None]
+"""Takes chunks that were skimmed, as they stand on the wire."""
 
 _PLAIN = re.compile(rb"[0-9A-Fa-f]{1,4}")
 _MOST_KNOWN = 4096
@@ -28,13 +30,13 @@ class _Following(dict[bytes, int]):
 FOLLOWING = _Following()
 
 
-def taken(data: bytes, direct: Direct) -> int:
-    """Offer the whole chunks that data begins with, one after the other; return how many bytes of it were taken."""
+def skimmed(data: bytes, skim: Skim) -> int:
+    """Offer the whole chunks that data begins with, one after the other; return how many bytes of it were read."""
     begun = 0
     while (head := data.find(b"\r\n", begun, begun + 6)) > 0:
         following = FOLLOWING[data[begun:head]]
         end = head + 2 + following
-        if following < 0 or end > len(data) or not direct(data[begun:end], data[head + 2 : end]):
+        if following < 0 or end > len(data) or not skim(data[head + 2 : end]):
             break
         begun = end
     return begun

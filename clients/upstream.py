@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 import httptools
 
-from clients.chunks import FOLLOWING, Direct, taken
+from clients.chunks import FOLLOWING, Pass, Skim, skimmed
 from domain.outside import before_calling
 from domain.serving.routing import Waits
 
@@ -138,11 +138,11 @@ class Response:
             size += len(part)
         return None
 
-    async def flow(self, sink: Sink, direct: Direct | None = None) -> None:
+    async def flow(self, sink: Sink, direct: tuple[Skim, Pass] | None = None) -> None:
         """Hand each piece of the body over at the moment when it arrives, until one is not taken, or the last that is wanted was, or the body ends or breaks.
 
-        Where the body is chunked, a chunk that comes whole is offered to `direct` first, which may send it on with its size as it is. What was not taken is
-        read as before; an end and a break are told to who reads on. Neither may wait, and what they raise is raised to the reader.
+        Where the body is chunked, whole chunks are offered to the first of `direct`; what it reads goes to the second, as it came, and no further. What was
+        not taken is read as before; an end and a break are told to who reads on. None of them may wait, and what they raise is raised to the reader.
         """
         await self._connection.flow(sink, direct)
 
@@ -177,8 +177,8 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
-        self._offered: Direct | None = None
-        self._direct: Direct | None = None
+        self._offered: tuple[Skim, Pass] | None = None
+        self._direct: tuple[Skim, Pass] | None = None
         self._heard = False
 
     # A request.
@@ -253,7 +253,7 @@ class _Connection(asyncio.Protocol):
             finally:
                 self._waiter = None
 
-    async def flow(self, sink: Sink, direct: Direct | None) -> None:
+    async def flow(self, sink: Sink, direct: tuple[Skim, Pass] | None) -> None:
         """Let what comes of the body go to a sink; return when there is something to read, or an end."""
         if self._parts or self._done or self._error is not None:
             return
@@ -329,17 +329,23 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         direct = self._direct
         if direct is not None:
+            skim, let_pass = direct
             line, _, rest = data.partition(b"\r\n")
             try:
-                begun = (direct(data, rest) and len(data)) if len(rest) == FOLLOWING[line] else taken(data, direct)
+                if len(rest) == FOLLOWING[line]:
+                    if skim(rest):
+                        self._heard = True
+                        let_pass(data)
+                        return
+                elif begun := skimmed(data, skim):
+                    self._heard = True
+                    let_pass(data[:begun])
+                    data = data[begun:]
+                    if not data:
+                        return
             except Exception as error:
                 self._fail(error)
                 return
-            if begun:
-                self._heard = True
-                if begun == len(data):
-                    return
-                data = data[begun:]
         if not self.asked:  # an idle connection has nothing to say
             self.abort()
             return
