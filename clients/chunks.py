@@ -1,7 +1,23 @@
-"""Chunks of an HTTP/1.1 body as they stand on the wire (RFC 9112, section 7.1)."""
+"""Pieces of a body that are handed over as they come, and chunks as they stand on the wire (RFC 9112, section 7.1)."""
 
 import re
 from collections.abc import Callable
+from enum import IntEnum
+
+
+class Taken(IntEnum):
+    """What became of a piece of a body that was handed over."""
+
+    NOT = 0
+    """It waits to be read."""
+    GO_ON = 1
+    """It was taken, and the next may be handed over."""
+    STOP = 2
+    """It was taken; what follows waits to be read."""
+
+
+GO_ON = Taken.GO_ON
+Sink = Callable[[bytes], Taken]
 
 Skim = Callable[[bytes], bool]
 """Reads what stands behind the first line of a chunk, which should be what is in it and a line's end; false when it wants it another way, and has not read it."""

@@ -10,17 +10,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from functools import lru_cache
 from types import TracebackType
 from typing import cast
-from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import httptools
 
-from clients.chunks import FOLLOWING, Pass, Skim, skimmed
+from clients.chunks import FOLLOWING, GO_ON, Pass, Sink, Skim, skimmed
+from clients.origins import Field, Origin, target_of
 from domain.outside import before_calling
 from domain.serving.routing import Waits
 
@@ -42,23 +39,6 @@ BUFFER_BYTES = 256 * 1024
 """How much of a body waits for a reader that is slow, before the upstream is read no further."""
 ONE_PIECE_BYTES = 64 * 1024
 
-Field = tuple[bytes, bytes]
-
-
-class Taken(IntEnum):
-    """What became of a piece of a body that was handed over."""
-
-    NOT = 0
-    """It waits to be read."""
-    GO_ON = 1
-    """It was taken, and the next may be handed over."""
-    STOP = 2
-    """It was taken; what follows waits to be read."""
-
-
-GO_ON = Taken.GO_ON
-Sink = Callable[[bytes], Taken]
-
 
 class Broken(Exception):
     """An upstream that closed the connection, or that speaks no HTTP that can be relied on; the message says what, and nothing of a call."""
@@ -74,37 +54,6 @@ class _Unsent(_Closed):
 
 BROKEN = (Broken, TimeoutError, OSError)
 """What a provider that is away, slow (TimeoutError) or broken raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where connections lead: what they are kept by."""
-
-    host: str
-    port: int
-    secure: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """An address as requests need it."""
-
-    origin: _Origin
-    start: bytes
-
-
-@lru_cache(maxsize=1024)
-def _target(url: str) -> _Target:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{parts.scheme}://{parts.hostname or ''} is no address of an upstream")
-    secure = parts.scheme == "https"
-    host = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
-    shown = f"[{host}]" if ":" in host else host
-    shown = shown if parts.port is None else f"{shown}:{parts.port}"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    start = f"POST {path} HTTP/1.1\r\nhost: {shown}\r\naccept-encoding: identity\r\n".encode("ascii")
-    return _Target(_Origin(host, parts.port or (443 if secure else 80), secure), start)
 
 
 class Response:
@@ -163,7 +112,7 @@ class Response:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one request under way."""
 
-    def __init__(self, upstreams: "Upstreams", origin: _Origin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, upstreams: "Upstreams", origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self._upstreams = upstreams
         self._loop = loop
         self.origin = origin
@@ -468,7 +417,7 @@ class _Exchange:
 
     __slots__ = ("_body", "_connection", "_head", "_origin", "_stale", "_upstreams", "_waits")
 
-    def __init__(self, upstreams: "Upstreams", origin: _Origin, head: bytes, body: bytes, waits: Waits, stale: Callable[[], None] | None) -> None:
+    def __init__(self, upstreams: "Upstreams", origin: Origin, head: bytes, body: bytes, waits: Waits, stale: Callable[[], None] | None) -> None:
         self._stale = stale
         self._waits = waits
         self._upstreams = upstreams
@@ -529,8 +478,8 @@ class Upstreams:
         self.kept_seconds = kept_seconds
         self.busy: set[_Connection] = set()
         self._tls = tls
-        self._idle: dict[_Origin, deque[_Connection]] = {}
-        self._names: dict[_Origin, tuple[float, list[aiohappyeyeballs.AddrInfoType]]] = {}
+        self._idle: dict[Origin, deque[_Connection]] = {}
+        self._names: dict[Origin, tuple[float, list[aiohappyeyeballs.AddrInfoType]]] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._look_every = max(min(1.0, first_byte_seconds / 4, between_bytes_seconds / 4, kept_seconds / 4), 0.01)
@@ -547,7 +496,7 @@ class Upstreams:
         the server did not read it. Raises one of BROKEN, and ValueError for a header field of more than one line.
         """
         before_calling("an upstream")
-        target = _target(url)
+        target = target_of(url)
         lines = [target.start]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
@@ -557,7 +506,7 @@ class Upstreams:
             raise ValueError("a header field has more than one line")
         return _Exchange(self, target.origin, head, body, waits or self._waits, stale)
 
-    def kept(self, origin: _Origin) -> _Connection | None:
+    def kept(self, origin: Origin) -> _Connection | None:
         """Take the connection to an origin that was used last, if there is one; the others grow old, and are closed."""
         idle = self._idle.get(origin)
         while idle:
@@ -582,7 +531,7 @@ class Upstreams:
         if not connection.asked and (idle := self._idle.get(connection.origin)) is not None and connection in idle:
             idle.remove(connection)
 
-    async def connect(self, origin: _Origin, seconds: float) -> _Connection:
+    async def connect(self, origin: Origin, seconds: float) -> _Connection:
         """Open a connection, and prove whom it leads to; raises one of BROKEN."""
         try:
             async with asyncio.timeout(seconds):
@@ -602,7 +551,7 @@ class Upstreams:
         except UnicodeError:  # a label that no name may have
             raise Broken("the upstream has no name") from None
 
-    async def _addresses(self, origin: _Origin) -> list[aiohappyeyeballs.AddrInfoType]:
+    async def _addresses(self, origin: Origin) -> list[aiohappyeyeballs.AddrInfoType]:
         known = self._names.get(origin)
         if known is not None and known[0] > self._loop.time():
             return known[1]

@@ -7,7 +7,8 @@ it. Everything else takes the long way.
 import sys
 from collections.abc import Callable
 
-from clients.upstream import Response, Taken
+from clients.chunks import Taken
+from clients.upstream import Response
 from proxy.dialects.base import Meter
 from proxy.dialects.counting import CHARACTERS_PER_TOKEN
 from proxy.progress import Progress

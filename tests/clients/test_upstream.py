@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from clients.upstream import BROKEN, BUFFER_BYTES, LARGEST_HEAD_BYTES, STALE_SECONDS, Broken, Response, Taken, Upstreams
+from clients.chunks import Taken
+from clients.upstream import BROKEN, BUFFER_BYTES, LARGEST_HEAD_BYTES, STALE_SECONDS, Broken, Response, Upstreams
 from tests.support.peers import Peer, Server
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from proxy import sse
 from proxy.dialects.anthropic import errors
 from proxy.dialects.anthropic.usage import estimated, merge, reported, uncharged
-from proxy.dialects.base import Ask, Refusal, StreamError, Usage
+from proxy.dialects.base import Ask, Refusal, Skim, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
@@ -38,7 +38,24 @@ class _Event(msgspec.Struct):
     error: Any = None
 
 
+class _MoreDelta(msgspec.Struct, gc=False):
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    content: str | None = None
+
+
+class _MoreEvent(msgspec.Struct, gc=False):
+    """As much of an event as tells whether it is more of what a model makes."""
+
+    type: str = ""
+    delta: _MoreDelta | None = None
+
+
 _EVENT = msgspec.json.Decoder(_Event)
+_MORE_EVENT = msgspec.json.Decoder(_MoreEvent)
+_MORE = b"event: content_block_delta\ndata: "
+_MORE_BYTES = len(_MORE)
 _ANY_EVENT = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -110,6 +127,27 @@ class AnthropicMeter(LineMeter):
             case _:
                 self._read_frame(event.type, event.message, event.error)
         return data
+
+    def _skimmer(self) -> Skim:
+        decode, add = _MORE_EVENT.decode, self._text.later
+
+        def skim(event: bytes) -> bool:
+            if event[:_MORE_BYTES] != _MORE or event[-4:] != b"\n\n\r\n":
+                return False
+            try:
+                told = decode(event[_MORE_BYTES:-4])
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return False
+            delta = told.delta
+            if delta is None or told.type != "content_block_delta":
+                return False
+            if text := delta.text:
+                add(text)
+            if other := delta.partial_json or delta.thinking or delta.content:
+                self._other_characters += len(other)
+            return True
+
+        return skim
 
     def _read_odd(self, data: bytes) -> None:
         """Read an event whose shape is not the known one for what matters to the books; what is no JSON object is passed over."""

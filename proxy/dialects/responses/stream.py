@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy import sse
-from proxy.dialects.base import Ask, Refusal, StreamError, Usage
+from proxy.dialects.base import Ask, Refusal, Skim, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.openai.errors import told
 from proxy.dialects.openai.stream import OPERATOR_ERRORS
@@ -38,7 +38,19 @@ class _Event(msgspec.Struct):
     message: Any = None
 
 
+class _MoreEvent(msgspec.Struct, gc=False):
+    """As much of an event as tells whether it is more text."""
+
+    type: str = ""
+    sequence_number: int = 0
+    output_index: int = 0
+    delta: str = ""
+
+
 _EVENT = msgspec.json.Decoder(_Event)
+_MORE_EVENT = msgspec.json.Decoder(_MoreEvent)
+_MORE = b"event: response.output_text.delta\ndata: "
+_MORE_BYTES = len(_MORE)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -112,6 +124,24 @@ class ResponsesMeter(LineMeter):
         else:
             self._read_frame(event.type, bytes(event.response), event.error or {"code": event.code, "message": event.message})
         return data
+
+    def _skimmer(self) -> Skim:
+        decode, add = _MORE_EVENT.decode, self._text.add
+
+        def skim(event: bytes) -> bool:
+            if event[:_MORE_BYTES] != _MORE or event[-4:] != b"\n\n\r\n":
+                return False
+            try:
+                told = decode(event[_MORE_BYTES:-4])
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return False
+            if told.type != "response.output_text.delta" or not told.delta:
+                return False
+            self._next_number = told.sequence_number + 1
+            add(told.delta, told.output_index)
+            return True
+
+        return skim
 
     def _read_odd(self, data: bytes) -> None:
         """Read an event whose shape is not the known one for what matters to the books; what is no JSON object is passed over."""
