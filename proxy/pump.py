@@ -34,7 +34,7 @@ from proxy.translation.meter import TranslatedMeter
 from runtime import Runtime
 
 SETTLE_SECONDS = 8.0
-"""How long a client waits for its last event while the database is away, with a beat of two seconds more at most; the settlement goes on without it."""
+"""How long a client waits for its last event while the database is away, with a beat more at most; the settlement goes on without it."""
 SEND_SECONDS = 120.0
 """How long a client may read nothing before it counts as gone."""
 KEEP_ALIVE_SECONDS = 15.0
