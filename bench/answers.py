@@ -110,4 +110,6 @@ def request_body(dialect: DialectName, model: str, prompt_bytes: int, *, streame
     """Return a request as an SDK writes it, with a prompt of about so many bytes; a stream asks for usage, so that no gateway need add anything."""
     words = ("The quick brown fox jumps over the lazy dog. " * (prompt_bytes // 45 + 1))[:prompt_bytes]
     options = ',"stream":true' + (',"stream_options":{"include_usage":true}' if dialect == "openai" else "") if streamed else ""
-    return f'{{"model":"{model}","max_tokens":512{options},"messages":[{{"role":"user","content":"{words}"}}]}}'.encode()
+    asked = asked_stream(f'"model":"{model}"'.encode())
+    bound = 512 if asked is None else max(512, 5 * asked[0])  # no less than what a chunk is counted as
+    return f'{{"model":"{model}","max_tokens":{bound}{options},"messages":[{{"role":"user","content":"{words}"}}]}}'.encode()

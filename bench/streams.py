@@ -1,4 +1,4 @@
-"""`python -m bench.streams`: streams of 100 chunks, our metered path beside our unmetered one and nginx, in one run."""
+"""`python -m bench.streams`: streams of 100 chunks, and of 400, our metered path beside our unmetered one and nginx, in one run."""
 
 import sys
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ SCENARIOS = (
     Scenario("4 streams, 0 ms apart", 4, 400, (CHUNKS, 0)),
     Scenario("4 streams, 10 ms apart", 4, 400, (CHUNKS, 10)),
     Scenario("50 streams, 10 ms apart", 50, 400, (CHUNKS, 10)),
+    Scenario("50 streams of 400 chunks, 10 ms apart", 50, 400, (4 * CHUNKS, 10)),
     Scenario(HELD, 500, 400, (CHUNKS, 10)),
 )
 GOAL_CHUNK_OF_NGINX = 2.0
