@@ -208,6 +208,18 @@ class Stripe:
         )
         return _session(made)
 
+    async def keep_one_page(self, customer_id: str, session_id: str) -> None:
+        """Expire the open sessions in mode subscription beside one; it may be over itself, because another was begun at the same time."""
+        found = await _all(self._client.v1.checkout.sessions, {"customer": customer_id, "status": "open"})
+        pages = [each["id"] for each in found if each["mode"] == "subscription"]
+        for other in pages if session_id in pages else ():
+            if other != session_id:
+                try:
+                    await _ask(self._client.v1.checkout.sessions.expire_async(other))
+                except ProcessorFailed as failed:
+                    if failed.retryable:
+                        raise  # else it was paid or ended meanwhile
+
     async def create_portal(self, page_id: UUID, customer_id: str, *, return_url: str) -> str:
         """Begin a session of the customer portal."""
         asked: Any = {"customer": customer_id, "return_url": return_url}

@@ -230,6 +230,9 @@ class Processor(Protocol):
     ) -> SessionFact:
         """Begin a page to subscribe at, once for each of our pages."""
 
+    async def keep_one_page(self, customer_id: str, session_id: str) -> None:
+        """End every other page to subscribe that a customer could still pay at, if this one can be."""
+
     async def create_portal(self, page_id: UUID, customer_id: str, *, return_url: str) -> str:
         """Return the address of a page where a customer manages cards, invoices and subscriptions, once for each of our pages."""
 

@@ -71,7 +71,7 @@ async def find_invoice(caller: Caller, invoice_id: UUID) -> InvoiceView:
 
 
 async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, return_url: str, idempotency_key: str | None, path: str = "tierId") -> SessionFact:
-    """Begin a page to subscribe to a tier at; the same key gives the first page again. A first subscription has the tier's trial.
+    """Begin a page to subscribe to a tier at; the same key gives the first page again. A first subscription has the tier's trial, on the last page begun.
 
     Raises NotFound for the tier, InvalidState for one that costs nothing and for a repeat whose page can no more be had, IdempotencyConflict,
     PaymentsDisabled, ProcessorFailed.
@@ -109,6 +109,8 @@ async def subscribe(caller: Caller, processor: Processor | None, slug: str, *, r
         raise InvalidState(message, state="over", path=("idempotencyKey",)) from None
     if session.url is None:
         raise ProcessorFailed("This page is over: begin another one.", retryable=False)
+    if trial_days and session.customer_id is not None:  # two pages that were begun before either was paid would be two trials
+        await cashier.keep_one_page(session.customer_id, session.id)
     return session
 
 

@@ -113,6 +113,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/v1/customers/{id}", types.CustomerUpdateParams, _change("customer")),
     Endpoint("GET", "/v1/customers/{id}/payment_methods", types.CustomerPaymentMethodListParams, _methods),
     Endpoint("POST", "/v1/checkout/sessions", checkout.SessionCreateParams, lambda account, places, params: payments.create_session(account, params)),
+    Endpoint("GET", "/v1/checkout/sessions", checkout.SessionListParams, _list("checkout.session", "customer", "status", "subscription")),
     Endpoint("GET", "/v1/checkout/sessions/{id}", checkout.SessionRetrieveParams, _find("checkout.session")),
     Endpoint("POST", "/v1/checkout/sessions/{id}/expire", checkout.SessionExpireParams, lambda account, places, params: payments.expire(account, places["id"])),
     Endpoint("POST", "/v1/payment_intents", types.PaymentIntentCreateParams, lambda account, places, params: payments.create_payment(account, params)),

@@ -96,6 +96,24 @@ async def test_a_trial_ends_whatever_its_status_says(till: Till) -> None:
     assert bank.pay_subscription(till.account, second.id)["status"] == "active"
 
 
+async def test_one_trial_however_many_pages_are_begun(till: Till) -> None:
+    """Before any of them is paid, one after the other or at once: one page with a trial is left at most, and pages to pay at once are left alone."""
+    customer = await tenant()
+    kept = await till.begin(customer, 500)
+    begun = [await renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key=key) for key in ("k1", "k2")]
+    assert [till.account.get("checkout.session", each.id)["status"] for each in begun] == ["expired", "open"]
+    again = await renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key="k1")
+    assert (again.id, till.account.get("checkout.session", begun[1].id)["status"]) == (begun[0].id, "open")
+    await asyncio.gather(*(renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key=None) for _ in range(4)))
+    left = [each["id"] for each in till.account.all("checkout.session", status="open") if each["mode"] == "subscription"]
+    assert len(left) <= 1
+    assert till.account.get("checkout.session", str(kept.session_id))["status"] == "open"
+    last = await renewals.subscribe(customer.caller(), till.client, "large", return_url=URL, idempotency_key=None)
+    assert bank.pay_subscription(till.account, last.id)["status"] == "trialing"
+    await till.hear()
+    assert len((await at(till, customer)).current) == 1
+
+
 async def test_a_late_payment_has_a_grace(till: Till) -> None:
     """F25: a renewal that is declined is past due and entitled for seven days; then it opens nothing, and Stripe's end of it is its end."""
     customer, _ = await subscribed(till, last4="0341")
