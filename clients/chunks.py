@@ -36,7 +36,9 @@ class _Following(dict[bytes, int]):
     """
 
     def __missing__(self, line: bytes) -> int:
-        size = int(line, 16) if _PLAIN.fullmatch(line) else 0
+        if not _PLAIN.fullmatch(line):  # may be as long as all that came
+            return _CARE
+        size = int(line, 16)
         following = size + 2 if size else _CARE
         if len(self) < _MOST_KNOWN:  # an upstream writes the lines: they must not choose our memory
             self[line] = following
