@@ -74,9 +74,7 @@ class Rules:
                 rest = ""
             else:
                 continue
-            place = target.replace("*", _quoted(rest))
-            if query and "?" not in place:
-                place += "?" + query.decode("latin-1")
+            place = with_query(target.replace("*", _quoted(rest)), query)
             if place.startswith("//"):  # what `*` stands for cannot lead to another host
                 return None
             return Answer(status, [(b"location", place.encode("latin-1", "replace")), (b"cache-control", b"no-cache"), *self._defaults])
@@ -94,6 +92,12 @@ class Rules:
 @functools.lru_cache(maxsize=1000)
 def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in pattern.split("*")) + r"\Z", re.DOTALL)
+
+
+def with_query(place: str, query: bytes) -> str:
+    """Return where a visitor is sent who asked with a query: it goes along, before a fragment, unless the place has one of its own."""
+    address, mark, fragment = place.partition("#")
+    return place if not query or "?" in address else f"{address}?{query.decode('latin-1')}{mark}{fragment}"
 
 
 def _quoted(rest: str) -> str:

@@ -214,7 +214,8 @@ class Hosting:
             fields = [*rules.fields(path, document=False), (b"content-type", b"application/json"), (b"cache-control", b"no-cache")]
             return Answer(200, fields, text=rules.about)
         if place is not None:
-            return Answer(status, [(b"location", place.encode()), (b"cache-control", b"no-cache"), (b"x-content-type-options", b"nosniff")])
+            there = answers.with_query(place, scope["query_string"]).encode("latin-1")
+            return Answer(status, [(b"location", there), (b"cache-control", b"no-cache"), (b"x-content-type-options", b"nosniff")])
         if status == 404 and site.version is None and answers.is_hashed(path):
             earlier = await sites.earlier_file(served, path[1:])
             if earlier is not None:

@@ -79,8 +79,9 @@ async def test_files_and_their_types(client: httpx2.AsyncClient, slug: str) -> N
     policy = (await visit(client, slug)).headers["content-security-policy"]
     assert "script-src 'self';" in policy
     assert f"connect-src 'self' {str(client.base_url).rstrip('/')};" in policy
-    moved = await visit(client, slug, "/docs")
-    assert (moved.status_code, moved.headers["location"]) == (308, "/docs/")
+    for path, place in (("/docs", "/docs/"), ("/docs?code=a%2Fb&state=1", "/docs/?code=a%2Fb&state=1")):  # as a provider sends somebody back
+        moved = await visit(client, slug, path)
+        assert (moved.status_code, moved.headers["location"]) == (308, place)
 
 
 async def test_what_is_not_there(client: httpx2.AsyncClient, slug: str) -> None:
@@ -191,7 +192,13 @@ async def test_the_manifest_rules(client: httpx2.AsyncClient) -> None:
             {"path": "/assets/*", "set": {"cache-control": "no-store", "x-mine": "1"}},
             {"path": "/", "set": {"content-security-policy": "default-src 'none'"}},
         ],
-        "redirects": [{"from": "/old/*", "to": "/new/*", "status": 308}, {"from": "/gone", "to": "https://example.com/there"}, {"from": "/any/*", "to": "/*"}],
+        "redirects": [
+            {"from": "/old/*", "to": "/new/*", "status": 308},
+            {"from": "/gone", "to": "https://example.com/there"},
+            {"from": "/any/*", "to": "/*"},
+            {"from": "/part", "to": "/app#part"},
+            {"from": "/own", "to": "/app?mine=1"},
+        ],
     }
     mine, slug = await deployed(client, manifest)
     root = await visit(client, slug)
@@ -205,6 +212,8 @@ async def test_the_manifest_rules(client: httpx2.AsyncClient) -> None:
     for path, status, place in (
         ("/old/a/b?x=1", 308, "/new/a/b?x=1"),
         ("/gone", 307, "https://example.com/there"),
+        ("/part?x=1", 307, "/app?x=1#part"),
+        ("/own?x=1", 307, "/app?mine=1"),
         ("/old/%0d%0aset-cookie:a", 400, None),
         ("/old/%C3%A9", 308, "/new/%C3%A9"),
     ):
