@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from models import database
 from operations.database import migrate
@@ -18,6 +19,10 @@ from tests.support.gateway import Gateway
 from tests.support.s3 import FrontDoor
 from tests.support.servers import Servers
 from tests.support.upstream import Upstream
+
+# A property is true or false however slow the machine is; where CI is set, the examples are the same in every run (Hypothesis' own profile).
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 STORIES = Path(__file__).parent / "browser"
 NOT_RUN = pytest.StashKey[bool]()
