@@ -16,6 +16,10 @@ from domain.outside import before_calling
 QUEUE_NAME = "tallygate:jobs:1"
 """Its number changes with the contract of what is queued, so that an older worker never eats what it does not know."""
 FUNCTION = "run"
+MARK_SECONDS = 4 * 3600
+"""How long a worker's mark that it is at a job lives, unless it is done with the job before."""
+CLAIM_SECONDS = 30
+"""How old a mark is when its worker should have claimed the job's row long ago."""
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 """How long a request or a worker waits for the queue, whose loss costs nothing; arq's own `create_pool` bounds the connection, and not the answer."""
@@ -49,13 +53,15 @@ class ArqQueue:
     async def nudge(self, job_id: UUID, tries: int) -> None:
         """Queue a job's id once for each of its tries; raises what redis raises.
 
-        The row says that nobody has the job. A mark of arq's that somebody is at it was left by a worker that ended between the mark and its
-        claim of the row; it would hide the job for as long as the longest may take. A worker that is just about to claim loses nothing.
+        The row says that nobody has the job. A mark of arq's that somebody is at it, and that is older than CLAIM_SECONDS, was left by a worker that
+        ended between the mark and its claim of the row: it would hide the job for as long as the longest may take, and is taken away.
         """
         before_calling("the queue")
         name = f"{job_id}:{tries}"
         if await self._redis.enqueue_job(FUNCTION, str(job_id), _job_id=name, _queue_name=QUEUE_NAME) is None:
-            await self._redis.delete(in_progress_key_prefix + name)
+            left_ms = await self._redis.pttl(in_progress_key_prefix + name)
+            if 0 <= left_ms < (MARK_SECONDS - CLAIM_SECONDS) * 1000:
+                await self._redis.delete(in_progress_key_prefix + name)
 
     async def ping(self) -> None:
         """Raise what redis raises when the server is away, or silent."""

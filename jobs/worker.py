@@ -11,7 +11,7 @@ import structlog
 from arq import cron, func
 from arq.worker import Worker
 
-from clients.queue import FUNCTION, QUEUE_NAME, decode, encode, worker_connections
+from clients.queue import FUNCTION, MARK_SECONDS, QUEUE_NAME, decode, encode, worker_connections
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from domain.apps import deployments
@@ -85,7 +85,7 @@ async def nudge(ctx: dict[str, Any]) -> None:
 
 def build(runtime: Runtime, redis_url: str) -> Worker:
     """Return a worker in the running event loop; its owner handles signals."""
-    return Worker(
+    worker = Worker(
         functions=[func(run, name=FUNCTION, keep_result=0, timeout=max(LONG_JOBS.values()) + JOB_SECONDS, max_tries=1_000)],
         cron_jobs=[
             cron(deploys.tidy_apps, name="tidy apps", minute=set(range(0, 60, 5)), second={40}, keep_result=0, timeout=JOB_SECONDS),
@@ -110,6 +110,9 @@ def build(runtime: Runtime, redis_url: str) -> Worker:
         ctx={"runtime": runtime},
         log_results=False,
     )
+    assert worker.in_progress_timeout_s <= MARK_SECONDS, "a job's mark lives as long as the job"
+    worker.in_progress_timeout_s = MARK_SECONDS  # so that its age can be told
+    return worker
 
 
 @contextlib.asynccontextmanager

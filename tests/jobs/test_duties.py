@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from clients.queue import QUEUE_NAME, ArqQueue
+from clients.queue import CLAIM_SECONDS, MARK_SECONDS, QUEUE_NAME, ArqQueue
 from domain import duties
 from domain.access.members import INVITATION_MAIL
 from models import database
@@ -31,7 +31,7 @@ DIES_BEFORE_THE_NUDGE = """
 import asyncio, os, signal, sys
 from datetime import UTC, datetime
 from uuid import UUID
-from clients.queue import QUEUE_NAME, ArqQueue
+from clients.queue import CLAIM_SECONDS, MARK_SECONDS, QUEUE_NAME, ArqQueue
 from domain import duties
 from models import database
 
@@ -205,16 +205,25 @@ async def test_a_queue_that_forgot_a_job_is_told_of_it_again(gateway: Gateway, b
     await until(lambda: _is(job_id, "succeeded"), "the duty done")
 
 
-async def test_a_worker_that_died_before_its_claim_hides_no_duty(gateway: Gateway, books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str]) -> None:
-    """J1: killed between its mark in the queue and its claim of the row; the next sweep takes the mark away, and the duty is done in its first try."""
+@pytest.mark.parametrize(("age_seconds", "hidden"), [(CLAIM_SECONDS + 1, False), (0, True)])
+async def test_a_worker_that_died_before_its_claim_hides_no_duty(
+    gateway: Gateway, books: Suite, servers: Servers, invitation: tuple[UUID, UUID, str], age_seconds: int, hidden: bool
+) -> None:
+    """J1: killed between its mark in the queue and its claim of the row: an old mark is taken away by the next nudge, and that of a worker that is about to
+    claim is left."""
     workspace_id, member_id, _ = invitation
     job_id = await _owe(INVITATION_MAIL, {"member_id": str(member_id)}, workspace_id)
+    mark = f"arq:in-progress:{job_id}:0"
     async with redis.asyncio.Redis(unix_socket_path=str(servers.valkey.socket_path)) as valkey:
-        assert await valkey.set(f"arq:in-progress:{job_id}:0", b"1", px=86_400_000)
-    queue = ArqQueue(books.environment["REDIS_URL"])
-    await queue.nudge(job_id, 0)
-    await queue.close()
-    await database.fetch("UPDATE job SET next_at = clock_timestamp() WHERE id = $1", job_id)
+        assert await valkey.set(mark, b"1", px=(MARK_SECONDS - age_seconds) * 1000)
+        queue = ArqQueue(books.environment["REDIS_URL"])
+        for _ in range(2):
+            await queue.nudge(job_id, 0)
+        await queue.close()
+        if hidden:
+            assert await valkey.exists(mark) == 1
+            assert await _is(job_id, "queued")
+            await valkey.delete(mark)
     await until(lambda: _is(job_id, "succeeded"), "the duty done")
     row = await _job(job_id)
     assert (row["tries"], row["failure"]) == (1, None)
