@@ -10,6 +10,7 @@ import structlog
 from domain import duties
 from domain.money import grants
 from domain.serving import answers, kept_answers, upstreams
+from domain.tasks import end
 from domain.usage import alerts, cache_misses, exports, partitions, rollups
 from jobs import payments
 from models.database import CONTENDED, UNREACHABLE
@@ -66,6 +67,4 @@ async def sweeping(runtime: Runtime) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)

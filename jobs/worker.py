@@ -20,6 +20,7 @@ from domain.money import autotopup, reconciliations
 from domain.money.events import STRIPE_EVENT
 from domain.money.payments import AUTO_TOP_UP_FAILED
 from domain.serving import reratings
+from domain.tasks import end
 from domain.usage import alerts, exports, notices
 from domain.webhooks import DELIVERY
 from jobs import books, deploys, mail, payments, rollups, webhooks
@@ -141,8 +142,7 @@ async def _supervise(runtime: Runtime, stop: asyncio.Event) -> None:
         worker.allow_pick_jobs = False
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_finish(worker, running), SHUTDOWN_SECONDS)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end([running])
         with contextlib.suppress(Exception, asyncio.CancelledError):  # what is left to close may be gone already, or say nothing
             await asyncio.wait_for(worker.close(), SHUTDOWN_SECONDS)
         if not stop.is_set():

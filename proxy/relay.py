@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from domain.tasks import end
 from proxy.admission import Arrival
 from proxy.pump import SETTLE_SECONDS, Pump
 from proxy.requests import Send, Wire
@@ -55,5 +56,4 @@ class Relay:
             pump.stop()
         if self._pumps:
             await asyncio.wait([pump.task for pump in self._pumps], timeout=SETTLE_SECONDS + 1)
-        self._pulse.cancel()
-        await asyncio.gather(self._pulse, return_exceptions=True)
+        await end([self._pulse])

@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from domain.errors import BoundReached
+from domain.tasks import end
 
 TELL_SECONDS = 0.1
 """How long a request that was decided here may be untold to the others."""
@@ -131,8 +132,7 @@ class Smoother:
     async def close(self) -> None:
         """Tell what is untold."""
         if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+            await end([self._telling])
         await self._tell()
 
     def _refuse(self, wait_seconds: float) -> None:
