@@ -7,6 +7,7 @@ from uuid import UUID
 import strawberry
 from strawberry import UNSET, field
 
+from domain.errors import Required
 from domain.pages import PageOf
 from domain.webhooks import DeliveryView, EndpointChanges, EndpointView
 from models import enums
@@ -15,6 +16,7 @@ from schema import ids, pages
 from schema.context import Info
 from schema.directives import PAGED
 from schema.fields import resolved
+from schema.inputs import given
 from schema.nodes import Failure, Node
 from schema.scalars import JSON, URL, SafeInt
 
@@ -162,9 +164,12 @@ class WebhookEndpointUpdateInput:
     enabled: bool | None = field(description="Whether it is on.", default=UNSET)
 
     def changes(self) -> EndpointChanges:
-        """As the domain takes it."""
+        """As the domain takes it; raises Required where null would clear what cannot be cleared."""
+        for name, value in (("url", self.url), ("enabled", self.enabled)):
+            if value is None:
+                raise Required("This cannot be cleared.", path=(name,))
         return EndpointChanges(
-            url=self.url or None,
+            url=given(self.url),
             events=self.events if isinstance(self.events, list) else None,
             keep_events=self.events is UNSET,
             enabled=self.enabled if isinstance(self.enabled, bool) else None,

@@ -34,6 +34,10 @@ async def test_an_endpoint_lives_its_life(served: Served) -> None:
     assert rotated["secret"] != secret
     (listed,) = (await served.ask("{ webhookEndpoints { id url events enabled } }", credential=owner.session)).data["webhookEndpoints"]
     assert listed == {"id": key, "url": "https://example.com/hook", "events": ["alert.fired"], "enabled": False}
+    for name in ("url", "enabled"):
+        cleared = f'mutation {{ told: webhookEndpointUpdate(input: {{ id: "{key}", {name}: null, events: null }}) {{ userErrors {{ code path }} }} }}'
+        assert (await served.ask(cleared, credential=owner.session)).data["told"] == {"userErrors": [{"code": "REQUIRED", "path": ["input", name]}]}
+    assert (await served.ask("{ webhookEndpoints { id url events enabled } }", credential=owner.session)).data["webhookEndpoints"] == [listed]
     gone = (await run(served, "WebhookDelete", owner.session, id=key))["webhookEndpointDelete"]
     assert gone == {"deletedWebhookEndpointId": key, "userErrors": []}
     again = (await run(served, "WebhookDelete", owner.session, id=key))["webhookEndpointDelete"]
