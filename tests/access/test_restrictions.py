@@ -121,7 +121,7 @@ async def test_keys_of_any_kind_revoke_one_another(gateway: Gateway, path: str) 
     soon = datetime.now(UTC) + timedelta(hours=1)
     for new in ({"kind": ApiKeyKind.SUBSCRIPTION}, {"mode": ApiKeyMode.TEST}, {"expires_at": soon}):
         (target, _), (_, secret) = await mine.mint(), await mine.mint(**new)
-        async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}) as client:
+        async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}, timeout=60) as client:
             assert (await client.delete(f"{path}/{target.id}")).status_code == 204
         assert (await keys.find(mine.caller(), target.id)).revoked_at is not None
 
@@ -132,7 +132,7 @@ async def test_a_narrow_key_revokes_no_wider_one(gateway: Gateway) -> None:
     (key, secret), (same, _) = await _narrow(mine), await _narrow(mine)
     with pytest.raises(WiderThanCaller):
         await keys.revoke(await calling(secret), mine.key.id)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}, timeout=60) as client:
         assert (await client.delete(f"/v1/keys/{mine.key.id}")).status_code == 403
         assert (await client.delete(f"/tenant/keys/{mine.key.id}")).status_code == 403
     assert (await keys.find(mine.caller(), mine.key.id)).revoked_at is None

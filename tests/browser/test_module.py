@@ -68,7 +68,7 @@ async def back_end(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -
     log = tmp_path_factory.mktemp("back-end") / "log"
     with log.open("wb") as output:
         started = Kept([sys.executable, ROOT / "examples" / "chat" / "back_end.py"], steps=(("TERM", 5.0),), env=environment, output=output, errors=output)
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         while True:
             assert started.poll() is None, Path(log).read_text()
             try:

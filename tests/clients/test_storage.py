@@ -126,7 +126,7 @@ async def test_an_address_to_send_to(bucket: FrontDoor) -> None:
     forged = await in_bucket(bucket, secret="guessed").upload_address("uploads/1/a b", seconds=60)
     assert over is not None
     assert forged is not None
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         for method, url in (("PUT", other), ("PUT", forged), ("PUT", over), ("GET", address), ("DELETE", address), ("PUT", address.partition("?")[0])):
             assert (await client.request(method, url, content=b"x")).status_code == 403, (method, url)
         assert (await client.put(address, content=b"content")).status_code == 200

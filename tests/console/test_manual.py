@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 async def test_every_page_is_served_as_it_stands(gateway: Gateway) -> None:
     """`/docs` is the map, each page has its address, and `/llms.txt` lists them all; what is no page is 404, wherever it points."""
     texts = pages()
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         assert (await client.get("/docs")).text == texts["index.md"]
         for name, text in texts.items():
             answer = await client.get(f"/docs/{name}")

@@ -28,7 +28,7 @@ def test_every_row_of_the_view_has_a_name() -> None:
 async def test_the_operator_reads_every_check(gateway: Gateway) -> None:
     """GET /health/books lists each check with its promise; a customer's key is refused, and so is nobody's."""
     mine = await tenant(credit_microusd=1000)
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         answer = await http.get("/health/books", headers={"authorization": f"Bearer {await operator_key(mine)}"})
         refused = await http.get("/health/books", headers=mine.bearer)
         unknown = await http.get("/health/books")

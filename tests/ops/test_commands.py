@@ -50,7 +50,7 @@ def test_the_program_serves_until_it_is_told_to_stop(environment: dict[str, str]
         while True:
             assert process.poll() is None
             with contextlib.suppress(httpx2.TransportError):
-                assert httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                assert httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
                 break
     finally:
         process.terminate()

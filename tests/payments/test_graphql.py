@@ -155,5 +155,5 @@ async def test_payments_enabled(counter: tuple[httpx2.AsyncClient, Till], plain:
     client, _ = counter
     query = "{ service { paymentsEnabled } }"
     assert (await client.post("/graphql", json={"query": query})).json()["data"] == {"service": {"paymentsEnabled": True}}
-    async with httpx2.AsyncClient(base_url=plain.url) as other:
+    async with httpx2.AsyncClient(base_url=plain.url, timeout=60) as other:
         assert (await other.post("/graphql", json={"query": query})).json()["data"] == {"service": {"paymentsEnabled": False}}

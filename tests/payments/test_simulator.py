@@ -94,7 +94,7 @@ async def test_a_lost_answer_is_had_again(client: Stripe, simulator: Simulator) 
 
 async def test_a_key_that_is_none_is_refused(simulator: Simulator) -> None:
     """Without a test key there is no answer."""
-    async with httpx2.AsyncClient(base_url=simulator.url) as http:
+    async with httpx2.AsyncClient(base_url=simulator.url, timeout=60) as http:
         assert (await http.get("/v1/events")).status_code == 401
     other = Stripe("sk_live_x", simulator.url)
     with pytest.raises(ProcessorFailed) as caught:
@@ -215,7 +215,7 @@ async def test_a_trial_is_free_and_then_billed(simulator: Simulator) -> None:
 async def test_the_page_says_that_it_is_a_simulator(client: Stripe, simulator: Simulator) -> None:
     """The hosted page tells that nothing is paid; its buttons pay, fail, cancel and abandon; a bank account's money arrives when four days have passed."""
     customer = await client.create_customer(uuid7())
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
 
         async def fresh() -> Any:
             return await client.create_top_up_session(uuid7(), uuid7(), customer, 1_000, success_url="https://a.test/ok", cancel_url="https://a.test/no")

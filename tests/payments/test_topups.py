@@ -108,7 +108,7 @@ async def test_who_may(counter: tuple[httpx2.AsyncClient, Till]) -> None:
 async def test_without_stripe(plain: Gateway, path: str, body: dict[str, int]) -> None:
     """An installation without payments says so, and writes nothing."""
     customer = await tenant()
-    async with httpx2.AsyncClient(base_url=plain.url) as client:
+    async with httpx2.AsyncClient(base_url=plain.url, timeout=60) as client:
         answer = await client.post(path, json=body, headers=customer.bearer)
         assert answer.status_code == 503
         assert "Payments are not configured" in answer.text

@@ -140,7 +140,7 @@ async def test_other_types_and_methods(counter: tuple[httpx2.AsyncClient, Till])
 async def test_without_a_secret_the_endpoint_refuses(plain: Gateway) -> None:
     """A gateway without payments believes nobody."""
     body = json.dumps(event()).encode()
-    async with httpx2.AsyncClient(base_url=plain.url) as client:
+    async with httpx2.AsyncClient(base_url=plain.url, timeout=60) as client:
         answer = await post(client, body, header(body, ""))
         assert (answer.status_code, answer.json()) == (503, {"error": "Payments are not configured on this installation."})
 

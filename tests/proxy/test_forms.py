@@ -139,7 +139,7 @@ async def test_cursor_s_bodies_are_answered_as_chat(gateway: Gateway, provider: 
         "stream_options": {"include_usage": True},
     }
     _, plan = await mine.mint(name="for the tool", kind=ApiKeyKind.PAY_PER_TOKEN)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {plan}"}) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {plan}"}, timeout=60) as client:
         answer = await client.post("/cursor/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-preset"] == "cursor@1"
@@ -157,7 +157,7 @@ async def test_a_bad_body_of_cursor_s_is_told_to_who_is_known(gateway: Gateway) 
     """What cannot be brought into shape is 400 in OpenAI's form; without a key it is 401."""
     mine = await tenant(credit_microusd=CREDIT)
     body = {"model": "echo", "input": [{"type": "item_reference", "id": "x"}]}
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         refused = await client.post("/cursor/v1/chat/completions", json=body, headers=mine.bearer)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")
         assert (await client.post("/cursor/v1/chat/completions", json=body)).status_code == 401
@@ -176,7 +176,7 @@ FORMS = [
 async def test_every_form_of_a_path_is_answered(gateway: Gateway, path: str) -> None:
     """Clients append to their base URL in different ways; each way reaches the same road, without a redirect, which tools take for a failure."""
     mine = await tenant(credit_microusd=CREDIT)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post(path, json=MESSAGES)
     assert answer.status_code == 200, answer.text
     assert "hello there" in answer.text
@@ -186,7 +186,7 @@ async def test_every_form_of_a_path_is_answered(gateway: Gateway, path: str) -> 
 async def test_a_base_without_a_version_works(gateway: Gateway, rest: str) -> None:
     """OpenAI's SDK with a base URL that forgot `/v1` is understood."""
     mine = await tenant(credit_microusd=CREDIT)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         assert (await client.post(rest, json={"model": "echo", "input": "hi"})).status_code == 200
 
 
@@ -196,7 +196,7 @@ BASES = ["/claudecode", "/claudecode/", "/claudecode/api/hello", "/claudecode/v1
 @pytest.mark.parametrize("path", BASES)
 async def test_a_look_before_the_first_call_is_answered(gateway: Gateway, path: str) -> None:
     """Claude Code sends HEAD to its base URL, and below it, without a key: 200 and nothing more; OPTIONS says what is answered."""
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         head = await client.head(path)
         options = await client.options(path)
     assert (head.status_code, head.content) == (200, b"")
@@ -207,7 +207,7 @@ async def test_a_look_before_the_first_call_is_answered(gateway: Gateway, path: 
 
 async def test_a_base_says_what_it_is(gateway: Gateway) -> None:
     """GET on a base URL tells that this is a gateway; POST to it is 405."""
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         assert (await client.get("/claudecode")).json()["service"] == "tallygate"
         assert (await client.post("/claudecode")).status_code == 405
 
@@ -219,7 +219,7 @@ MODEL_PATHS = [f"{base}{rest}" for base in ("", "/claudecode", "/cline", "/rooco
 async def test_models_are_found_below_every_base(gateway: Gateway, path: str) -> None:
     """In OpenAI's shape, and with `anthropic-version` in pages of Anthropic's; one model by its name or its dated alias."""
     mine = await tenant()
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         listed = (await client.get(path)).json()
         assert listed["object"] == "list"
         assert {"gpt-5.5", "claude-haiku-4-5", "claude-haiku-4-5-20251001"} <= {row["id"] for row in listed["data"]}

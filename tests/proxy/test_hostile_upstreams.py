@@ -252,7 +252,7 @@ async def test_names_that_clients_invent_make_no_series(hasty: Gateway, provider
     headers = bearer(mine.secret)
 
     async def series() -> set[str]:
-        async with httpx2.AsyncClient(base_url=hasty.url) as client:
+        async with httpx2.AsyncClient(base_url=hasty.url, timeout=60) as client:
             told = (await client.get("/metrics", headers={"authorization": f"Bearer {METRICS}"})).text
         return {line.rpartition(" ")[0] for line in told.splitlines() if line and not line.startswith("#")}
 

@@ -60,7 +60,7 @@ async def test_what_the_provider_does_not_keep_is_not_remembered(gateway: Gatewa
     provider.script(_named(answer, streamed=False))
     assert (await _ask(gateway, mine, store=False)).status_code == 200
     assert not await kept_answers.known(mine.workspace_id, answer)
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         asked = {"model": "gpt-5.5", "input": "a", "previous_response_id": answer}
         refused = await client.post("/v1/responses", json=asked, headers={"authorization": "Bearer tg_live_x"})
     assert refused.status_code == 401

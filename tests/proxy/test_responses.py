@@ -62,7 +62,7 @@ async def test_bytes_pass_untouched(gateway: Gateway, provider: Upstream) -> Non
     parts = stream("Hello", " world")
     provider.script(scripted.stream(parts))
     body = b'{ "model":"gpt-5.5", "input" : [{"role":"user","content":"hi"}],"stream":true,"store":false, "include":["reasoning.encrypted_content"],"x":1.0 }'
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         answer = await client.post("/v1/responses", content=body, headers=bearer(mine.secret) | {"openai-beta": "responses=v1", "session_id": "s"})
     assert said(answer.content) == b"".join(parts)
     assert (provider.requests[0].path, provider.requests[0].body) == ("/v1/responses", body)
@@ -92,7 +92,7 @@ async def test_whole_answers_end_in_the_books(gateway: Gateway, provider: Upstre
     """F9, F12, F18: each ending has its status, its outcome and its charge, and leaves no hold."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(script)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/v1/responses", json={"model": "gpt-5.5", "input": "hi", "max_output_tokens": 100})
     assert answer.status_code == status, answer.text
     booked = await settled(await only_call(mine))
@@ -156,7 +156,7 @@ async def test_a_poor_caller_gets_what_the_balance_affords(gateway: Gateway, pro
     """`max_output_tokens` is written in where the balance affords less than was asked, told in a header."""
     mine = await tenant(credit_microusd=1_000)
     provider.script(_whole(usage=report(2, 20)))
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/v1/responses", json={"model": "gpt-5.5", "input": "hi"})
     asked = json.loads(provider.requests[0].body)["max_output_tokens"]
     assert answer.headers["x-max-tokens-clamped"] == str(asked)

@@ -136,7 +136,7 @@ async def test_sound_passes_untouched(gateway: Gateway, provider: Upstream) -> N
     provider.requests.clear()
     provider.script(_binary(sound, "audio/mpeg"))
     body = b'{ "model":"tts-1","voice": {"id":"v"}, "input":"Gr\\u00fc\xc3\x9fe", "speed":1.0}'
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/v1/audio/speech", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "audio/mpeg", sound)
     assert (provider.requests[0].path, provider.requests[0].body) == ("/v1/audio/speech", body.replace(b"tts-1", b"tts-theirs"))
@@ -150,7 +150,7 @@ async def test_a_form_passes_untouched(gateway: Gateway, provider: Upstream) -> 
     provider.script(scripted.whole(json.dumps({"text": "Hi", "usage": {"type": "duration", "seconds": 7}}).encode()))
     recording = wav(1) + bytes(range(256)) * 1000
     filled = form(recording, boundary="x-y", model="whisper-1", language="de", temperature="0")
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/v1/audio/transcriptions", content=filled, headers={"content-type": "multipart/form-data; boundary=x-y"})
     assert answer.json()["text"] == "Hi"
     assert provider.requests[0].body == filled.replace(b"\r\n\r\nwhisper-1\r\n", b"\r\n\r\nwhisper-theirs\r\n")
@@ -180,7 +180,7 @@ async def test_embeddings_of_a_provider(gateway: Gateway, provider: Upstream) ->
     """9 tokens at 0.02 USD a million are 180 000 picodollars: nothing yet, and carried; six such calls make the first microdollar."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(scripted.whole(json.dumps({"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 9, "total_tokens": 9}}).encode()))
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         for _ in range(6):
             assert (await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "hi"})).status_code == 200
     assert await quiet(mine) == CREDIT - 1
@@ -207,7 +207,7 @@ async def test_speech_that_fails_costs_nothing(gateway: Gateway, provider: Upstr
     """F4, F18: what fails before its first byte is told in OpenAI's words; the hold is released, and nothing charged."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(script)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/v1/audio/speech", json={"model": "tts-1", "input": "Hello", "voice": "alloy"})
     assert answer.status_code == status, answer.text
     assert (await settled(await only_call(mine))).outcome == "failed"
@@ -413,7 +413,7 @@ async def test_forms_are_refused_in_openai_s_shape(gateway: Gateway, provider: U
     provider.requests.clear()
     good = form(wav(1), model="whisper-1")
     fields = {"content-type": "multipart/form-data; boundary=----b0undary"}
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         other = {"content-type": "multipart/form-data; boundary=x"}
         for body, header in ((b"", fields), (good[:-20], fields), (good, other), (b"{}", {"content-type": "application/json"})):
             refused = await client.post("/v1/audio/transcriptions", content=body, headers=header | mine.bearer)
@@ -431,7 +431,7 @@ async def test_a_model_of_another_dialect_does_not_embed(gateway: Gateway, provi
     """What no translation can express is refused before any upstream hears of it."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.requests.clear()
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         embedded = await client.post("/v1/embeddings", json={"model": "claude-opus-5-5", "input": "hi"})
         spoken = await client.post("/v1/audio/speech", json={"model": "claude-opus-5-5", "input": "hi"})
     assert {embedded.status_code, spoken.status_code} <= {400, 404}
@@ -473,7 +473,7 @@ async def test_what_it_may_cost_is_held_before(gateway: Gateway, provider: Upstr
     """F1: characters and seconds are held for before any upstream hears of the call: who cannot pay for all of it is refused with 402."""
     mine = await tenant(credit_microusd=1_000)
     provider.requests.clear()
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         spoken = await client.post("/v1/audio/speech", json={"model": "tts-1", "input": "x" * 67, "voice": "alloy"})  # 1005 microdollars
         fields = {"content-type": "multipart/form-data; boundary=----b0undary"}
         written = await client.post("/v1/audio/transcriptions", content=form(wav(10.5), model="whisper-1"), headers=fields)  # 11 seconds: 1100
@@ -490,7 +490,7 @@ async def test_nonsense_is_marked_for_a_look(gateway: Gateway, provider: Upstrea
     """F14: a report that cannot be true is not charged by, and the record says that a person should look."""
     mine = await tenant(credit_microusd=CREDIT)
     provider.script(scripted.whole(json.dumps({"object": "list", "data": [], "usage": report}).encode()))
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         assert (await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "x" * 4000})).status_code == 200
     call = await only_call(mine)
     assert (await settled(call)).charge_microusd in (0, 20)  # 9 tokens, or the 1000 that were counted

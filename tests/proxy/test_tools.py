@@ -40,7 +40,7 @@ async def test_a_tool_calls_over_the_sdk_and_pays_for_its_preset(gateway: Gatewa
 async def test_every_form_of_a_path_is_answered(gateway: Gateway, path: str) -> None:
     """Clients append to their base URL in different ways; each way reaches the same road."""
     mine = await tenant(credit_microusd=1_000_000)
-    async with httpx2.AsyncClient(base_url=gateway.url) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         answer = await client.post(path, json=BODY, headers={"x-api-key": mine.secret})
     assert answer.status_code == 200, answer.text
     assert answer.json()["content"][0]["text"] == "hello there"
@@ -49,7 +49,7 @@ async def test_every_form_of_a_path_is_answered(gateway: Gateway, path: str) -> 
 async def test_a_preset_is_skipped_or_chosen_by_header(gateway: Gateway) -> None:
     """`x-tallygate-preset: none` sends the request as it is; an unknown version is refused and costs nothing."""
     mine = await tenant(credit_microusd=1_000_000)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         plain = await client.post("/cline/v1/messages", json=BODY, headers={"x-tallygate-preset": "none"})
         assert "x-preset" not in plain.headers
         assert plain.json()["usage"]["input_tokens"] == 3
@@ -61,7 +61,7 @@ async def test_a_preset_is_skipped_or_chosen_by_header(gateway: Gateway) -> None
 async def test_cursor_speaks_chat_completions_too(gateway: Gateway) -> None:
     """`/cursor/v1/chat/completions` gets the preset as a first message."""
     mine = await tenant(credit_microusd=1_000_000)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         answer = await client.post("/cursor/v1/chat/completions", json={"model": "echo", "messages": BODY["messages"]})
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-preset"] == "cursor@1"
@@ -72,7 +72,7 @@ async def test_a_subscription_key_is_told_what_it_lacks(gateway: Gateway) -> Non
     """F25: a subscription key without a subscription never spends cash: 429 that no client repeats on tool roads, 403 on generic ones; nothing moves."""
     mine = await tenant(credit_microusd=1_000_000)
     _, secret = await mine.mint(name="plan", kind=ApiKeyKind.SUBSCRIPTION)
-    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers={"authorization": f"Bearer {secret}"}, timeout=60) as client:
         refused = await client.post("/claudecode/v1/messages", json=BODY)
         generic = await client.post("/v1/messages", json=BODY)
     assert (refused.status_code, refused.json()["error"]["type"], refused.headers["x-should-retry"]) == (429, "billing_error", "false")
@@ -86,7 +86,7 @@ async def test_a_subscription_key_is_told_what_it_lacks(gateway: Gateway) -> Non
 async def test_models_and_counts_are_below_a_tools_base_url(gateway: Gateway, base: str) -> None:
     """A tool finds models and token counts below its own base URL; a count is free and leaves no row."""
     mine = await tenant()
-    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer) as client:
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=mine.bearer, timeout=60) as client:
         models = await client.get(f"{base}/v1/models")
         assert "echo" in [model["id"] for model in models.json()["data"]]
         counted = await client.post(f"{base}/v1/messages/count_tokens", json={"model": "echo", "messages": BODY["messages"]})

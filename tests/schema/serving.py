@@ -248,7 +248,7 @@ async def running(*, bills: Bills | None = None, upstreams: tuple[str, ...] = ()
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(view)), log_config=None, lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve([listening]))
     try:
-        async with httpx2.AsyncClient(base_url=url) as http:
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             yield Served(url, issuer, book, calls, http)
     finally:
         await calls.close()

@@ -22,7 +22,7 @@ FINAL = ("SUCCEEDED", "FAILED")
 
 async def ask(gateway: Gateway, of: Tenant, document: str, **variables: Any) -> Any:
     """The data of one operation."""
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         answer = (await http.post("/graphql", json={"query": document, "variables": variables}, headers=of.bearer)).json()
     assert "errors" not in answer, answer
     return answer["data"]
@@ -46,7 +46,7 @@ async def followed(gateway: Gateway, of: Tenant, export: str) -> list[dict[str, 
 
 async def call(gateway: Gateway, of: Tenant) -> None:
     """Make one call of `echo`."""
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         answer = await http.post("/v1/messages", json={"model": "echo", "max_tokens": 9, "messages": [{"role": "user", "content": "four"}]}, headers=of.bearer)
     assert answer.status_code == 200
 
@@ -66,7 +66,7 @@ async def test_an_export_is_asked_followed_listed_and_downloaded(gateway: Gatewa
     assert (listed["dataset"], listed["format"], listed["columns"], listed["rows"]) == ("USAGE_RECORDS", "PARQUET", "FOCUS", 1)
     assert (listed["createdBy"]["name"], listed["failure"]) == ("first", None)
     path = listed["url"].partition("/exports/")[2]
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         file = await http.get(f"/exports/{path}")
     assert (file.status_code, len(file.content)) == (200, listed["bytes"])
     assert file.content[:4] == file.content[-4:] == b"PAR1"
@@ -79,7 +79,7 @@ async def test_a_report_is_exported_with_its_dimensions(gateway: Gateway) -> Non
     made = (await ask(gateway, mine, documents()["ExportReport"]))["exportCreate"]
     assert made["userErrors"] == []
     final = (await followed(gateway, mine, made["export"]["id"]))[-1]
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         text = (await http.get("/exports/" + final["url"].partition("/exports/")[2])).text
     (row,) = csv.DictReader(io.StringIO(text))
     assert (row["model"], row["app"], row["requests"]) == ("echo", "", "1")
@@ -135,7 +135,7 @@ async def test_what_cannot_be_exported_is_told(gateway: Gateway, given: dict[str
     mine = await tenant()
     _, secret = await mine.mint(name="reader", scopes=frozenset({Scope.USAGE_READ}))
     document = "mutation M($input: ExportCreateInput!) { exportCreate(input: $input) { export { id } userErrors { code } } }"
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         answer = await http.post("/graphql", json={"query": document, "variables": {"input": given}}, headers={"authorization": f"Bearer {secret}"})
     told = answer.json()
     if code is None:

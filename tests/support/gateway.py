@@ -55,7 +55,7 @@ class Gateway:
 
     async def ready(self) -> None:
         """Wait until it answers; raises AssertionError with its log when it ends instead."""
-        async with httpx2.AsyncClient() as client:
+        async with httpx2.AsyncClient(timeout=60) as client:
             for _ in range(START_SECONDS * 20):
                 assert self._process is not None
                 assert self._process.exitcode is None, self.log.read_text(errors="replace")[-4000:]

@@ -44,7 +44,7 @@ def report(*by: Dimension, **more: Any) -> Report:
 async def call(gateway: Gateway, of: Tenant, text: str = "four", **more: Any) -> None:
     """Make one call of `echo`: a token in and one out for every four characters, at 1 and 2 microdollars."""
     body = {"model": "echo", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **more}
-    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
         answer = await http.post("/v1/messages", json=body, headers=of.bearer)
     assert answer.status_code == 200, answer.text
 
@@ -70,7 +70,7 @@ def link(gateway: Gateway, export: ExportView, *, secret: str = SECRET) -> str:
 async def content(gateway: Gateway, export: ExportView) -> bytes:
     """Download a whole export."""
     assert export.status is JobStatus.SUCCEEDED, export
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
         answer = await http.get(link(gateway, export))
     assert answer.status_code == 200
     assert len(answer.content) == export.bytes
@@ -158,7 +158,7 @@ async def test_a_download_that_broke_off_goes_on(gateway: Gateway) -> None:
     export = await made(mine, RecordFilter())
     whole = await content(gateway, export)
     url, size = link(gateway, export), export.bytes
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
         first = await http.get(url, headers={"range": "bytes=0-99"})
         rest = await http.get(url, headers={"range": "bytes=100-"})
         end = await http.get(url, headers={"range": "bytes=-10"})
@@ -182,7 +182,7 @@ async def test_a_link_works_until_its_week_is_over_and_cannot_be_forged(gateway:
     assert abs(first.expires_at - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=5)
     good = link(gateway, first)
     swapped = good.replace(str(first.id), str(second.id))
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
         statuses = [(await http.get(url)).status_code for url in (good, swapped, link(gateway, first, secret="another"), good.partition("?")[0])]
         assert statuses == [200, 404, 404, 404]
         await database.fetch("UPDATE export SET expires_at = clock_timestamp() WHERE id = $1", first.id)
