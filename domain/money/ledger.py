@@ -26,7 +26,10 @@ LONGEST_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A workspace's prepaid credit in microdollars: `available` is what can be spent, never below zero, and nothing while cash is owed."""
+    """A workspace's prepaid credit in microdollars: `available` is what can be spent, never below zero, and nothing while cash is owed.
+
+    What a grant that is over leaves is no longer spent, and stays in `balance` until a job has booked it.
+    """
 
     balance: int
     cash: int
@@ -254,13 +257,17 @@ async def balance(workspace_id: UUID) -> Balance:
     """Return a workspace's credit in one snapshot; the caller has been let in to see it."""
     row = await database.fetch_row(
         """
-        SELECT sum(credits - debits)::bigint AS balance, coalesce(sum(credits - debits) FILTER (WHERE kind = 'cash'), 0)::bigint AS cash,
-               coalesce(sum(credits - debits) FILTER (WHERE kind = 'grant'), 0)::bigint AS granted, sum(held)::bigint AS held,
-               CASE WHEN bool_or(kind = 'cash' AND credits < debits) THEN 0 ELSE greatest(sum(credits - debits - held), 0) END::bigint AS available,
-               max(carry_picousd) FILTER (WHERE kind = 'cash') AS carry_picousd,
-               max(updated_at) AS updated_at,
+        SELECT sum(a.credits - a.debits)::bigint AS balance, coalesce(sum(a.credits - a.debits) FILTER (WHERE a.kind = 'cash'), 0)::bigint AS cash,
+               coalesce(sum(a.credits - a.debits) FILTER (WHERE a.kind = 'grant'), 0)::bigint AS granted, sum(a.held)::bigint AS held,
+               CASE WHEN bool_or(a.kind = 'cash' AND a.credits < a.debits) THEN 0
+                    ELSE coalesce(greatest(sum(a.credits - a.debits - a.held)
+                                           FILTER (WHERE g.id IS NULL OR g.closed_at IS NULL AND (g.expires_at IS NULL OR g.expires_at > clock_timestamp())), 0), 0)
+               END::bigint AS available,
+               max(a.carry_picousd) FILTER (WHERE a.kind = 'cash') AS carry_picousd,
+               max(a.updated_at) AS updated_at,
                (SELECT coalesce(sum(h.amount), 0) FROM hold h WHERE h.workspace_id = $1 AND h.state = 'open')::bigint AS write_off_bound
-          FROM account WHERE workspace_id = $1 AND kind IN ('cash', 'grant')
+          FROM account a LEFT JOIN credit_grant g ON g.workspace_id = a.workspace_id AND g.id = a.id
+         WHERE a.workspace_id = $1 AND a.kind IN ('cash', 'grant')
         """,
         workspace_id,
     )

@@ -190,8 +190,11 @@ def test_an_expired_grant_is_breakage_and_pays_nothing_more(own: OwnBooks) -> No
         grant = await given(mine, 100, expires_at=datetime.now(UTC) + timedelta(days=1))
         admitted = await process.admit(opening(mine.secret, price, input_tokens=30, max_output=0))
         await own.admin.execute("UPDATE credit_grant SET expires_at = clock_timestamp() - interval '1 second' WHERE id = $1", grant.id)
+        told = await ledger.balance(mine.workspace_id)
+        assert (told.balance, told.held, told.available) == (1100, 30, 1000)  # nobody can spend it from that instant, swept or not
         assert await grants.sweep() == 1
         assert await grants.sweep() == 0
+        assert (await ledger.balance(mine.workspace_id)).available == 1000
         assert (await left(mine))[grant.id] == (30, "expired")
         second = await process.admit(opening(mine.secret, price, input_tokens=10, max_output=0))
         await process.settle(ending(second, price, used(10, 0)))
