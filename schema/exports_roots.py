@@ -15,7 +15,6 @@ from schema import ids, pages
 from schema.access import Requires, check, requires
 from schema.context import Info
 from schema.directives import PAGED
-from schema.errors import refused
 from schema.exports import Export, ExportConnection, ExportCreateInput
 from schema.fields import resolved
 from schema.following import followed, while_known
@@ -80,14 +79,11 @@ class ExportSubscriptions:
 async def _states(info: Info, global_id: str) -> AsyncIterator[ExportView]:
     """Look at an export's row, which one job writes, twice a second for as long as it is under way."""
     key = ids.uuid_of("Export", global_id)
+    if key is None:
+        raise NotFound("export", path=("id",))
     seen: ExportView | None = None
     while seen is None or seen.status not in FINAL:
-        try:
-            found = await exports.find(info.context, key) if key else None
-        except NotFound:
-            found = None
-        if found is None:
-            raise refused("NOT_FOUND", "There is no such export.")
+        found = await exports.find(info.context, key)
         if found != seen:
             yield found
         seen = found

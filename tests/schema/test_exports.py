@@ -5,12 +5,14 @@ import csv
 import io
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
 from websockets.asyncio.client import connect
 
 from models.enums import Scope
+from schema import ids
 from tests.schema.test_operations import documents
 from tests.support.gateway import Gateway
 from tests.support.world import Tenant, tenant
@@ -86,6 +88,20 @@ async def test_a_report_is_exported_with_its_dimensions(gateway: Gateway) -> Non
     assert int(row["costMicroUsd"]) == 1_000_000 - (await mine.balance()).balance
 
 
+@pytest.mark.parametrize("field", ["exportChanged", "deploymentChanged"])
+async def test_what_is_not_there_cannot_be_followed(gateway: Gateway, field: str) -> None:
+    """Junk, an id of nobody, and an id of another workspace are one error, in the code of an argument that is wrong, and the stream ends."""
+    mine, other = await tenant(credit_microusd=0), await tenant(credit_microusd=0)
+    theirs = (await ask(gateway, other, documents()["ExportRecords"]))["exportCreate"]["export"]["id"]
+    type_ = "Export" if field == "exportChanged" else "Deployment"
+    for foreign in ("junk", ids.encode(type_, uuid4()), theirs):
+        body = {"query": f"subscription($id: ID!) {{ {field}(id: $id) {{ id }} }}", "variables": {"id": foreign}}
+        async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
+            answer = await http.post("/graphql", json=body, headers={**mine.bearer, "accept": "text/event-stream"})
+        told = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line.startswith("data:") and line.removeprefix("data:").strip()]
+        assert [[error["extensions"]["code"] for error in event["errors"]] for event in told] == [["BAD_USER_INPUT"]]
+
+
 async def test_an_export_is_followed_over_a_websocket(gateway: Gateway) -> None:
     """`exportChanged` over graphql-transport-ws: states, then `complete`."""
     mine = await tenant(credit_microusd=1_000_000)
@@ -112,7 +128,7 @@ async def test_a_stranger_neither_follows_nor_lists_nor_refetches(gateway: Gatew
     _, blind = await mine.mint(name="blind", scopes=frozenset({Scope.KEYS_READ}))
     assert (await ask(gateway, other, documents()["Exports"]))["exports"]["nodes"] == []
     assert (await ask(gateway, other, "query Q($id: ID!) { node(id: $id) { id } }", id=made)) == {"node": None}
-    for credential, code in ((other.secret, "NOT_FOUND"), (blind, "FORBIDDEN")):
+    for credential, code in ((other.secret, "BAD_USER_INPUT"), (blind, "FORBIDDEN")):
         body = {"query": documents()["ExportProgress"], "variables": {"id": made}}
         async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as http:
             answer = await http.post("/graphql", json=body, headers={"authorization": f"Bearer {credential}", "accept": "text/event-stream"})
