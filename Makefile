@@ -23,7 +23,7 @@ run: install ## Serve on 127.0.0.1:PORT with servers of its own, and everything 
 	@exec $(VENV) -m manage run
 
 test: install-test ## Run the whole suite on servers of its own; no internet.
-	@exec env -u PYTHONDONTWRITEBYTECODE $(VENV) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS) # many processes: none compiles twice
+	@exec env -u PYTHONDONTWRITEBYTECODE $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS) # many processes: none compiles twice
 
 lint: install-test ## Check style and types.
 	@$(VENV) -m ruff check .
