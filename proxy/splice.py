@@ -9,6 +9,13 @@ _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\
 _COMMA_OR_BRACE = b",}"
 MOST_FIELDS = 1_000
 """More fields than any request has: a walk over millions would keep everybody else waiting."""
+MOST_PARTS = 600_000
+"""More objects, arrays and fields than a prompt of a million tokens has, those quoted in its texts counted too.
+
+A decoder makes each a value of its own and lets nobody else run meanwhile: 32 MiB of `{},` would be 11 million, seconds and a gigabyte.
+"""
+_SMALL_BYTES = 1024 * 1024
+"""What is no larger cannot have so many parts that it matters."""
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -28,9 +35,11 @@ class Span(msgspec.Struct, frozen=True):
 def fields(text: bytes) -> dict[str, Span]:
     """Find the fields of a JSON object, in their order, without building their values; linear in the text.
 
-    Raises NotAnObject when the text is not UTF-8, not one JSON object, nested too deeply, of more than MOST_FIELDS fields, or names a field twice:
-    two readers would then disagree on which one counts. Escaped keys are found under their plain name. The grammar is RFC 8259's.
+    Raises NotAnObject when the text is not UTF-8, not one JSON object, nested too deeply, of more than MOST_FIELDS fields or MOST_PARTS parts, or names
+    a field twice: two readers would then disagree on which one counts. Escaped keys are found under their plain name. The grammar is RFC 8259's.
     """
+    if len(text) > _SMALL_BYTES and text.count(b"{") + text.count(b"[") + text.count(b":") > MOST_PARTS:
+        raise NotAnObject(f"the text has more than {MOST_PARTS} objects, arrays and fields")
     try:
         text.decode()
         values = _RAW_FIELDS.decode(text)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from proxy import splice
 from proxy.dialects.base import BadRequest
 from proxy.dialects.tool_names import inside
 from proxy.translation.base import read, refused
@@ -96,17 +97,18 @@ def as_chat(body: bytes) -> bytes:
     One with `messages`, or that is no JSON object, comes back as it was. Raises BadRequest as `request` does.
     """
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        found = splice.fields(body)
+    except splice.NotAnObject:
         return body
-    if "messages" in fields or "input" not in fields:
+    if "messages" in found or "input" not in found:
         return body
     asked = read(body, _Request)
     translated = _translated(asked)
     if asked.stream_options is not None:
         translated["stream_options"] = asked.stream_options
     kept = ("max_tokens", "max_completion_tokens", "stop", "n", "seed", "frequency_penalty", "presence_penalty")
-    return msgspec.json.encode({**{name: fields[name] for name in kept if name in fields}, **translated})
+    as_written = {name: msgspec.Raw(body[span.start : span.end]) for name in kept if (span := found.get(name)) is not None}
+    return msgspec.json.encode({**as_written, **translated})
 
 
 def _translated(asked: _Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.splice import MOST_FIELDS, NotAnObject, drop, fields, put
+from proxy.splice import MOST_FIELDS, MOST_PARTS, NotAnObject, drop, fields, put
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -117,3 +117,12 @@ def test_more_fields_than_any_request_has_are_refused() -> None:
     assert len(fields(json.dumps(most).encode())) == MOST_FIELDS
     with pytest.raises(NotAnObject, match="more than 1000 fields"):
         fields(json.dumps(most | {"more": 1}).encode())
+
+
+@pytest.mark.parametrize("part", [b"{}", b"[]", b'{"a":1}', b'{"a" :1}', b'{"a\\u0062"\t:[]}'])
+def test_more_parts_than_any_prompt_has_are_refused(part: bytes) -> None:
+    """A decoder would make a value of each, for seconds in which no other call of the process goes on; the same bytes in one text are no more than a text."""
+    many = b",".join([part] * (MOST_PARTS + 1))
+    with pytest.raises(NotAnObject, match=f"more than {MOST_PARTS} objects, arrays and fields"):
+        fields(b'{"user":[' + many + b"]}")
+    assert list(fields(b'{"user":"' + b"a, " * len(part) * MOST_PARTS + b'"}')) == ["user"]
