@@ -168,8 +168,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
         if not ask.sold(plan.candidates[0].price.buckets):
             raise errors.Unpriced(f"The model `{plan.candidates[0].model.name}` has no price here for such a request, so it is not sold. Its operator can enter one.")
         spoken = await _speak(dialect, ask, body, plan.candidates[0])
-        if ask.continues is not None:
-            await _check_answer(secret, ask.continues)
+        if ask.continues is not None or ask.names:
+            await _check_kept(secret, ask)
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
@@ -228,16 +228,18 @@ async def _models_of(secret: str) -> frozenset[str] | None:
         raise errors.Unavailable from None
 
 
-async def _check_answer(secret: str, answer: str) -> None:
-    """Raise UnknownAnswer for an earlier answer that another workspace was given: providers tell the operator's customers not apart."""
+async def _check_kept(secret: str, ask: Ask) -> None:
+    """Refuse what another workspace was given, for providers tell the operator's customers not apart: UnknownAnswer for an answer, BadRequest for an item."""
     try:
         claims = client_tokens.claims_of(secret)
         workspace_id = (await callers.key_of(secret))[0] if claims is None else claims.workspace_id
-        known = await kept_answers.known(workspace_id, answer)
+        unknown = await kept_answers.unknown(workspace_id, ask.names if ask.continues is None else (ask.continues, *ask.names))
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
-    if not known:
-        raise errors.UnknownAnswer(f"Previous response with id '{answer}' not found.")
+    if unknown is not None and unknown == ask.continues:
+        raise errors.UnknownAnswer(f"Previous response with id '{unknown}' not found.")
+    if unknown is not None:
+        raise BadRequest(f"input: Item with id '{unknown}' not found.", "input")
 
 
 def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -> Asked:

@@ -49,7 +49,7 @@ class Progress:
             first_token_ms=self.first_token_ms,
             others=tuple(self._part(other) for other in usage.others),
             doubtful=usage.doubtful,
-            answer=usage.answer,
+            kept=usage.kept,
             cost_picousd=usage.cost_picousd,
         )
 

@@ -124,8 +124,8 @@ class Part(msgspec.Struct, frozen=True):
 class Consumption(msgspec.Struct, frozen=True):
     """What a call has used so far: kept with its hold every two seconds, and final at its settlement.
 
-    `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look. `answer` is the provider's id of
-    an answer that it keeps, `cost_picousd` what it says that it bills for all of it.
+    `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look. `kept` are the provider's ids
+    of an answer that it keeps and of that answer's items, `cost_picousd` what it says that it bills for all of it.
     """
 
     model: str | None = None
@@ -138,7 +138,7 @@ class Consumption(msgspec.Struct, frozen=True):
     first_token_ms: int | None = None
     others: tuple[Part, ...] = ()
     doubtful: bool = False
-    answer: str | None = None
+    kept: tuple[str, ...] = ()
     cost_picousd: int | None = None
 
     @property

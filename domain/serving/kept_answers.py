@@ -1,6 +1,7 @@
-"""Answers that providers keep so that later calls go on from them: whose they are. Only the workspace that was given one may name it."""
+"""Answers that providers keep, and their items, so that later calls name them: whose they are. Only the workspace that was given one may name it."""
 
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
@@ -14,26 +15,31 @@ KEPT_DAYS = 60
 log = structlog.get_logger()
 
 
-def _named(answer: str) -> str:
-    return hashlib.sha256(b"kept answer\0" + answer.encode()).hexdigest()
+def _named(given: str) -> str:
+    return hashlib.sha256(b"kept answer\0" + given.encode()).hexdigest()
 
 
-async def keep(workspace_id: UUID, answer: str) -> None:
-    """Remember that a workspace was given an answer; one that cannot be remembered now is refused later, and nothing worse."""
+async def keep(workspace_id: UUID, given: Sequence[str]) -> None:
+    """Remember the ids that a workspace was given; what cannot be remembered now is refused later, and nothing worse."""
     try:
         await database.fetch(
-            "INSERT INTO kept_answer (workspace_id, id, created_at) VALUES ($1, $2, clock_timestamp()) ON CONFLICT DO NOTHING", workspace_id, _named(answer)
+            "INSERT INTO kept_answer (workspace_id, id, created_at) SELECT $1, id, clock_timestamp() FROM unnest($2::text[]) id ON CONFLICT DO NOTHING",
+            workspace_id,
+            sorted(set(map(_named, given))),  # in one order, so that two at once never wait for each other in a circle
         )
     except (*UNREACHABLE, *CONTENDED) as error:
         log.warning("answer not remembered", error=type(error).__name__)
 
 
-async def known(workspace_id: UUID, answer: str) -> bool:
-    """Tell whether a workspace was given an answer."""
-    return bool(await database.fetch_value("SELECT EXISTS (SELECT FROM kept_answer WHERE workspace_id = $1 AND id = $2)", workspace_id, _named(answer)))
+async def unknown(workspace_id: UUID, names: Sequence[str]) -> str | None:
+    """Return the first id that a workspace was not given; None when it was given all."""
+    hashes = {name: _named(name) for name in names}
+    rows = await database.fetch("SELECT id FROM kept_answer WHERE workspace_id = $1 AND id = ANY ($2::text[])", workspace_id, list(hashes.values()))
+    given = {row["id"] for row in rows}
+    return next((name for name, hashed in hashes.items() if hashed not in given), None)
 
 
-async def forget(most: int = 1000) -> int:
+async def forget(most: int = 5000) -> int:
     """Forget answers that no provider keeps any more; return how many."""
     rows = await database.fetch(
         """

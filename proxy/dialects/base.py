@@ -37,9 +37,9 @@ class Ask(msgspec.Struct, frozen=True):
     `proxy.dialects.counting`). `include_usage` tells whether a streaming client asked to see usage; where a dialect always shows it,
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
     `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
-    of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `kept` whether the
-    provider keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its own. Of each group in `needs` at least one bucket
-    must have a price, or nobody could say before the call what it may cost.
+    of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `names` those of
+    single items that it keeps, and `kept` whether it keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its
+    own. Of each group in `needs` at least one bucket must have a price, or nobody could say before the call what it may cost.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Ask(msgspec.Struct, frozen=True):
     aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
     namespaces: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     continues: str | None = None
+    names: tuple[str, ...] = ()
     kept: bool = False
     fast: bool = False
     needs: tuple[tuple[Bucket, ...], ...] = ((Bucket.UNCACHED_INPUT,), (Bucket.OUTPUT,))
@@ -81,8 +82,8 @@ class Usage(msgspec.Struct, frozen=True):
     `input_tokens` excludes cache reads, cache writes and audio; `output_tokens` excludes audio. `model`, `service_tier`, `geography` and
     `speed` are as the answer says, None where it says nothing. `reported` is True when every number is the provider's own and final, False
     when any is an estimate. `doubtful` asks for a person's look: the report was nonsense, or names something that has no bucket here.
-    `others` are parts of the same answer made by other models, each to be priced as its own model says. `answer` is the provider's id of an answer
-    that it keeps, `cost_picousd` what it says that it bills the operator for all of it; None where it says neither.
+    `others` are parts of the same answer made by other models, each to be priced as its own model says. `kept` are the provider's ids of an
+    answer that it keeps and of that answer's items, `cost_picousd` what it says that it bills the operator for all of it; None where it does not say.
     """
 
     input_tokens: int = 0
@@ -103,7 +104,7 @@ class Usage(msgspec.Struct, frozen=True):
     reported: bool = False
     doubtful: bool = False
     others: "tuple[Usage, ...]" = ()
-    answer: str | None = None
+    kept: tuple[str, ...] = ()
     cost_picousd: int | None = None
 
     def buckets(self) -> tuple[tuple[Bucket, int], ...]:

@@ -25,12 +25,14 @@ async def _ask(gateway: Gateway, of: Tenant, **more: Any) -> httpx2.Response:
         return await client.post("/v1/responses", json={"model": "gpt-5.5", "input": "hi", "max_output_tokens": 100} | more)
 
 
-def _named(answer: str, *, streamed: bool) -> scripted.Script:
-    whole = response(id=answer, output=[message("ok")], usage=report())
+def _named(answer: str, *, streamed: bool, item: str | None = None) -> scripted.Script:
+    told = message("ok") | {"id": item or f"msg_{answer}"}
+    whole = response(id=answer, output=[told], usage=report())
     if not streamed:
         return scripted.whole(json.dumps(whole).encode())
     created: tuple[str, dict[str, object]] = ("response.created", {"response": response("in_progress", id=answer)})
-    return scripted.stream(events(created, *CREATED[1:], *deltas("ok"), ("response.completed", {"response": whole})))
+    ended: tuple[str, dict[str, object]] = ("response.output_item.done", {"output_index": 0, "item": told})
+    return scripted.stream(events(created, *CREATED[1:], *deltas("ok"), ended, ("response.completed", {"response": whole})))
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -53,13 +55,34 @@ async def test_a_call_goes_on_from_its_own_workspaces_answers(gateway: Gateway, 
     assert (await other.balance()).held == 0
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_call_names_items_of_its_own_workspaces_answers(gateway: Gateway, provider: Upstream, streamed: bool) -> None:
+    """F30: as the AI SDK does with every tool's step. Another workspace's item is as unknown as one that nobody was given, and no upstream hears of it."""
+    mine, other = await tenant(credit_microusd=5_000_000), await tenant(credit_microusd=5_000_000)
+    item = f"msg_{uuid4().hex}"
+    provider.script(_named(f"resp_{uuid4().hex}", streamed=streamed, item=item))
+    assert (await _ask(gateway, mine, stream=streamed)).status_code == 200
+    named = [{"type": "item_reference", "id": item}, {"role": "user", "content": "go on"}]
+    assert (await _ask(gateway, mine, stream=streamed, input=named)).status_code == 200
+    assert json.loads(provider.requests[-1].body)["input"] == named
+    heard = len(provider.requests)
+    for of, asked in ((other, named), (other, [{"id": item}]), (mine, [*named, {"type": "item_reference", "id": "rs_of_nobody"}])):
+        refused = await _ask(gateway, of, input=asked)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "input")
+        assert error["message"] == f"input: Item with id '{item if of is other else 'rs_of_nobody'}' not found."
+    assert len(provider.requests) == heard
+    assert (await other.balance()).held == 0
+
+
 async def test_what_the_provider_does_not_keep_is_not_remembered(gateway: Gateway, provider: Upstream) -> None:
     """With `store: false` there is nothing to go on from, and no row is written; without a working key nothing is told."""
     mine = await tenant(credit_microusd=5_000_000)
     answer = f"resp_{uuid4().hex}"
     provider.script(_named(answer, streamed=False))
     assert (await _ask(gateway, mine, store=False)).status_code == 200
-    assert not await kept_answers.known(mine.workspace_id, answer)
+    assert await kept_answers.unknown(mine.workspace_id, [answer]) == answer
+    assert await kept_answers.unknown(mine.workspace_id, [f"msg_{answer}"]) == f"msg_{answer}"
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         asked = {"model": "gpt-5.5", "input": "a", "previous_response_id": answer}
         refused = await client.post("/v1/responses", json=asked, headers={"authorization": "Bearer tg_live_x"})
@@ -70,10 +93,11 @@ async def test_they_are_forgotten_when_no_provider_keeps_them(books: Suite) -> N
     """After sixty days the row goes; a younger one stays. The provider's id itself is not stored."""
     mine = await tenant()
     for answer, days in (("resp_old", 61), ("resp_young", 59)):  # each row is pushed back alone: the one before is older already
-        await kept_answers.keep(mine.workspace_id, answer)
+        await kept_answers.keep(mine.workspace_id, [answer])
         statement = "UPDATE kept_answer SET created_at = $2 WHERE workspace_id = $1 AND created_at > clock_timestamp() - interval '1 day'"
         await database.fetch(statement, mine.workspace_id, datetime.now(UTC) - timedelta(days=days))
     await kept_answers.forget()
-    assert [await kept_answers.known(mine.workspace_id, answer) for answer in ("resp_old", "resp_young")] == [False, True]
+    assert await kept_answers.unknown(mine.workspace_id, ["resp_young", "resp_old"]) == "resp_old"
+    assert await kept_answers.unknown(mine.workspace_id, ["resp_young"]) is None
     rows = await database.fetch("SELECT k::text AS told FROM kept_answer k WHERE workspace_id = $1", mine.workspace_id)
     assert not any("resp_" in row["told"] for row in rows)

@@ -15,7 +15,7 @@ from proxy.dialects.base import Ask, Refusal, Skim, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.openai.errors import told
 from proxy.dialects.openai.stream import OPERATOR_ERRORS
-from proxy.dialects.responses.usage import beside, estimated, reported, searched, written
+from proxy.dialects.responses.usage import MOST_KEPT, beside, estimated, named, reported, searched, written
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
 
 CREATED_LIMIT_BYTES = 256 * 1024
@@ -62,18 +62,17 @@ class ResponsesMeter(LineMeter):
         self._created: dict[str, Any] = {}
         self._last: dict[str, Any] = {}
         self._searches = 0
+        self._items: list[dict[str, Any]] = []
         self._next_number = 0
 
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before something was delivered. A failed answer costs what it reports."""
         response = self._last or self._created
-        kept = word(response.get("id")) if self.ask.kept else None
-        return replace(self._used(response), answer=kept)
+        return replace(self._used(response), kept=named(response, self._items or self._output()) if self.ask.kept else ())
 
     def _used(self, response: dict[str, Any]) -> Usage:
         model, tier = word(response.get("model")), word(response.get("service_tier"))
-        items = self._last.get("output")
         nonsense = False
         if self._last:
             try:
@@ -81,12 +80,17 @@ class ResponsesMeter(LineMeter):
             except Unsound as fault:
                 nonsense = doubtful(fault)
             else:
-                told = beside(usage, [item for item in items if isinstance(item, dict)] if isinstance(items, list) else [])
+                told = beside(usage, self._output())
                 return replace(told, web_searches=max(told.web_searches, self._searches))
         if not self.first_token_seen and not self.complete:
             return Usage()
         usage = estimated(None, model, tier, self.ask, self.delivered_characters)
         return replace(usage, web_searches=self._searches, doubtful=nonsense)
+
+    def _output(self) -> list[dict[str, Any]]:
+        """Give the items that the last event tells."""
+        items = self._last.get("output")
+        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
     def fail(self, refusal: Refusal) -> bytes:
         """Give the error event, which the SDKs raise, and the failed response after it, which Codex reads."""
@@ -164,7 +168,10 @@ class ResponsesMeter(LineMeter):
     def _read_item(self, kind: str, item: object) -> None:
         if isinstance(item, dict):
             self.first_token_seen = True
-            self._searches += kind == "response.output_item.done" and item.get("type") == "web_search_call" and searched(item)
+            if kind == "response.output_item.done":
+                self._searches += item.get("type") == "web_search_call" and searched(item)
+                if len(self._items) < MOST_KEPT:
+                    self._items.append({"id": item.get("id")})
 
     def _read_frame(self, kind: str, response: bytes, error: object) -> None:
         if kind == "error":

@@ -3,7 +3,7 @@
 Sources: the Responses API reference and the SDK's types (openai 3.x: `ResponseUsage`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +13,9 @@ from proxy.dialects.numbers import Unsound, doubtful, part, word
 from proxy.dialects.openai.usage import estimated as estimated_completion
 from proxy.dialects.openai.usage import reported as reported_completion
 from proxy.dialects.text import TextSize
+
+MOST_KEPT = 1_000
+"""Of how many items of an answer it is remembered whose they are."""
 
 # What the provider ran beside the model at a price of its own, which no usage tells.
 _RUN_ELSEWHERE = frozenset({"code_interpreter_call", "file_search_call", "image_generation_call"})
@@ -52,14 +55,25 @@ def read(body: bytes, ask: Ask) -> Reading:
         if response.get("status") == "failed":
             return Reading(Usage(model=model, service_tier=tier), 0, 0, complete=True)
         usage = replace(estimated(None, model, tier, ask, text.characters + delivered), doubtful=doubtful(fault))
-    kept = word(response.get("id")) if ask.kept else None
-    return Reading(replace(beside(usage, items), answer=kept), text.characters, text.lines, complete=True)
+    return Reading(replace(beside(usage, items), kept=named(response, items) if ask.kept else ()), text.characters, text.lines, complete=True)
 
 
-def beside(usage: Usage, items: Iterable[dict[str, object]]) -> Usage:
+def named(response: dict[str, object], items: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    """Give the ids by which later calls may name an answer and its items."""
+    ids = (word(each.get("id")) for each in (response, *items[:MOST_KEPT]))
+    return tuple(known for known in ids if known is not None)
+
+
+def beside(usage: Usage, items: Sequence[dict[str, object]]) -> Usage:
     """Add what the provider ran beside the model, as the items of an answer tell it: searches, and what has no price here."""
-    kinds = [str(item.get("type")) for item in items if item.get("type") != "web_search_call" or searched(item)]
-    return replace(usage, web_searches=kinds.count("web_search_call"), doubtful=usage.doubtful or not _RUN_ELSEWHERE.isdisjoint(kinds))
+    searches = sum(item.get("type") == "web_search_call" and searched(item) for item in items)
+    return replace(usage, web_searches=searches, doubtful=usage.doubtful or any(map(_ran_elsewhere, items)))
+
+
+def _ran_elsewhere(item: dict[str, object]) -> bool:
+    """Tell whether an item is of something that the provider ran; a shell runs in a container of the provider's or at the client's."""
+    place = item.get("environment")
+    return item.get("type") in _RUN_ELSEWHERE or (item.get("type") == "shell_call" and isinstance(place, dict) and place.get("type") != "local")
 
 
 def searched(item: dict[str, object]) -> bool:

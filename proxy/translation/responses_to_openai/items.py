@@ -66,6 +66,8 @@ def messages_of(given: str | list[Item] | None, instructions: str | None) -> lis
             message, more = _output(item, where)
             messages.append(message)
             beside += more
+        elif item.type == "item_reference":
+            raise BadRequest(f"{where}: this model's provider keeps no items; send the item itself, as clients do that ask with `store: false`", "input")
         elif item.type not in _THOUGHTS:
             raise refused(where, f"An item of type `{item.type}`")
     if beside:

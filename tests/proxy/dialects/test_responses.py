@@ -41,6 +41,41 @@ def test_what_is_no_text_has_a_size_of_its_own() -> None:
 def test_turns_that_the_provider_keeps_are_held_for() -> None:
     """What `previous_response_id` names is input that nobody can count here: a fixed amount stands for it."""
     assert responses.parse(_body(previous_response_id="resp_1")).input_tokens == responses.parse(_body()).input_tokens + 16_000
+    named, said = ([{"role": "user", "content": "Hi"}, {key: "msg_1", "type": "item_reference"}] for key in ("id", "xd"))
+    assert responses.parse(_body(input=named)).input_tokens == responses.parse(_body(input=said)).input_tokens + 16_000
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (b'[{"type":"item_reference","id":"msg_1"},{"role":"user","content":"a"},{"id":"rs_1"}]', ("msg_1", "rs_1")),
+        (b'[{"type":null,"id":"msg_1"}]', ("msg_1",)),
+        (b'[{"t\\u0079pe":"item\\u005freference","\\u0069d":"msg_1","role":"user"}]', ("msg_1",)),
+        (b'["text",7,{"type":"item_reference","id":"msg_1"}]', ("msg_1",)),
+        (b'[{"type":"item_reference","id":7},{"type":"item_reference","id":"\\u0000"}]', ("?", "?")),
+        (b'[{"type":"message","id":"msg_1","role":"assistant","content":[]},{"type":"reasoning","id":"rs_1","summary":[]},{"id":"x","role":"user","content":"a"}]', ()),
+        (b'"item_reference id"', ()),
+    ],
+)
+def test_items_that_are_named_by_their_ids_are_found(written: bytes, names: tuple[str, ...]) -> None:
+    """With and without a type, escaped, and beside what is no item; what comes whole names nothing, whatever its id."""
+    assert responses.parse(b'{"model":"gpt-5.5","input":' + written + b"}").names == names
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b'[{"type":"item_reference","id":"msg_1","x":' + b"[" * 5_000 + b"]" * 5_000 + b"}]",
+        b"[" + b'"a",' * 200_001 + b'{"type":"item_reference","id":"msg_1"}]',
+        b"[" + b'{"type":"item_reference","id":"msg_1"},' * 10_000 + b'{"type":"item_reference","id":"msg_1"}]',
+    ],
+    ids=["deep", "long", "many"],
+)
+def test_an_input_whose_names_cannot_be_read_is_refused(written: bytes) -> None:
+    """No shape carries a name past the gateway unread."""
+    with pytest.raises(BadRequest) as refused:
+        responses.parse(b'{"model":"gpt-5.5","input":' + written + b"}")
+    assert refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -52,6 +87,10 @@ def test_turns_that_the_provider_keeps_are_held_for() -> None:
         ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, "tools"),
         ({"tools": [{"type": "function", "name": "f"}, {"type": "file_search", "vector_store_ids": []}]}, "tools"),
         ({"tools": [{"type": "image_generation"}]}, "tools"),
+        ({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, "tools"),
+        ({"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "c"}}]}, "tools"),
+        ({"input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "code_interpreter"}]}]}, "tools"),
+        ({"input": [{"type": "tool_search_output", "tools": [{"type": "image_generation"}]}]}, "tools"),
         ({"input": 7}, "input"),
         ({"model": None}, "model"),
         ({"stream": 1}, "stream"),
@@ -113,6 +152,23 @@ STREAMS = [
         "what the provider ran beside the model is looked at",
         events(*CREATED, ("response.completed", {"response": response(output=[{"type": "code_interpreter_call"}], usage=report())})),
         Usage(75, output_tokens=20, doubtful=True, **KNOWN),
+        0,
+        0,
+    ),
+    (
+        "so is a shell in a container of its own",
+        events(
+            *CREATED,
+            ("response.completed", {"response": response(output=[{"type": "shell_call", "environment": {"type": "container_reference"}}], usage=report())}),
+        ),
+        Usage(75, output_tokens=20, doubtful=True, **KNOWN),
+        0,
+        0,
+    ),
+    (
+        "a shell at the client's is the client's",
+        events(*CREATED, ("response.completed", {"response": response(output=[{"type": "shell_call", "environment": {"type": "local"}}], usage=report())})),
+        Usage(75, output_tokens=20, **KNOWN),
         0,
         0,
     ),
