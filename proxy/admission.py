@@ -229,7 +229,10 @@ async def _models_of(secret: str) -> frozenset[str] | None:
 
 
 async def _check_kept(secret: str, ask: Ask) -> None:
-    """Refuse what another workspace was given, for providers tell the operator's customers not apart: UnknownAnswer for an answer, BadRequest for an item."""
+    """Raise UnknownAnswer for an answer, and BadRequest for an item or a container, that another workspace was given.
+
+    Providers tell the operator's customers not apart.
+    """
     try:
         claims = client_tokens.claims_of(secret)
         workspace_id = (await callers.key_of(secret))[0] if claims is None else claims.workspace_id
@@ -239,7 +242,7 @@ async def _check_kept(secret: str, ask: Ask) -> None:
     if unknown is not None and unknown == ask.continues:
         raise errors.UnknownAnswer(f"Previous response with id '{unknown}' not found.")
     if unknown is not None:
-        raise BadRequest(f"input: Item with id '{unknown}' not found.", "input")
+        raise BadRequest(f"{ask.named_in}: Item with id '{unknown}' not found.", ask.named_in)
 
 
 def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -> Asked:

@@ -125,7 +125,7 @@ class Consumption(msgspec.Struct, frozen=True):
     """What a call has used so far: kept with its hold every two seconds, and final at its settlement.
 
     `doubtful` when the provider's report was nonsense, or names something that has no bucket here: a person should look. `kept` are the provider's ids
-    of an answer that it keeps and of that answer's items, `cost_picousd` what it says that it bills for all of it.
+    of an answer that it keeps, of that answer's items, and of a container that it ran in, `cost_picousd` what it says that it bills for all of it.
     """
 
     model: str | None = None

@@ -1,4 +1,4 @@
-"""Answers that providers keep, and their items, so that later calls name them: whose they are. Only the workspace that was given one may name it."""
+"""Answers that providers keep, their items, and containers, so that later calls name them: whose they are. Only the workspace that was given one may name it."""
 
 import hashlib
 from collections.abc import Sequence

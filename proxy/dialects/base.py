@@ -38,8 +38,9 @@ class Ask(msgspec.Struct, frozen=True):
     it is True. `spans` says where the body's fields stand. `besides` is the most that the call may use of what is no token, by its bucket.
     `aliases` are names of tools that are too long for another dialect, by what stands for them there; `namespaces` are namespace and name
     of tools that stand inside one, likewise. `continues` is the provider's id of an earlier answer from which this one goes on, `names` those of
-    single items that it keeps, and `kept` whether it keeps this one's for later calls. `fast` asks for the fast mode, which has prices of its
-    own. Of each group in `needs` at least one bucket must have a price, or nobody could say before the call what it may cost.
+    single items that it keeps, or of a container, in the field `named_in`, and `kept` whether it keeps this one's for later calls. `fast` asks
+    for the fast mode, which has prices of its own. Of each group in `needs` at least one bucket must have a price, or nobody could say before
+    the call what it may cost.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Ask(msgspec.Struct, frozen=True):
     namespaces: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     continues: str | None = None
     names: tuple[str, ...] = ()
+    named_in: str = "input"
     kept: bool = False
     fast: bool = False
     needs: tuple[tuple[Bucket, ...], ...] = ((Bucket.UNCACHED_INPUT,), (Bucket.OUTPUT,))
@@ -83,7 +85,8 @@ class Usage(msgspec.Struct, frozen=True):
     `speed` are as the answer says, None where it says nothing. `reported` is True when every number is the provider's own and final, False
     when any is an estimate. `doubtful` asks for a person's look: the report was nonsense, or names something that has no bucket here.
     `others` are parts of the same answer made by other models, each to be priced as its own model says. `kept` are the provider's ids of an
-    answer that it keeps and of that answer's items, `cost_picousd` what it says that it bills the operator for all of it; None where it does not say.
+    answer that it keeps, of that answer's items, and of a container that it ran in, `cost_picousd` what it says that it bills the operator for all
+    of it; None where it does not say.
     """
 
     input_tokens: int = 0

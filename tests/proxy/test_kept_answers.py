@@ -11,6 +11,8 @@ import pytest
 from domain.serving import kept_answers
 from models import database
 from tests.conftest import Suite
+from tests.proxy.dialects import recordings as recorded
+from tests.proxy.dialects.recordings import events as anthropic_events
 from tests.proxy.dialects.responses_recordings import CREATED, deltas, events, message, report, response
 from tests.support import upstream as scripted
 from tests.support.gateway import Gateway
@@ -33,6 +35,16 @@ def _named(answer: str, *, streamed: bool, item: str | None = None) -> scripted.
     created: tuple[str, dict[str, object]] = ("response.created", {"response": response("in_progress", id=answer)})
     ended: tuple[str, dict[str, object]] = ("response.output_item.done", {"output_index": 0, "item": told})
     return scripted.stream(events(created, *CREATED[1:], *deltas("ok"), ended, ("response.completed", {"response": whole})))
+
+
+def _ran_in(container: str, *, streamed: bool) -> scripted.Script:
+    told = {"id": container, "expires_at": "2026-11-22T12:00:00Z", "skills": None}
+    usage = {"input_tokens": 8, "output_tokens": 3}
+    if not streamed:
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": [{"type": "text", "text": "ok"}]}
+        return scripted.whole(json.dumps({**message, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage, "container": told}).encode())
+    delta: dict[str, object] = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None, "container": told}, "usage": usage}
+    return scripted.stream([anthropic_events(recorded.start(usage), *recorded.text_block("ok"), delta, {"type": "message_stop"})])
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -72,6 +84,25 @@ async def test_a_call_names_items_of_its_own_workspaces_answers(gateway: Gateway
         assert (refused.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "input")
         assert error["message"] == f"input: Item with id '{item if of is other else 'rs_of_nobody'}' not found."
     assert len(provider.requests) == heard
+    assert (await other.balance()).held == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_call_runs_in_containers_of_its_own_workspace(gateway: Gateway, provider: Upstream, streamed: bool) -> None:
+    """F30: what tools left in a container of Anthropic's is its workspace's alone; by its id, or in an object beside skills."""
+    mine, other = await tenant(credit_microusd=5_000_000), await tenant(credit_microusd=5_000_000)
+    container = f"container_{uuid4().hex}"
+    provider.script(_ran_in(container, streamed=streamed))
+    asked: dict[str, Any] = {"model": "claude-opus-5-5", "max_tokens": 100, "stream": streamed, "messages": [{"role": "user", "content": "run"}]}
+    async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        for more in ({"container": {"skills": []}}, {"container": container}, {"container": {"id": container}}):
+            assert (await client.post("/v1/messages", json=asked | more, headers=mine.bearer)).status_code == 200
+        heard = len(provider.requests)
+        for of, named in ((other, container), (other, {"id": container, "skills": []}), (mine, "container_of_nobody"), (mine, 7)):
+            refused = await client.post("/v1/messages", json=asked | {"container": named}, headers=of.bearer)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+            assert refused.json()["error"]["message"].startswith("container: Item with id '")
+    assert len(provider.requests) == heard == 3
     assert (await other.balance()).held == 0
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from proxy import splice
 from proxy.dialects import headers as fields
+from proxy.dialects.anthropic.usage import container_of
 from proxy.dialects.base import Ask, BadRequest, Credential, Headers
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
@@ -20,6 +21,7 @@ _SHOWN = ("system", "tools", "output_config", "output_format")
 def parse(body: bytes) -> Ask:
     """Read a request body; `max_tokens` may be 0, roles and unknown fields are the upstream's matter. Raises BadRequest and nothing else.
 
+    A `container` of an earlier answer passes, where it is the workspace's own: what tools left in it is its workspace's alone.
     Source: the Messages API reference, versions 2023-06-01 and 2026-10-21.
     """
     read = Body(body)
@@ -27,6 +29,7 @@ def parse(body: bytes) -> Ask:
     max_tokens = read.integer("max_tokens", 0)
     if max_tokens is None:
         raise BadRequest("max_tokens: Field required", "max_tokens")
+    container = container_of(read.value("container"))
     end_user, conversation = _identities(read.mapping("metadata").get("user_id"))
     return Ask(
         model=model,
@@ -39,6 +42,8 @@ def parse(body: bytes) -> Ask:
         conversation=conversation,
         spans=read.spans,
         aliases=aliases(read.raw(("tools",))),
+        names=() if container is None else (container,),
+        named_in="container",
         fast=read.value("speed") == "fast",
     )
 

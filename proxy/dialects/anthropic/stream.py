@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from proxy import sse
 from proxy.dialects.anthropic import errors
-from proxy.dialects.anthropic.usage import estimated, merge, reported, uncharged
+from proxy.dialects.anthropic.usage import container_of, estimated, merge, reported, uncharged
 from proxy.dialects.base import Ask, Refusal, Skim, StreamError, Usage
 from proxy.dialects.numbers import Unsound, doubtful, word
 from proxy.dialects.stream import OPERATOR_ERROR_MESSAGE, LineMeter
@@ -26,6 +26,7 @@ class _Delta(msgspec.Struct):
     thinking: str | None = None
     content: str | None = None
     stop_reason: str | None = None
+    container: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -69,12 +70,17 @@ class AnthropicMeter(LineMeter):
         self._started = False
         self._final = False
         self._stop_reason: str | None = None
+        self._container: str | None = None
         self._open_blocks: set[int] = set()
         self._searches = 0
 
     @property
     def usage(self) -> Usage:
         """What the answer used so far; nothing at all before the stream has started."""
+        used = self._used()
+        return used if self._container is None else replace(used, kept=(self._container,))
+
+    def _used(self) -> Usage:
         if not (self._started or self.first_token_seen or self._final or self.complete):
             return Usage()
         nonsense = False
@@ -123,6 +129,8 @@ class AnthropicMeter(LineMeter):
             case "message_delta":
                 if event.delta is not None and event.delta.stop_reason:
                     self._stop_reason = event.delta.stop_reason
+                if event.delta is not None and event.delta.container is not None:
+                    self._container = container_of(event.delta.container)
                 self._read_usage(event.usage)
             case _:
                 self._read_frame(event.type, event.message, event.error)
@@ -160,6 +168,7 @@ class AnthropicMeter(LineMeter):
         if kind == "message_delta":
             if isinstance(delta, dict):
                 self._stop_reason = word(delta.get("stop_reason")) or self._stop_reason
+                self._container = container_of(delta.get("container")) or self._container
             self._read_usage(event.get("usage"))
         elif isinstance(kind, str):
             self._read_frame(kind, event.get("message"), event.get("error"))
@@ -203,6 +212,7 @@ class AnthropicMeter(LineMeter):
                 if isinstance(message, dict):
                     merge(self._report, message.get("usage"))
                     self._model = word(message.get("model"))
+                    self._container = container_of(message.get("container"))
             case "message_stop":
                 self.ended = self.complete = True
             case "error":
