@@ -95,11 +95,12 @@ async def test_a_call_runs_in_containers_of_its_own_workspace(gateway: Gateway, 
     provider.script(_ran_in(container, streamed=streamed))
     asked: dict[str, Any] = {"model": "claude-opus-5-5", "max_tokens": 100, "stream": streamed, "messages": [{"role": "user", "content": "run"}]}
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
-        for more in ({"container": {"skills": []}}, {"container": container}, {"container": {"id": container}}):
-            assert (await client.post("/v1/messages", json=asked | more, headers=mine.bearer)).status_code == 200
+        own: tuple[object, ...] = ({"skills": []}, container, {"id": container})
+        for named in own:
+            assert (await client.post("/v1/messages", json=asked | {"container": named}, headers=mine.bearer)).status_code == 200
         heard = len(provider.requests)
-        for of, named in ((other, container), (other, {"id": container, "skills": []}), (mine, "container_of_nobody"), (mine, 7)):
-            refused = await client.post("/v1/messages", json=asked | {"container": named}, headers=of.bearer)
+        for of, foreign in ((other, container), (other, {"id": container, "skills": []}), (mine, "container_of_nobody"), (mine, 7)):
+            refused = await client.post("/v1/messages", json=asked | {"container": foreign}, headers=of.bearer)
             assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
             assert refused.json()["error"]["message"].startswith("container: Item with id '")
     assert len(provider.requests) == heard == 3
