@@ -165,6 +165,7 @@ class KeptAnswer(Model):
     id = fields.CharField(max_length=64, primary_key=True)
     workspace_id = fields.UUIDField()
     created_at = fields.DatetimeField()
+    upstream = fields.CharField(max_length=100, null=True)
 
     class Meta:
         table = "kept_answer"

@@ -169,7 +169,8 @@ async def prepare(runtime: Runtime, arrival: Arrival) -> Prepared:
             raise errors.Unpriced(f"The model `{plan.candidates[0].model.name}` has no price here for such a request, so it is not sold. Its operator can enter one.")
         spoken = await _speak(dialect, ask, body, plan.candidates[0])
         if ask.continues is not None or ask.names:
-            await _check_kept(secret, ask)
+            plan = await _kept_plan(runtime, secret, ask, asked, now)
+            spoken = await _speak(dialect, ask, body, plan.candidates[0])
     except (BadRequest, errors.Refusal):
         await prove(secret)
         raise
@@ -228,21 +229,30 @@ async def _models_of(secret: str) -> frozenset[str] | None:
         raise errors.Unavailable from None
 
 
-async def _check_kept(secret: str, ask: Ask) -> None:
-    """Raise UnknownAnswer for an answer, and BadRequest for an item or a container, that another workspace was given.
+async def _kept_plan(runtime: Runtime, secret: str, ask: Ask, asked: Asked, now: datetime) -> Plan:
+    """Return the plan of a call that names what a provider keeps: it goes where that is kept.
 
-    Providers tell the operator's customers not apart.
+    Raises UnknownAnswer for an answer, and BadRequest for an item or a container, that another workspace was given, for providers tell the operator's
+    customers not apart; BadRequest where no upstream that keeps it serves the model.
     """
+    names = ask.names if ask.continues is None else (ask.continues, *ask.names)
     try:
         claims = client_tokens.claims_of(secret)
         workspace_id = (await callers.key_of(secret))[0] if claims is None else claims.workspace_id
-        unknown = await kept_answers.unknown(workspace_id, ask.names if ask.continues is None else (ask.continues, *ask.names))
+        keepers = await kept_answers.keepers(workspace_id, names)
     except (*UNREACHABLE, *CONTENDED):
         raise errors.Unavailable from None
+    unknown = next((name for name in names if name not in keepers), None)
     if unknown is not None and unknown == ask.continues:
         raise errors.UnknownAnswer(f"Previous response with id '{unknown}' not found.")
     if unknown is not None:
         raise BadRequest(f"{ask.named_in}: Item with id '{unknown}' not found.", ask.named_in)
+    known = frozenset(upstream for upstream in keepers.values() if upstream is not None)
+    try:
+        return runtime.routes.plan(replace(asked, keepers=known or None), now)
+    except errors.UnknownModel:
+        field = ask.named_in if ask.continues is None else "previous_response_id"
+        raise BadRequest(f"{field}: what it names is kept by a provider that does not serve `{ask.model}` here.", field) from None
 
 
 def _asked(dialect: Dialect, body: bytes, ask: Ask, head: Head, call_id: UUID) -> Asked:

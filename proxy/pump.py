@@ -481,7 +481,7 @@ class Pump:
         """Settle the call, then keep its answer where its client named it; both before the client sees the end, unless that takes too long."""
         settled = await self._runtime.calls.settle(ending)
         if ending.consumption.kept:
-            await kept_answers.keep(ending.workspace_id, ending.consumption.kept)
+            await kept_answers.keep(ending.workspace_id, ending.consumption.kept, ending.provider)
         shown = self._end(last, settled)
         if self._keyed is not None:
             delivered = ending.outcome is UsageOutcome.SUCCEEDED or bool(ending.consumption.quantities)

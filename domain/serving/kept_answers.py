@@ -1,4 +1,7 @@
-"""Answers that providers keep, their items, and containers, so that later calls name them: whose they are. Only the workspace that was given one may name it."""
+"""Answers that providers keep, their items, and containers, so that later calls name them: whose they are. Only the workspace that was given one may name it.
+
+A call that does goes to the upstream that gave it: another, even an account at the same provider, keeps nothing of it.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,24 +22,27 @@ def _named(given: str) -> str:
     return hashlib.sha256(b"kept answer\0" + given.encode()).hexdigest()
 
 
-async def keep(workspace_id: UUID, given: Sequence[str]) -> None:
-    """Remember the ids that a workspace was given; what cannot be remembered now is refused later, and nothing worse."""
+async def keep(workspace_id: UUID, given: Sequence[str], upstream: str) -> None:
+    """Remember the ids that a workspace was given by an upstream; what cannot be remembered now is refused later, and nothing worse."""
     try:
         await database.fetch(
-            "INSERT INTO kept_answer (workspace_id, id, created_at) SELECT $1, id, clock_timestamp() FROM unnest($2::text[]) id ON CONFLICT DO NOTHING",
+            """
+            INSERT INTO kept_answer (workspace_id, id, created_at, upstream) SELECT $1, id, clock_timestamp(), $3 FROM unnest($2::text[]) id
+            ON CONFLICT DO NOTHING
+            """,
             workspace_id,
             sorted(set(map(_named, given))),  # in one order, so that two at once never wait for each other in a circle
+            upstream,
         )
     except (*UNREACHABLE, *CONTENDED) as error:
         log.warning("answer not remembered", error=type(error).__name__)
 
 
-async def unknown(workspace_id: UUID, names: Sequence[str]) -> str | None:
-    """Return the first id that a workspace was not given; None when it was given all."""
-    hashes = {name: _named(name) for name in names}
-    rows = await database.fetch("SELECT id FROM kept_answer WHERE workspace_id = $1 AND id = ANY ($2::text[])", workspace_id, list(hashes.values()))
-    given = {row["id"] for row in rows}
-    return next((name for name, hashed in hashes.items() if hashed not in given), None)
+async def keepers(workspace_id: UUID, names: Sequence[str]) -> dict[str, str | None]:
+    """Return the upstreams that gave a workspace these ids, by id, without those that it was not given; None where it was not written down."""
+    hashes = {_named(name): name for name in names}
+    rows = await database.fetch("SELECT id, upstream FROM kept_answer WHERE workspace_id = $1 AND id = ANY ($2::text[])", workspace_id, list(hashes))
+    return {hashes[row["id"]]: row["upstream"] for row in rows}
 
 
 async def forget(most: int = 5000) -> int:

@@ -71,7 +71,7 @@ class Asked(msgspec.Struct, frozen=True):
     `dialects` are the upstream dialects in which it can be served, its own first, `forms` the APIs of a dialect that has several. `look` reads what
     it needs of a model, and is called only where a router chooses one; `stick` gives what stays the same over a conversation, or None, and is
     called only where several upstreams are equal. `lot` decides where there is no conversation. `echo_only` is true for a test key: it reaches
-    the built-in model and nothing else.
+    the built-in model and nothing else. `keepers` are the upstreams that keep what the request names, None when it names nothing.
     """
 
     model: str
@@ -84,6 +84,7 @@ class Asked(msgspec.Struct, frozen=True):
     echo_only: bool = False
     allowed: frozenset[str] | None = None
     forms: tuple[str, ...] = ()
+    keepers: frozenset[str] | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -177,7 +178,7 @@ class Routes:
         known = self._known.get(of)
         if known is None or known[0] is not model:
             known = self._known[of] = (model, [upstream for upstream in self.upstreams if upstream.enabled and upstream.takes(asked) and upstream.serves(model)])
-        return known[1]
+        return known[1] if asked.keepers is None else [upstream for upstream in known[1] if upstream.name in asked.keepers]
 
     def _in_order(self, model: ModelView, serving: list[Upstream], price: PriceVersion, asked: Asked, at: float) -> list[Candidate]:
         if len(serving) == 1:

@@ -113,8 +113,7 @@ async def test_what_the_provider_does_not_keep_is_not_remembered(gateway: Gatewa
     answer = f"resp_{uuid4().hex}"
     provider.script(_named(answer, streamed=False))
     assert (await _ask(gateway, mine, store=False)).status_code == 200
-    assert await kept_answers.unknown(mine.workspace_id, [answer]) == answer
-    assert await kept_answers.unknown(mine.workspace_id, [f"msg_{answer}"]) == f"msg_{answer}"
+    assert await kept_answers.keepers(mine.workspace_id, [answer, f"msg_{answer}"]) == {}
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
         asked = {"model": "gpt-5.5", "input": "a", "previous_response_id": answer}
         refused = await client.post("/v1/responses", json=asked, headers={"authorization": "Bearer tg_live_x"})
@@ -125,11 +124,10 @@ async def test_they_are_forgotten_when_no_provider_keeps_them(books: Suite) -> N
     """After sixty days the row goes; a younger one stays. The provider's id itself is not stored."""
     mine = await tenant()
     for answer, days in (("resp_old", 61), ("resp_young", 59)):  # each row is pushed back alone: the one before is older already
-        await kept_answers.keep(mine.workspace_id, [answer])
+        await kept_answers.keep(mine.workspace_id, [answer], "openai")
         statement = "UPDATE kept_answer SET created_at = $2 WHERE workspace_id = $1 AND created_at > clock_timestamp() - interval '1 day'"
         await database.fetch(statement, mine.workspace_id, datetime.now(UTC) - timedelta(days=days))
     await kept_answers.forget()
-    assert await kept_answers.unknown(mine.workspace_id, ["resp_young", "resp_old"]) == "resp_old"
-    assert await kept_answers.unknown(mine.workspace_id, ["resp_young"]) is None
+    assert await kept_answers.keepers(mine.workspace_id, ["resp_young", "resp_old"]) == {"resp_young": "openai"}
     rows = await database.fetch("SELECT k::text AS told FROM kept_answer k WHERE workspace_id = $1", mine.workspace_id)
     assert not any("resp_" in row["told"] for row in rows)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -55,12 +56,12 @@ FAULTS: dict[str, Script] = {
     "cut-head": scripted.garbage(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"),
 }
 NEVER_IN_WHOLE = ("error-first", "empty", "cut-head")
-OWN = ("stays", "refuses", "moves", "sticky", "adds-up", "dear", "probe", "bounded", "dialects", "waits", "hostile", "leaves")
+OWN = ("stays", "refuses", "moves", "sticky", "kept", "adds-up", "dear", "probe", "bounded", "dialects", "waits", "hostile", "leaves")
 """A pair of upstreams and a model of its own for each test, because health is remembered."""
 
 
 def _pair(name: str) -> str:
-    second = {"sticky": "", "dialects": 'dialect = "openai"'}.get(name, "priority = 1")
+    second = {"sticky": "", "kept": "", "dialects": 'dialect = "openai"'}.get(name, "priority = 1")
     if name == "dialects":
         second += "\npriority = 1"
     first = {"bounded": "requests_per_minute = 1", "waits": "first_byte_seconds = 0.2"}.get(name, "first_byte_seconds = 1.0")
@@ -305,7 +306,6 @@ async def test_a_provider_that_asks_to_be_left_alone_is_and_then_proves_itself(r
     assert len(routed.right.requests) == seen
 
 
-
 async def test_conversations_stay_where_their_cache_is(routed: Pair) -> None:
     """Two equal upstreams: each of twelve conversations is served by one of them in all its turns, named or told by how it begins; both serve some."""
     mine = await tenant(credit_microusd=CREDIT)
@@ -326,6 +326,32 @@ async def test_conversations_stay_where_their_cache_is(routed: Pair) -> None:
         homes.update(seen)
     assert set(homes) == {"left", "right"}
 
+
+async def test_a_call_goes_where_what_it_names_is_kept(routed: Pair) -> None:
+    """Of two equal accounts, the one that gave the container is asked, however the conversation begins; for a model that it does not serve nobody is."""
+    mine = await tenant(credit_microusd=CREDIT)
+    homes: set[str] = set()
+    for number in range(64):  # each conversation draws its account by lot: after these both have had some
+        container = f"container_{uuid4().hex}"
+        told = json.loads(CLAUDE.whole()) | {"container": {"id": container, "expires_at": "2026-11-22T12:00:00Z"}}
+        routed.left.script(scripted.whole(json.dumps(told).encode()))
+        routed.right.script(scripted.whole(json.dumps(told).encode()))
+        seen = set()
+        namings: tuple[dict[str, object], ...] = ({}, {"container": container}, {"container": {"id": container}})
+        for turn, named in enumerate(namings):
+            before = len(routed.left.requests)
+            turns = [{"role": "user", "content": f"Question {number}.{turn}?"}]
+            assert (await routed.ask(mine, json.dumps({"model": "routed-kept", "max_tokens": 9, "messages": turns, **named}).encode()))[0] == 200
+            seen.add("left" if len(routed.left.requests) > before else "right")
+        assert len(seen) == 1
+        homes.update(seen)
+        heard = len(routed.left.requests), len(routed.right.requests)
+        status, _, refused = await routed.ask(mine, json.dumps({"model": "routed-stays", "max_tokens": 9, "messages": turns, "container": container}).encode())
+        assert (status, json.loads(refused)["error"]["message"]) == (400, "container: what it names is kept by a provider that does not serve `routed-stays` here.")
+        assert (len(routed.left.requests), len(routed.right.requests)) == heard
+        if len(homes) == 2:
+            break
+    assert homes == {"left", "right"}
 
 
 async def test_the_operators_own_bound_refuses_before_the_books_hear_of_it(routed: Pair) -> None:
