@@ -186,7 +186,7 @@ def _messages(asked: dict[str, Any], reply: _Reply) -> tuple[dict[str, Any], Ite
             delta = {"type": "input_json_delta", "partial_json": piece} if reply.tool else {"type": "text_delta", "text": piece}
             yield _event("content_block_delta", index=0, delta=delta)
         yield _event("content_block_stop", index=0)
-        yield _event("message_delta", delta=ended, usage={"output_tokens": reply.output_tokens})
+        yield _event("message_delta", delta=ended, usage={"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens})
         yield _event("message_stop")
 
     return {**message, "content": [block], **ended, "usage": usage}, events()
