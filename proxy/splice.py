@@ -9,8 +9,8 @@ _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\
 _COMMA_OR_BRACE = b",}"
 MOST_FIELDS = 1_000
 """More fields than any request has: a walk over millions would keep everybody else waiting."""
-MOST_PARTS = 600_000
-"""More objects, arrays and fields than a prompt of a million tokens has, those quoted in its texts counted too.
+MOST_PARTS = 1_000_000
+"""More objects, arrays and fields than a prompt of a million tokens has, and two million of most; those quoted in its texts are counted too.
 
 A decoder makes each a value of its own and lets nobody else run meanwhile: 32 MiB of `{},` would be 11 million, seconds and a gigabyte.
 """

@@ -73,7 +73,7 @@ HOSTILE = {
     "named twice by escape": body()[:-1] + b',"mod\\u0065l":"other"}',
     "deep": body()[:-1] + b',"x":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
     "deep in messages": body(messages=[]).replace(b"[]", b"[" * 500_000 + b"]" * 500_000),
-    "millions of messages": body(messages=[]).replace(b"[]", b"[" + b"{}," * 700_000 + b"{}]"),
+    "millions of messages": body(messages=[]).replace(b"[]", b"[" + b"{}," * 1_100_000 + b"{}]"),
     "huge integer": body().replace(b"100", b"1" + b"0" * 100_000),
     "negative": body(max_tokens=-1),
     "float": body(max_tokens=1.5),
