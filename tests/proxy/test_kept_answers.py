@@ -37,7 +37,7 @@ def _named(answer: str, *, streamed: bool, item: str | None = None) -> scripted.
     return scripted.stream(events(created, *CREATED[1:], *deltas("ok"), ended, ("response.completed", {"response": whole})))
 
 
-def _ran_in(container: str, *, streamed: bool) -> scripted.Script:
+def _ran_in(container: object, *, streamed: bool) -> scripted.Script:
     told = {"id": container, "expires_at": "2026-11-22T12:00:00Z", "skills": None}
     usage = {"input_tokens": 8, "output_tokens": 3}
     if not streamed:
@@ -92,10 +92,10 @@ async def test_a_call_runs_in_containers_of_its_own_workspace(gateway: Gateway, 
     """F30: what tools left in a container of Anthropic's is its workspace's alone; by its id, or in an object beside skills."""
     mine, other = await tenant(credit_microusd=5_000_000), await tenant(credit_microusd=5_000_000)
     container = f"container_{uuid4().hex}"
-    provider.script(_ran_in(container, streamed=streamed))
+    provider.script(_ran_in(7, streamed=streamed), _ran_in(container, streamed=streamed))
     asked: dict[str, Any] = {"model": "claude-opus-5-5", "max_tokens": 100, "stream": streamed, "messages": [{"role": "user", "content": "run"}]}
     async with httpx2.AsyncClient(base_url=gateway.url, timeout=60) as client:
-        own: tuple[object, ...] = ({"skills": []}, container, {"id": container})
+        own: tuple[object, ...] = ({"skills": []}, None, container, {"id": container})
         for named in own:
             assert (await client.post("/v1/messages", json=asked | {"container": named}, headers=mine.bearer)).status_code == 200
         heard = len(provider.requests)
@@ -103,7 +103,7 @@ async def test_a_call_runs_in_containers_of_its_own_workspace(gateway: Gateway, 
             refused = await client.post("/v1/messages", json=asked | {"container": foreign}, headers=of.bearer)
             assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
             assert refused.json()["error"]["message"].startswith("container: Item with id '")
-    assert len(provider.requests) == heard == 3
+    assert len(provider.requests) == heard == 4
     assert (await other.balance()).held == 0
 
 

@@ -10,6 +10,7 @@ from proxy.dialects.anthropic.usage import container_of
 from proxy.dialects.base import Ask, BadRequest, Credential, Headers
 from proxy.dialects.bodies import Body, identity
 from proxy.dialects.counting import input_tokens
+from proxy.dialects.numbers import word
 from proxy.dialects.tool_names import aliases
 
 OLDEST_VERSION = b"2023-06-01"
@@ -42,7 +43,7 @@ def parse(body: bytes) -> Ask:
         conversation=conversation,
         spans=read.spans,
         aliases=aliases(read.raw(("tools",))),
-        names=() if container is None else (container,),
+        names=() if container is None else (word(container) or "?",),  # what can be no id is one that nobody was given
         named_in="container",
         fast=read.value("speed") == "fast",
     )

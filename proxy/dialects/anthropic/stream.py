@@ -130,7 +130,7 @@ class AnthropicMeter(LineMeter):
                 if event.delta is not None and event.delta.stop_reason:
                     self._stop_reason = event.delta.stop_reason
                 if event.delta is not None and event.delta.container is not None:
-                    self._container = container_of(event.delta.container)
+                    self._container = word(container_of(event.delta.container))
                 self._read_usage(event.usage)
             case _:
                 self._read_frame(event.type, event.message, event.error)
@@ -168,7 +168,7 @@ class AnthropicMeter(LineMeter):
         if kind == "message_delta":
             if isinstance(delta, dict):
                 self._stop_reason = word(delta.get("stop_reason")) or self._stop_reason
-                self._container = container_of(delta.get("container")) or self._container
+                self._container = word(container_of(delta.get("container"))) or self._container
             self._read_usage(event.get("usage"))
         elif isinstance(kind, str):
             self._read_frame(kind, event.get("message"), event.get("error"))
@@ -212,7 +212,7 @@ class AnthropicMeter(LineMeter):
                 if isinstance(message, dict):
                     merge(self._report, message.get("usage"))
                     self._model = word(message.get("model"))
-                    self._container = container_of(message.get("container"))
+                    self._container = word(container_of(message.get("container")))
             case "message_stop":
                 self.ended = self.complete = True
             case "error":

@@ -52,14 +52,13 @@ def read(body: bytes, ask: Ask) -> Reading:
             usage = uncharged(usage)
     except Unsound as fault:
         usage = replace(estimated(report if isinstance(report, dict) else {}, model, ask, delivered, searches), doubtful=doubtful(fault))
-    container = container_of(message.get("container"))
+    container = word(container_of(message.get("container")))
     return Reading(usage if container is None else replace(usage, kept=(container,)), text.characters, text.lines, complete=True)
 
 
-def container_of(told: object) -> str | None:
-    """Give the id of a container, which requests may write alone or in an object; `?`, which nobody was given, for what can be no id."""
-    told = told.get("id") if isinstance(told, dict) else told
-    return None if told is None else word(told) or "?"
+def container_of(told: object) -> object:
+    """Give what stands for the id of a container, which answers write in an object, and requests alone as well."""
+    return told.get("id") if isinstance(told, dict) else told
 
 
 def merge(report: dict[str, object], later: object) -> None:

@@ -72,8 +72,8 @@ def beside(usage: Usage, items: Sequence[dict[str, object]]) -> Usage:
 
 def _ran_elsewhere(item: dict[str, object]) -> bool:
     """Tell whether an item is of something that the provider ran; a shell runs in a container of the provider's or at the client's."""
-    place = item.get("environment")
-    return item.get("type") in _RUN_ELSEWHERE or (item.get("type") == "shell_call" and isinstance(place, dict) and place.get("type") != "local")
+    kind, place = str(item.get("type")), item.get("environment")
+    return kind in _RUN_ELSEWHERE or (kind == "shell_call" and isinstance(place, dict) and place.get("type") != "local")
 
 
 def searched(item: dict[str, object]) -> bool:

@@ -166,6 +166,13 @@ STREAMS = [
         0,
     ),
     (
+        "items of no known shape",
+        events(*CREATED, ("response.completed", {"response": response(output=[{"type": ["shell_call"]}, {"type": {}, "id": 7}, "x"], usage=report())})),
+        Usage(75, output_tokens=20, **KNOWN),
+        0,
+        0,
+    ),
+    (
         "a shell at the client's is the client's",
         events(*CREATED, ("response.completed", {"response": response(output=[{"type": "shell_call", "environment": {"type": "local"}}], usage=report())})),
         Usage(75, output_tokens=20, **KNOWN),
