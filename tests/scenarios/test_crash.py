@@ -199,7 +199,13 @@ async def aftermath(servers: Servers, template: str, tmp_path_factory: pytest.Te
         await locked.start()
         workspaces = [call.tenant.workspace_id for call in at("inside_settle")]
         await admin.fetch("SELECT FROM account WHERE kind = 'cash' AND workspace_id = ANY ($1) FOR NO KEY UPDATE", workspaces)
+        os.kill(gateway.pid, signal.SIGSTOP)  # it meets both ends in one moment, so that both settlements are in one statement
         go["inside_settle"].set()
+        for call in at("inside_settle"):
+            request = await asked(call)
+            assert request is not None
+            await request.finished.wait()
+        os.kill(gateway.pid, signal.SIGCONT)
         async with over.superuser() as watch:
             # one statement of settlements is under way at a time, so while it waits for our lock every later one waits in the process
             await until(lambda: _waiting_settlements(watch), "a settlement inside its statement")
